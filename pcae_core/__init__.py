@@ -1,0 +1,80 @@
+"""PCAE: Progressively Compressed Auto-Encoder, a framework-agnostic core with pluggable backends.
+
+    import pcae_core
+    backend = pcae_core.use("torch", device="cuda")
+
+Importing this package loads NumPy and nothing heavier; configuration classes load pydantic on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from pcae_core.errors import (
+    BackendError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    MissingExtraError,
+    PcaeError,
+    TrainingError,
+)
+from pcae_core.protocol import (
+    Backend,
+    Capabilities,
+    EncoderOutput,
+    Pretrainer,
+    PretrainingOutput,
+    StepOutput,
+    TrainState,
+)
+from pcae_core.registry import BackendInfo, BackendSpec, available, current, use
+
+if TYPE_CHECKING:
+    from pcae_core import checkpoint, cost, parameters, randomness, schedule
+    from pcae_core.config import DataConfig, ModelConfig, PretrainConfig, ReductionConfig
+
+__version__ = "0.1.0"
+
+_LAZY_NAMES = dict.fromkeys(("DataConfig", "ModelConfig", "PretrainConfig", "ReductionConfig"), "pcae_core.config")
+_LAZY_MODULES = ("checkpoint", "config", "cost", "parameters", "randomness", "schedule")
+
+__all__ = [
+    "Backend",
+    "BackendError",
+    "BackendInfo",
+    "BackendSpec",
+    "Capabilities",
+    "CheckpointError",
+    "ConfigError",
+    "DataConfig",
+    "DataError",
+    "EncoderOutput",
+    "MissingExtraError",
+    "ModelConfig",
+    "PcaeError",
+    "PretrainConfig",
+    "Pretrainer",
+    "PretrainingOutput",
+    "ReductionConfig",
+    "StepOutput",
+    "TrainState",
+    "TrainingError",
+    "available",
+    "checkpoint",
+    "cost",
+    "current",
+    "parameters",
+    "randomness",
+    "schedule",
+    "use",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY_NAMES:
+        return getattr(importlib.import_module(_LAZY_NAMES[name]), name)
+    if name in _LAZY_MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,144 @@
+"""The canonical parameters: names, shapes and first values, the same in every framework.
+
+Names are timm's for the encoder and MAE's for the decoder. The initial values are drawn here, on the host, so that
+runs in two frameworks can start from the same numbers. Letters: D width, C channels, p patch size, N patches.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcae_core.randomness import Purpose, generator
+
+if TYPE_CHECKING:
+    from pcae_core.config import ModelConfig
+
+Shapes = dict[str, tuple[int, ...]]
+Arrays = dict[str, NDArray[np.floating[Any]]]
+
+
+def _block_shapes(prefix: str, dim: int, hidden: int) -> Shapes:
+    return {
+        f"{prefix}.norm1.weight": (dim,),
+        f"{prefix}.norm1.bias": (dim,),
+        f"{prefix}.attn.qkv.weight": (3 * dim, dim),
+        f"{prefix}.attn.qkv.bias": (3 * dim,),
+        f"{prefix}.attn.proj.weight": (dim, dim),
+        f"{prefix}.attn.proj.bias": (dim,),
+        f"{prefix}.norm2.weight": (dim,),
+        f"{prefix}.norm2.bias": (dim,),
+        f"{prefix}.mlp.fc1.weight": (hidden, dim),
+        f"{prefix}.mlp.fc1.bias": (hidden,),
+        f"{prefix}.mlp.fc2.weight": (dim, hidden),
+        f"{prefix}.mlp.fc2.bias": (dim,),
+    }
+
+
+def encoder_shapes(config: ModelConfig) -> Shapes:
+    """Name -> shape of the encoder: what the teacher holds, and what inference needs."""
+    dim, patch = config.embed_dim, config.patch_size
+    shapes: Shapes = {
+        "cls_token": (1, 1, dim),
+        "pos_embed": (1, 1 + config.num_patches, dim),
+        "patch_embed.proj.weight": (dim, config.in_chans, patch, patch),
+        "patch_embed.proj.bias": (dim,),
+    }
+    for i in range(config.depth):
+        shapes |= _block_shapes(f"blocks.{i}", dim, config.hidden_dim(dim))
+    shapes |= {"norm.weight": (dim,), "norm.bias": (dim,)}
+    if config.num_classes:
+        shapes |= {"head.weight": (config.num_classes, dim), "head.bias": (config.num_classes,)}
+    return shapes
+
+
+def decoder_shapes(config: ModelConfig) -> Shapes:
+    """Name -> shape of the decoder, which only pre-training uses."""
+    dim = config.decoder_embed_dim
+    shapes: Shapes = {
+        "mask_token": (1, 1, dim),
+        "decoder_pos_embed": (1, 1 + config.num_patches, dim),
+        "decoder_embed.weight": (dim, config.embed_dim),
+        "decoder_embed.bias": (dim,),
+    }
+    for i in range(config.decoder_depth):
+        shapes |= _block_shapes(f"decoder_blocks.{i}", dim, config.hidden_dim(dim))
+    return shapes | {
+        "decoder_norm.weight": (dim,),
+        "decoder_norm.bias": (dim,),
+        "decoder_pred.weight": (config.embed_dim, dim),
+        "decoder_pred.bias": (config.embed_dim,),
+    }
+
+
+def student_shapes(config: ModelConfig) -> Shapes:
+    """Name -> shape of the student: encoder and decoder."""
+    return encoder_shapes(config) | decoder_shapes(config)
+
+
+def is_trainable(name: str) -> bool:
+    """Position embeddings are fixed; everything else is trained."""
+    return name not in ("pos_embed", "decoder_pos_embed")
+
+
+def is_decayed(name: str, shape: tuple[int, ...]) -> bool:
+    """Weight decay acts on the weight matrices only: not on biases, norms, the CLS or the mask token."""
+    return name.endswith(".weight") and len(shape) >= 2
+
+
+def sincos_pos_embed(dim: int, grid_size: int) -> NDArray[np.float64]:
+    """Fixed 2-D sine-cosine position embeddings (1, 1 + N, D); the CLS row is zero.
+
+    The first half of the width encodes the column, the second the row; in each, sines come before cosines, at
+    frequencies `10000 ** -(i / (D / 4))` (MAE's form).
+    """
+    frequency = 10_000.0 ** -(np.arange(dim // 4) / (dim / 4))
+    angle = np.arange(grid_size)[:, None] * frequency
+    axis: NDArray[np.float64] = np.concatenate([np.sin(angle), np.cos(angle)], axis=1)  # (grid, D/2)
+    column = np.broadcast_to(axis[None, :, :], (grid_size, grid_size, dim // 2))
+    row = np.broadcast_to(axis[:, None, :], (grid_size, grid_size, dim // 2))
+    embeddings = np.zeros((1, 1 + grid_size * grid_size, dim))
+    embeddings[0, 1:] = np.concatenate([column, row], axis=2).reshape(-1, dim)
+    return embeddings
+
+
+def _xavier_uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    fan_out, fan_in = shape[0], math.prod(shape[1:])
+    bound = math.sqrt(6.0 / (fan_in + fan_out))
+    return rng.uniform(-bound, bound, shape)
+
+
+def _initial_value(
+    name: str, shape: tuple[int, ...], config: ModelConfig, seed: int, place: int
+) -> NDArray[np.float64]:
+    rng = generator(seed, Purpose.INIT, major=place)
+    if name == "pos_embed":
+        return sincos_pos_embed(config.embed_dim, config.grid_size)
+    if name == "decoder_pos_embed":
+        return sincos_pos_embed(config.decoder_embed_dim, config.grid_size)
+    if name in ("cls_token", "mask_token"):
+        return rng.normal(0.0, 0.02, shape)
+    if name.endswith(".bias"):
+        return np.zeros(shape)
+    if len(shape) == 1:  # LayerNorm weight
+        return np.ones(shape)
+    value = _xavier_uniform(rng, shape)
+    if name.endswith(("attn.proj.weight", "mlp.fc2.weight")):
+        value *= config.init_residual_scale
+    return value
+
+
+def initial_parameters(config: ModelConfig, seed: int, dtype: str = "float32") -> Arrays:
+    """First values of the student by canonical name; the teacher starts as a copy of the encoder's part.
+
+    Linear layers Xavier-uniform (the patch projection as one), biases 0, norms 1 and 0, CLS and mask token
+    normal(0.02). `config.init_residual_scale` multiplies the last layer of every residual branch.
+    """
+    shapes = student_shapes(config)
+    return {
+        name: _initial_value(name, shape, config, seed, place).astype(dtype)
+        for place, (name, shape) in enumerate(shapes.items())
+    }

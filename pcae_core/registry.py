@@ -1,0 +1,137 @@
+"""Which backends there are, and which one is in use.
+
+Backends announce a `BackendSpec` under the entry-point group "pcae.backends". A spec is light: the framework is
+imported when the backend is created, never before. The choice made by `use` belongs to the current thread or async
+task (a context variable), so that two of them never disturb each other.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pcae_core.errors import BackendError, MissingExtraError
+from pcae_core.protocol import Backend, Capabilities
+
+ENTRY_POINT_GROUP = "pcae.backends"
+
+_current: contextvars.ContextVar[Backend | None] = contextvars.ContextVar("pcae_backend", default=None)
+
+
+@dataclass(frozen=True)
+class BackendSpec:
+    """What a backend says of itself before its framework is imported.
+
+    Attributes:
+        create: called with the options of `use`, imports the framework and returns the backend.
+        requires: modules that must be importable.
+        distribution: name of the framework's package, for its version.
+        install: command that installs what is missing.
+    """
+
+    name: str
+    create: Callable[..., Backend]
+    capabilities: Capabilities
+    requires: tuple[str, ...] = ()
+    distribution: str | None = None
+    install: str = ""
+
+
+@dataclass(frozen=True)
+class BackendInfo:
+    """One entry of `available()`; `problem` says why a backend cannot be used."""
+
+    installed: bool
+    version: str | None
+    capabilities: Capabilities | None
+    install: str
+    problem: str | None = None
+
+
+def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+    return {point.name: point for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _load(point: importlib.metadata.EntryPoint) -> BackendSpec:
+    try:
+        spec = point.load()
+    except Exception as error:
+        raise BackendError(f"the backend {point.name!r} ({point.value}) cannot be loaded: {error}") from error
+    if not isinstance(spec, BackendSpec):
+        raise BackendError(
+            f"the entry point of backend {point.name!r} must be a BackendSpec, not {type(spec).__name__}"
+        )
+    return spec
+
+
+def _missing(spec: BackendSpec) -> list[str]:
+    return [module for module in spec.requires if importlib.util.find_spec(module) is None]
+
+
+def _info(point: importlib.metadata.EntryPoint) -> BackendInfo:
+    try:
+        spec = _load(point)
+    except BackendError as error:
+        return BackendInfo(False, None, None, "", str(error))
+    missing = _missing(spec)
+    if missing:
+        return BackendInfo(False, None, spec.capabilities, spec.install, f"{', '.join(missing)} is not installed")
+    version = importlib.metadata.version(spec.distribution) if spec.distribution else None
+    return BackendInfo(True, version, spec.capabilities, spec.install)
+
+
+def available() -> dict[str, BackendInfo]:
+    """All announced backends by name, installed or not; imports no framework."""
+    return {name: _info(point) for name, point in sorted(_entry_points().items())}
+
+
+def create(name: str, **options: Any) -> Backend:
+    """A new backend that is not put in use.
+
+    Raises:
+        BackendError: no backend of that name, or it cannot be created with these options.
+        MissingExtraError: its framework is not installed.
+    """
+    points = _entry_points()
+    if name not in points:
+        raise BackendError(f"unknown backend {name!r}; known: {', '.join(sorted(points)) or 'none'}")
+    spec = _load(points[name])
+    missing = _missing(spec)
+    if missing:
+        raise MissingExtraError(
+            f"the backend {name!r} needs {', '.join(missing)}, which is not installed; install it with: {spec.install}"
+        )
+    return spec.create(**options)
+
+
+def use(name: str, **options: Any) -> Backend:
+    """Put a backend in use in this thread or task and return it; as a context manager, until the block ends.
+
+    Args:
+        name: as in `available()`.
+        options: the backend's, such as `device="cuda"`.
+
+    Raises:
+        BackendError, MissingExtraError: as `create`.
+    """
+    backend = create(name, **options)
+    backend._previous = _current.get()
+    _current.set(backend)
+    return backend
+
+
+def current() -> Backend:
+    """The backend in use in this thread or task. Raises BackendError when there is none."""
+    backend = _current.get()
+    if backend is None:
+        raise BackendError('no backend is in use here; choose one with pcae_core.use("torch")')
+    return backend
+
+
+def restore(previous: Backend | None) -> None:
+    """Put back what was in use before; called at the end of a `with` block."""
+    _current.set(previous)
