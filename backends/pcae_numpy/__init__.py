@@ -1,0 +1,22 @@
+"""The reference: PCAE in plain NumPy, float64 throughout, to be read beside the paper."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pcae_core.protocol import Capabilities
+from pcae_core.registry import BackendSpec
+
+if TYPE_CHECKING:
+    from pcae_numpy.backend import NumpyBackend
+
+CAPABILITIES = Capabilities(training=True, dtypes=("float64",), devices=("cpu",))
+
+
+def _create(device: str = "cpu") -> NumpyBackend:
+    from pcae_numpy.backend import NumpyBackend
+
+    return NumpyBackend(device)
+
+
+SPEC = BackendSpec("numpy", _create, CAPABILITIES, ("numpy",), "numpy", "pip install pcae")

@@ -1,0 +1,127 @@
+"""`NumpyBackend`: the contract, on float64 arrays. Every input is converted first, so nothing is shared or changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pcae_core.config import ModelConfig, PretrainConfig
+from pcae_core.errors import BackendError
+from pcae_core.protocol import (
+    STANDARDIZE_EPS,
+    Array,
+    Backend,
+    Center,
+    EncoderOutput,
+    Pretrainer,
+    PretrainingOutput,
+    TrainState,
+)
+from pcae_numpy import CAPABILITIES, backward, model, ops
+from pcae_numpy.training import NumpyPretrainer
+
+
+def _floats(x: Array) -> ops.Floats:
+    return np.array(x, dtype=np.float64)
+
+
+def _all_floats(arrays: Mapping[str, Array]) -> dict[str, ops.Floats]:
+    return {name: _floats(value) for name, value in arrays.items()}
+
+
+def _ids(x: Array) -> ops.Ids:
+    return np.asarray(x, dtype=np.int64)
+
+
+class NumpyBackend(Backend):
+    """The reference. Its methods are documented in `pcae_core.protocol.Backend`."""
+
+    name = "numpy"
+    capabilities = CAPABILITIES
+
+    def __init__(self, device: str = "cpu") -> None:
+        if device not in ("auto", "cpu"):
+            raise BackendError(f"the numpy backend runs on the device 'cpu', not {device!r}")
+
+    def asarray(self, x: Array, dtype: str | None = None) -> np.ndarray:
+        return np.array(x, dtype=dtype)
+
+    def to_numpy(self, x: Array) -> np.ndarray:
+        return np.array(x)
+
+    def patchify(self, images: Array, patch_size: int) -> np.ndarray:
+        return np.array(ops.patchify(np.asarray(images), patch_size))
+
+    def split_by_noise(self, noise: Array, num_visible: int) -> tuple[ops.Ids, ops.Ids]:
+        return ops.split_by_noise(_floats(noise), num_visible)
+
+    def similarity_scores(self, tokens: Array, center: Center = "unit") -> ops.Floats:
+        return ops.similarity_scores(_floats(tokens), center)
+
+    def select_tokens(self, scores: Array, k: int) -> ops.Ids:
+        return ops.select_tokens(_floats(scores), k)
+
+    def gather_tokens(self, tokens: Array, ids: Array) -> np.ndarray:
+        return ops.gather_tokens(np.asarray(tokens), _ids(ids))
+
+    def reduce_tokens(
+        self, tokens: Array, k: int, num_prefix_tokens: int = 0, center: Center = "unit"
+    ) -> tuple[ops.Floats, ops.Ids]:
+        return ops.reduce_tokens(_floats(tokens), k, num_prefix_tokens, center)
+
+    def standardize(self, latents: Array, eps: float = STANDARDIZE_EPS) -> ops.Floats:
+        return ops.standardize(_floats(latents), eps)
+
+    def cosine_loss(self, prediction: Array, target: Array) -> ops.Floats:
+        return ops.cosine_loss(_floats(prediction), _floats(target))
+
+    def ema_update(self, teacher: Mapping[str, Array], student: Mapping[str, Array], momentum: float) -> dict[str, Any]:
+        updated = ops.ema_update(_all_floats(teacher), _all_floats(student), momentum)
+        return {name: np.asarray(value, dtype=np.asarray(teacher[name]).dtype) for name, value in updated.items()}
+
+    def pretraining_forward(
+        self,
+        config: ModelConfig,
+        student: Mapping[str, Array],
+        teacher: Mapping[str, Array],
+        images: Array,
+        noise: Array,
+    ) -> PretrainingOutput:
+        return self._traced_forward(config, student, teacher, images, noise, None)[0]
+
+    def encode(
+        self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
+    ) -> EncoderOutput:
+        return model.encode(config, _all_floats(parameters), _floats(images), keep)
+
+    def loss_and_gradients(
+        self,
+        config: ModelConfig,
+        student: Mapping[str, Array],
+        teacher: Mapping[str, Array],
+        images: Array,
+        noise: Array,
+        drop_path: Array | None = None,
+    ) -> tuple[ops.Floats, dict[str, ops.Floats]]:
+        out, trace, scales = self._traced_forward(config, student, teacher, images, noise, drop_path)
+        return out.loss, backward.student_backward(config, _all_floats(student), trace, out.target, scales)
+
+    def create_pretrainer(self, config: PretrainConfig, state: TrainState | None = None) -> Pretrainer:
+        return NumpyPretrainer(config, state)
+
+    def _traced_forward(
+        self,
+        config: ModelConfig,
+        student: Mapping[str, Array],
+        teacher: Mapping[str, Array],
+        images: Array,
+        noise: Array,
+        drop_path: Array | None,
+    ) -> tuple[PretrainingOutput, model.StudentTrace, ops.Floats]:
+        scales = np.ones((config.depth, 2, len(images))) if drop_path is None else _floats(drop_path)
+        out, trace = model.traced_forward(
+            config, _all_floats(student), _all_floats(teacher), _floats(images), _floats(noise), scales
+        )
+        return out, trace, scales

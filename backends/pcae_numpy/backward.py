@@ -1,0 +1,141 @@
+"""The backward pass, derived by hand.
+
+Each `*_backward` takes what its forward function took and the gradient by its output, recomputes what it needs, adds
+the gradients by the parameters to `grads`, and returns the gradient by its input. The teacher gets none: its targets
+are constants. Letters as in `ops`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import erf
+
+from pcae_core.config import ModelConfig
+from pcae_core.parameters import is_trainable
+from pcae_numpy import ops
+from pcae_numpy.model import Parameters, StudentTrace, attention, norm
+from pcae_numpy.ops import Floats, Ids
+
+Gradients = dict[str, Floats]
+
+
+def zero_gradients(parameters: Parameters) -> Gradients:
+    """Zeros for every trainable parameter."""
+    return {name: np.zeros_like(value) for name, value in parameters.items() if is_trainable(name)}
+
+
+def linear_backward(p: Parameters, grads: Gradients, prefix: str, x: Floats, grad: Floats) -> Floats:
+    """`y = x W^T + b`: dW = grad^T x, db = sum grad, dx = grad W."""
+    rows, grad_rows = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
+    weight = p[f"{prefix}.weight"]
+    grads[f"{prefix}.weight"] += (grad_rows.T @ rows).reshape(weight.shape)
+    grads[f"{prefix}.bias"] += grad_rows.sum(axis=0)
+    return grad @ weight.reshape(len(weight), -1)
+
+
+def norm_backward(p: Parameters, grads: Gradients, prefix: str, x: Floats, grad: Floats) -> Floats:
+    """`y = n w + b`, `n = (x - mean) / std`: dx = (dn - mean(dn) - n mean(dn n)) / std."""
+    n, inverse_std = ops.normalized(x)
+    axes = tuple(range(x.ndim - 1))
+    grads[f"{prefix}.weight"] += (grad * n).sum(axis=axes)
+    grads[f"{prefix}.bias"] += grad.sum(axis=axes)
+    dn = grad * p[f"{prefix}.weight"]
+    projection = (dn * n).mean(axis=-1, keepdims=True)
+    return (dn - dn.mean(axis=-1, keepdims=True) - n * projection) * inverse_std
+
+
+def gelu_backward(x: Floats, grad: Floats) -> Floats:
+    """d/dx x Phi(x) = Phi(x) + x phi(x)."""
+    distribution = 0.5 * (1.0 + erf(x / np.sqrt(2.0)))
+    density = np.exp(-0.5 * x**2) / np.sqrt(2.0 * np.pi)
+    return grad * (distribution + x * density)
+
+
+def mlp_backward(p: Parameters, grads: Gradients, prefix: str, x: Floats, grad: Floats) -> Floats:
+    """fc2(gelu(fc1(x)))."""
+    hidden = ops.linear(x, p[f"{prefix}.fc1.weight"], p[f"{prefix}.fc1.bias"])
+    grad = linear_backward(p, grads, f"{prefix}.fc2", ops.gelu(hidden), grad)
+    return linear_backward(p, grads, f"{prefix}.fc1", x, gelu_backward(hidden, grad))
+
+
+def attention_backward(p: Parameters, grads: Gradients, prefix: str, x: Floats, num_heads: int, grad: Floats) -> Floats:
+    """`O = A V`, `A = softmax(Q K^T / sqrt(d))`; softmax: dS = A (dA - sum(dA A))."""
+    qkv = ops.linear(x, p[f"{prefix}.qkv.weight"], p[f"{prefix}.qkv.bias"])
+    query, key, value = ops.split_heads(qkv, num_heads)
+    weights = ops.attention_weights(query, key)
+    grad = linear_backward(p, grads, f"{prefix}.proj", ops.merge_heads(weights @ value), grad)
+
+    batch, length, width = grad.shape
+    d_out = grad.reshape(batch, length, num_heads, width // num_heads).transpose(0, 2, 1, 3)  # (B, h, T, d)
+    d_weights = d_out @ value.swapaxes(-1, -2)
+    d_scores = weights * (d_weights - (d_weights * weights).sum(axis=-1, keepdims=True))
+    d_scores /= np.sqrt(query.shape[-1])
+    d_qkv = np.stack([d_scores @ key, d_scores.swapaxes(-1, -2) @ query, weights.swapaxes(-1, -2) @ d_out])
+    return linear_backward(p, grads, f"{prefix}.qkv", x, d_qkv.transpose(1, 3, 0, 2, 4).reshape(qkv.shape))
+
+
+def block_backward(
+    p: Parameters, grads: Gradients, prefix: str, x: Floats, num_heads: int, scales: Floats, grad: Floats
+) -> Floats:
+    """`y = x + a attn(norm1(x))`, `z = y + m mlp(norm2(y))`."""
+    attention_scale, mlp_scale = scales[:, :, None, None]
+    normed = norm(p, f"{prefix}.norm1", x)
+    y = x + attention_scale * attention(p, f"{prefix}.attn", normed, num_heads)
+
+    d_normed = mlp_backward(p, grads, f"{prefix}.mlp", norm(p, f"{prefix}.norm2", y), mlp_scale * grad)
+    grad = grad + norm_backward(p, grads, f"{prefix}.norm2", y, d_normed)
+    d_normed = attention_backward(p, grads, f"{prefix}.attn", normed, num_heads, attention_scale * grad)
+    return grad + norm_backward(p, grads, f"{prefix}.norm1", x, d_normed)
+
+
+def blocks_backward(
+    p: Parameters, grads: Gradients, name: str, inputs: list[Floats], num_heads: int, scales: Floats, grad: Floats
+) -> Floats:
+    """All blocks, last to first."""
+    for i in reversed(range(len(inputs))):
+        grad = block_backward(p, grads, f"{name}.{i}", inputs[i], num_heads, scales[i], grad)
+    return grad
+
+
+def cosine_loss_backward(prediction: Floats, target: Floats) -> Floats:
+    """d(1 - cos)/dx = -(t - x cos) / |x| with unit vectors x and t, divided by the number of tokens."""
+    length = np.sqrt((prediction**2).sum(axis=-1, keepdims=True))
+    unit, unit_target = ops.unit_length(prediction), ops.unit_length(target)
+    cosine = (unit * unit_target).sum(axis=-1, keepdims=True)
+    tokens = prediction[..., 0].size
+    return (unit * cosine - unit_target) / np.where(length > 0, length, 1.0) / tokens
+
+
+def decoder_backward(config: ModelConfig, p: Parameters, grads: Gradients, trace: StudentTrace, grad: Floats) -> Floats:
+    """From the gradient by the prediction (B, K, D) to the one by the latent (B, 1 + V, D)."""
+    num_targets = grad.shape[1]
+    answers = norm(p, "decoder_norm", trace.decoded)[:, -num_targets:]
+    d_answers = linear_backward(p, grads, "decoder_pred", answers, grad)
+    d_normed = np.zeros_like(trace.decoded)
+    d_normed[:, -num_targets:] = d_answers
+    grad = norm_backward(p, grads, "decoder_norm", trace.decoded, d_normed)
+    no_drop_path = np.ones((config.decoder_depth, 2, len(grad)))
+    grad = blocks_backward(
+        p, grads, "decoder_blocks", trace.decoder_inputs, config.decoder_num_heads, no_drop_path, grad
+    )
+    grads["mask_token"] += grad[:, -num_targets:].sum(axis=(0, 1))
+    return linear_backward(p, grads, "decoder_embed", trace.latent, grad[:, :-num_targets])
+
+
+def embed_backward(p: Parameters, grads: Gradients, patches: Floats, visible: Ids, grad: Floats) -> None:
+    """CLS token and patch projection; the position embeddings are fixed."""
+    grads["cls_token"] += grad[:, :1].sum(axis=0)
+    linear_backward(p, grads, "patch_embed.proj", ops.gather_tokens(patches, visible), grad[:, 1:])
+
+
+def student_backward(
+    config: ModelConfig, p: Parameters, trace: StudentTrace, target: Floats, drop_path: Floats
+) -> Gradients:
+    """Gradient of the loss by every trainable parameter of the student."""
+    grads = zero_gradients(p)
+    grad = cosine_loss_backward(trace.prediction, target)
+    grad = decoder_backward(config, p, grads, trace, grad)
+    grad = norm_backward(p, grads, "norm", trace.encoded, grad)
+    grad = blocks_backward(p, grads, "blocks", trace.encoder_inputs, config.num_heads, drop_path, grad)
+    embed_backward(p, grads, trace.patches, trace.visible, grad)
+    return grads

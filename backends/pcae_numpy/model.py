@@ -1,0 +1,154 @@
+"""The models: Vision Transformer blocks, the encoder with token reduction, and the pre-training forward pass.
+
+Parameters are dictionaries by canonical name. Functions that the backward pass follows also return what entered each
+block. Letters as in `ops`; L blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from pcae_core.config import ModelConfig
+from pcae_core.protocol import EncoderOutput, PretrainingOutput
+from pcae_numpy import ops
+from pcae_numpy.ops import Floats, Ids
+
+Parameters = Mapping[str, Floats]
+
+
+def attention(p: Parameters, prefix: str, x: Floats, num_heads: int) -> Floats:
+    """Multi-head self-attention (B, T, D) -> (B, T, D)."""
+    qkv = ops.linear(x, p[f"{prefix}.qkv.weight"], p[f"{prefix}.qkv.bias"])
+    query, key, value = ops.split_heads(qkv, num_heads)
+    mixed = ops.merge_heads(ops.attention_weights(query, key) @ value)
+    return ops.linear(mixed, p[f"{prefix}.proj.weight"], p[f"{prefix}.proj.bias"])
+
+
+def mlp(p: Parameters, prefix: str, x: Floats) -> Floats:
+    """Two linear layers with GELU between (B, T, D) -> (B, T, D)."""
+    hidden = ops.gelu(ops.linear(x, p[f"{prefix}.fc1.weight"], p[f"{prefix}.fc1.bias"]))
+    return ops.linear(hidden, p[f"{prefix}.fc2.weight"], p[f"{prefix}.fc2.bias"])
+
+
+def norm(p: Parameters, prefix: str, x: Floats) -> Floats:
+    """LayerNorm (B, T, D)."""
+    return ops.layer_norm(x, p[f"{prefix}.weight"], p[f"{prefix}.bias"])
+
+
+def block(p: Parameters, prefix: str, x: Floats, num_heads: int, scales: Floats) -> Floats:
+    """Pre-norm block (B, T, D); `scales` (2, B) multiply its attention and MLP branch (drop path)."""
+    attention_scale, mlp_scale = scales[:, :, None, None]
+    x = x + attention_scale * attention(p, f"{prefix}.attn", norm(p, f"{prefix}.norm1", x), num_heads)
+    return x + mlp_scale * mlp(p, f"{prefix}.mlp", norm(p, f"{prefix}.norm2", x))
+
+
+def blocks(p: Parameters, name: str, x: Floats, num_heads: int, scales: Floats) -> tuple[Floats, list[Floats]]:
+    """`len(scales)` blocks in a row: the output, and what entered each."""
+    inputs = []
+    for i, block_scales in enumerate(scales):
+        inputs.append(x)
+        x = block(p, f"{name}.{i}", x, num_heads, block_scales)
+    return x, inputs
+
+
+def embed_patches(p: Parameters, patches: Floats, ids: Ids) -> Floats:
+    """Patches (B, N, C*p*p) at ids (B, k), projected, with their position embeddings: (B, k, D)."""
+    weight = p["patch_embed.proj.weight"]
+    embedded = ops.linear(ops.gather_tokens(patches, ids), weight.reshape(len(weight), -1), p["patch_embed.proj.bias"])
+    return embedded + p["pos_embed"][0, 1 + ids]
+
+
+def prepend_cls(p: Parameters, tokens: Floats) -> Floats:
+    """(B, k, D) -> (B, 1 + k, D)."""
+    cls = np.broadcast_to(p["cls_token"] + p["pos_embed"][:, :1], (len(tokens), 1, tokens.shape[2]))
+    return np.concatenate([cls, tokens], axis=1)
+
+
+def reduced_encoder(
+    config: ModelConfig, p: Parameters, tokens: Floats, ids: Ids, keep: float, num_prefix_tokens: int
+) -> tuple[Floats, Ids]:
+    """All blocks and the final norm, dropping tokens at each stage (paper, section 3).
+
+    Args:
+        tokens: embedded (B, P + n, D); ids: their patches' positions (B, n).
+
+    Returns:
+        What is left (B, P + k, D), and the positions (B, k).
+    """
+    kept_after_block = config.kept_after_block(ids.shape[1], keep)
+    no_drop_path = np.ones((2, len(tokens)))
+    for i in range(config.depth):
+        tokens = block(p, f"blocks.{i}", tokens, config.num_heads, no_drop_path)
+        if i in kept_after_block:
+            tokens, kept = ops.reduce_tokens(tokens, kept_after_block[i], num_prefix_tokens, config.reduction.center)
+            ids = np.take_along_axis(ids, kept, axis=1)
+    return norm(p, "norm", tokens), ids
+
+
+def teacher_targets(config: ModelConfig, p: Parameters, patches: Floats, masked: Ids) -> tuple[Floats, Ids]:
+    """Standardised features (B, K, D) of the masked patches that stay, and their ids (B, K)."""
+    tokens = embed_patches(p, patches, masked)
+    latent, target_ids = reduced_encoder(config, p, tokens, masked, config.reduction.keep, num_prefix_tokens=0)
+    return ops.standardize(latent), target_ids
+
+
+@dataclass(frozen=True)
+class StudentTrace:
+    """What the student computed, as its backward pass needs it."""
+
+    patches: Floats  # (B, N, C*p*p)
+    visible: Ids  # (B, V)
+    encoder_inputs: list[Floats]  # L times (B, 1 + V, D)
+    encoded: Floats  # before the final norm
+    latent: Floats  # after it
+    decoder_inputs: list[Floats]
+    decoded: Floats  # before the decoder's norm
+    prediction: Floats  # (B, K, D)
+
+
+def student_forward(
+    config: ModelConfig, p: Parameters, patches: Floats, visible: Ids, target_ids: Ids, drop_path: Floats
+) -> StudentTrace:
+    """Encode CLS and the visible patches, then decode at the target positions only."""
+    tokens = prepend_cls(p, embed_patches(p, patches, visible))
+    encoded, encoder_inputs = blocks(p, "blocks", tokens, config.num_heads, drop_path)
+    latent = norm(p, "norm", encoded)
+
+    context = ops.linear(latent, p["decoder_embed.weight"], p["decoder_embed.bias"])
+    positions = p["decoder_pos_embed"][0]
+    context = context + np.concatenate(
+        [np.broadcast_to(positions[0], (len(visible), 1, positions.shape[1])), positions[1 + visible]], axis=1
+    )
+    queries = p["mask_token"] + positions[1 + target_ids]
+    no_drop_path = np.ones((config.decoder_depth, 2, len(visible)))
+    decoded, decoder_inputs = blocks(
+        p, "decoder_blocks", np.concatenate([context, queries], axis=1), config.decoder_num_heads, no_drop_path
+    )
+    answers = norm(p, "decoder_norm", decoded)[:, -target_ids.shape[1] :]
+    prediction = ops.linear(answers, p["decoder_pred.weight"], p["decoder_pred.bias"])
+    return StudentTrace(patches, visible, encoder_inputs, encoded, latent, decoder_inputs, decoded, prediction)
+
+
+def traced_forward(
+    config: ModelConfig, student: Parameters, teacher: Parameters, images: Floats, noise: Floats, drop_path: Floats
+) -> tuple[PretrainingOutput, StudentTrace]:
+    """The whole pre-training forward pass, and the student's trace."""
+    patches = ops.patchify(images, config.patch_size)
+    visible, masked = ops.split_by_noise(noise, config.num_visible)
+    target, target_ids = teacher_targets(config, teacher, patches, masked)
+    trace = student_forward(config, student, patches, visible, target_ids, drop_path)
+    loss = ops.cosine_loss(trace.prediction, target)
+    return PretrainingOutput(loss, trace.prediction, target, visible, target_ids), trace
+
+
+def encode(config: ModelConfig, p: Parameters, images: Floats, keep: float) -> EncoderOutput:
+    """CLS and all patches through the encoder with token reduction."""
+    patches = ops.patchify(images, config.patch_size)
+    ids = np.broadcast_to(np.arange(config.num_patches), (len(images), config.num_patches))
+    tokens = prepend_cls(p, embed_patches(p, patches, ids))
+    hidden, kept_ids = reduced_encoder(config, p, tokens, ids, keep, num_prefix_tokens=1)
+    logits = ops.linear(hidden[:, 0], p["head.weight"], p["head.bias"]) if config.num_classes else None
+    return EncoderOutput(hidden, kept_ids, logits)

@@ -1,0 +1,95 @@
+"""Training with the reference: gradients by `backward`, AdamW, EMA. For tiny models."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pcae_core.config import PretrainConfig
+from pcae_core.parameters import encoder_shapes, initial_parameters, is_decayed
+from pcae_core.protocol import ADAM_EPS, Pretrainer, StepOutput, TrainState
+from pcae_numpy import backward, model, ops
+from pcae_numpy.ops import Floats
+
+
+def initial_state(config: PretrainConfig) -> TrainState:
+    """Student from the seed, teacher its exact copy, moments zero; float64 with the values of float32."""
+    student = {k: v.astype(np.float64) for k, v in initial_parameters(config.model, config.seed).items()}
+    zeros = backward.zero_gradients(student)
+    teacher = {name: student[name] for name in encoder_shapes(config.model)}
+    return TrainState(student, teacher, zeros, dict(zeros))
+
+
+def clip_gradients(grads: backward.Gradients, largest_norm: float | None) -> Floats | None:
+    """Scale all gradients in place so that their global norm is at most `largest_norm`; returns the norm before."""
+    if largest_norm is None:
+        return None
+    norm = np.sqrt(sum((grad**2).sum() for grad in grads.values()))
+    for grad in grads.values():
+        grad *= min(1.0, largest_norm / norm)
+    return np.asarray(norm)
+
+
+def adamw_step(state: TrainState, grads: backward.Gradients, config: PretrainConfig, learning_rate: float) -> None:
+    """One AdamW step (Loshchilov & Hutter): decoupled weight decay, bias-corrected moments. Replaces the arrays."""
+    beta1, beta2 = config.betas
+    state.step += 1
+    correction1, correction2 = 1.0 - beta1**state.step, 1.0 - beta2**state.step
+    for name, grad in grads.items():
+        first = state.exp_avg[name] = beta1 * state.exp_avg[name] + (1.0 - beta1) * grad
+        second = state.exp_avg_sq[name] = beta2 * state.exp_avg_sq[name] + (1.0 - beta2) * grad**2
+        decay = config.weight_decay if is_decayed(name, grad.shape) else 0.0
+        update = (first / correction1) / (np.sqrt(second / correction2) + ADAM_EPS)
+        state.student[name] = state.student[name] * (1.0 - learning_rate * decay) - learning_rate * update
+
+
+class NumpyPretrainer(Pretrainer):
+    """See `Pretrainer`; the state's arrays are replaced at each step, never changed."""
+
+    def __init__(self, config: PretrainConfig, state: TrainState | None = None) -> None:
+        self._config = config
+        self._state = _copy(state or initial_state(config))
+
+    def step(
+        self,
+        images: np.ndarray,
+        noise: np.ndarray,
+        *,
+        learning_rate: float,
+        momentum: float,
+        drop_path: np.ndarray | None = None,
+    ) -> StepOutput:
+        """See `Pretrainer.step`."""
+        config, parts = self._config, self._config.accumulation
+        images = self._normalize(images)
+        scales = np.ones((config.model.depth, 2, len(images))) if drop_path is None else np.float64(drop_path)
+        losses, targets, features = [], [], []
+        total = backward.zero_gradients(self._state.student)
+        for part in np.split(np.arange(len(images)), parts):
+            out, trace = model.traced_forward(
+                config.model, self._state.student, self._state.teacher, images[part], noise[part], scales[:, :, part]
+            )
+            grads = backward.student_backward(config.model, self._state.student, trace, out.target, scales[:, :, part])
+            for name, grad in grads.items():
+                total[name] += grad / parts
+            losses.append(out.loss)
+            targets.append(out.target)
+            features.append(trace.latent[:, 1:].mean(axis=1))
+        norm = clip_gradients(total, config.grad_clip)
+        adamw_step(self._state, total, config, learning_rate)
+        self._state.teacher = ops.ema_update(self._state.teacher, self._state.student, momentum)
+        return StepOutput(np.mean(losses), norm, np.concatenate(targets), np.concatenate(features))
+
+    def state(self) -> TrainState:
+        """See `Pretrainer.state`."""
+        return _copy(self._state)
+
+    def _normalize(self, images: np.ndarray) -> Floats:
+        if images.dtype != np.uint8:
+            return np.asarray(images, dtype=np.float64)
+        mean, std = self._config.loader.normalization(self._config.model.in_chans)
+        return (images / 255.0 - np.reshape(mean, (-1, 1, 1))) / np.reshape(std, (-1, 1, 1))
+
+
+def _copy(state: TrainState) -> TrainState:
+    groups = (state.student, state.teacher, state.exp_avg, state.exp_avg_sq)
+    return TrainState(*({k: np.array(v, dtype=np.float64) for k, v in group.items()} for group in groups), state.step)
