@@ -1,0 +1,24 @@
+"""PCAE in PyTorch: trains and infers on CPU and CUDA. PyTorch is imported when the backend is created."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pcae_core.protocol import Capabilities
+from pcae_core.registry import BackendSpec
+
+if TYPE_CHECKING:
+    from pcae_torch.backend import TorchBackend
+
+CAPABILITIES = Capabilities(
+    training=True, dtypes=("float64", "float32", "bfloat16", "float16"), devices=("cuda", "cpu")
+)
+
+
+def _create(device: str = "cpu") -> TorchBackend:
+    from pcae_torch.backend import TorchBackend
+
+    return TorchBackend(device)
+
+
+SPEC = BackendSpec("torch", _create, CAPABILITIES, ("torch",), "torch", 'pip install "pcae[torch]"')

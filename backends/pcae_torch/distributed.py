@@ -1,0 +1,58 @@
+"""Data parallelism under `torchrun`: gloo on CPU, NCCL on GPU. Without torchrun, one process and no group."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+class Group:
+    """The processes of a run.
+
+    Attributes:
+        rank, world_size: this process's number, and how many there are.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        self._device = device
+        if self.world_size > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """`module` with its gradients averaged over the processes during the backward pass."""
+        if self.world_size == 1:
+            return module
+        return DistributedDataParallel(module, gradient_as_bucket_view=True)
+
+    def mean(self, value: float) -> float:
+        """Mean over the processes."""
+        return self._sum(value) / self.world_size
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` holds in any process."""
+        return self._sum(float(flag)) > 0
+
+    def _sum(self, value: float) -> float:
+        if self.world_size == 1:
+            return value
+        tensor = torch.tensor(value, dtype=torch.float64, device=self._device)
+        dist.all_reduce(tensor)
+        return tensor.item()
+
+    def close(self) -> None:
+        """Leave the group."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def local_device(device: torch.device) -> torch.device:
+    """The GPU that torchrun gives to this process."""
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return device

@@ -1,0 +1,228 @@
+"""The models as modules: `Encoder` (what is deployed), `Decoder`, and the two sides of pre-training made of them.
+
+Parameter names are timm's and MAE's. Letters as in `ops`; T tokens with prefix, L blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (the field's name for it)
+from torch import Tensor, nn
+
+from pcae_core.config import ModelConfig
+from pcae_core.protocol import LAYER_NORM_EPS, EncoderOutput
+from pcae_torch import ops
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention (B, T, D) -> (B, T, D)."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, num_outputs: int | None = None) -> Tensor:
+        """Fused scaled-dot-product attention; with `num_outputs`, of the last tokens only (B, num_outputs, D)."""
+        query, key, value = self._project(x, num_outputs)
+        mixed = F.scaled_dot_product_attention(query, key, value)  # (B, h, T, D/h)
+        return self.proj(mixed.transpose(1, 2).flatten(2))
+
+    def _project(self, x: Tensor, num_outputs: int | None) -> list[Tensor]:
+        """Query, key, value, each (B, h, T, D/h)."""
+        dim = x.shape[2]
+        if num_outputs is None:
+            # Unbound before the transpose, so that the backward pass writes the gradient once instead of thrice.
+            parts = self.qkv(x).unflatten(2, (3, dim)).unbind(2)
+        else:
+            weight, bias = self.qkv.weight, self.qkv.bias
+            key_value = F.linear(x, weight[dim:], bias[dim:]).unflatten(2, (2, dim)).unbind(2)
+            parts = (F.linear(x[:, -num_outputs:], weight[:dim], bias[:dim]), *key_value)
+        return [part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in parts]
+
+
+class Mlp(nn.Module):
+    """Two linear layers with exact GELU between."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, dim: int, num_heads: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.attn = Attention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.mlp = Mlp(dim, hidden_dim)
+
+    def forward(self, x: Tensor, scales: Tensor | None = None, num_outputs: int | None = None) -> Tensor:
+        """(B, T, D) -> (B, T, D), or the last `num_outputs` tokens of it: the others are read, not computed.
+
+        Args:
+            scales: (2, B), multiply the two branches (drop path).
+        """
+        kept = x if num_outputs is None else x[:, -num_outputs:]
+        if scales is None:
+            x = kept + self.attn(self.norm1(x), num_outputs)
+            return x + self.mlp(self.norm2(x))
+        attention_scale, mlp_scale = scales[:, :, None, None]
+        x = kept + attention_scale * self.attn(self.norm1(x), num_outputs)
+        return x + mlp_scale * self.mlp(self.norm2(x))
+
+
+class PatchEmbed(nn.Module):
+    """Linear projection of flat patches; the weight has the shape of timm's convolution."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(config.in_chans, config.embed_dim, config.patch_size, config.patch_size)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """(B, k, C*p*p) -> (B, k, D)."""
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class Encoder(nn.Module):
+    """Vision Transformer whose blocks can drop tokens."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim, hidden = config.embed_dim, config.hidden_dim(config.embed_dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.num_patches, dim), requires_grad=False)
+        self.patch_embed = PatchEmbed(config)
+        self.blocks = nn.ModuleList(Block(dim, config.num_heads, hidden) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.head = nn.Linear(dim, config.num_classes) if config.num_classes else None
+
+    def embed(self, patches: Tensor, ids: Tensor) -> Tensor:
+        """Project only the patches (B, N, C*p*p) at ids (B, k) and add their positions: (B, k, D)."""
+        return self.patch_embed(ops.gather_tokens(patches, ids)) + self.pos_embed[0, 1 + ids]
+
+    def prepend_cls(self, tokens: Tensor) -> Tensor:
+        """(B, k, D) -> (B, 1 + k, D)."""
+        cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(tokens), -1, -1)
+        return torch.cat([cls, tokens], dim=1)
+
+    def encode_visible(self, patches: Tensor, visible: Tensor, drop_path: Tensor | None) -> Tensor:
+        """The student's pass: CLS and the patches at `visible` (B, V) through all blocks: (B, 1 + V, D)."""
+        tokens = self.prepend_cls(self.embed(patches, visible))
+        for i, block in enumerate(self.blocks):
+            tokens = block(tokens, None if drop_path is None else drop_path[i])
+        return self.norm(tokens)
+
+    def encode_reduced(self, tokens: Tensor, ids: Tensor, keep: float, num_prefix_tokens: int) -> tuple[Tensor, Tensor]:
+        """Tokens (B, P + n, D) of the patches at ids (B, n) through all blocks, dropping some at each stage.
+
+        Returns what is left (B, P + k, D) after the final norm, and its positions (B, k).
+        """
+        kept_after_block = self.config.kept_after_block(ids.shape[1], keep)
+        for i, block in enumerate(self.blocks):
+            tokens = block(tokens)
+            k = kept_after_block.get(i, ids.shape[1])
+            if k < ids.shape[1]:
+                tokens, kept = ops.reduce_tokens(tokens, k, num_prefix_tokens, self.config.reduction.center)
+                ids = ids.gather(1, kept)
+        return self.norm(tokens), ids
+
+    def forward(self, images: Tensor, keep: float = 1.0) -> EncoderOutput:
+        """Normalised images (B, C, H, W) -> EncoderOutput, keeping a share `keep` of the patches at each stage."""
+        patches = ops.patchify(images, self.config.patch_size)
+        ids = torch.arange(self.config.num_patches, device=images.device).expand(len(images), -1)
+        tokens = self.patch_embed(patches) + self.pos_embed[:, 1:]
+        hidden, kept_ids = self.encode_reduced(self.prepend_cls(tokens), ids, keep, 1)
+        logits = None if self.head is None else self.head(hidden[:, 0])
+        return EncoderOutput(hidden, kept_ids.contiguous(), logits)
+
+
+class Decoder(nn.Module):
+    """Predicts features at the target positions from the encoded visible tokens."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        dim, hidden = config.decoder_embed_dim, config.hidden_dim(config.decoder_embed_dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.decoder_pos_embed = nn.Parameter(torch.zeros(1, 1 + config.num_patches, dim), requires_grad=False)
+        self.decoder_embed = nn.Linear(config.embed_dim, dim)
+        self.decoder_blocks = nn.ModuleList(
+            Block(dim, config.decoder_num_heads, hidden) for _ in range(config.decoder_depth)
+        )
+        self.decoder_norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.decoder_pred = nn.Linear(dim, config.embed_dim)
+
+    def forward(self, latent: Tensor, visible: Tensor, target_ids: Tensor) -> Tensor:
+        """(B, 1 + V, D), (B, V), (B, K) -> predictions (B, K, D); only 1 + V + K tokens are decoded."""
+        positions = self.decoder_pos_embed[0]
+        context = self.decoder_embed(latent)
+        cls, patches = context[:, :1] + positions[0], context[:, 1:] + positions[1 + visible]
+        tokens = torch.cat([cls, patches, self.mask_token + positions[1 + target_ids]], dim=1)
+        *blocks, last = self.decoder_blocks
+        for block in blocks:
+            tokens = block(tokens)
+        answers = last(tokens, num_outputs=target_ids.shape[1])
+        return self.decoder_pred(self.decoder_norm(answers))
+
+
+class Teacher(nn.Module):
+    """The encoder that makes the targets from the masked patches; no CLS token."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.encoder = Encoder(config)
+
+    def forward(self, patches: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
+        """Patches (B, N, C*p*p) at `masked` (B, M) -> targets (B, K, D) and their ids (B, K)."""
+        tokens = self.encoder.embed(patches, masked)
+        latent, ids = self.encoder.encode_reduced(tokens, masked, self.encoder.config.reduction.keep, 0)
+        return ops.standardize(latent), ids
+
+
+class Student(nn.Module):
+    """Encoder and decoder."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+
+    def forward(
+        self, patches: Tensor, visible: Tensor, target: Tensor, target_ids: Tensor, drop_path: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss (scalar), prediction (B, K, D), and the mean visible token (B, D) without gradient."""
+        latent = self.encoder.encode_visible(patches, visible, drop_path)
+        prediction = self.decoder(latent, visible, target_ids)
+        return ops.cosine_loss(prediction, target), prediction, latent[:, 1:].detach().mean(dim=1)
+
+
+def canonical_names(module: nn.Module) -> dict[str, str]:
+    """Canonical name -> name in `module`: the parts of `Student` and `Teacher` leave no trace in checkpoints."""
+    names = [name for name, _ in module.named_parameters()]
+    return {name.removeprefix("encoder.").removeprefix("decoder."): name for name in names}
+
+
+def build(module_class: Callable[[ModelConfig], M], config: ModelConfig) -> M:
+    """A module without storage: it takes its parameters from a dictionary and no random number is drawn."""
+    with torch.device("meta"):
+        return module_class(config)
+
+
+def load(module: nn.Module, parameters: Mapping[str, Tensor]) -> None:
+    """Give `module` these tensors (not copies) by canonical name."""
+    own = {name: parameters[canonical] for canonical, name in canonical_names(module).items()}
+    module.load_state_dict(own, assign=True)
