@@ -1,0 +1,9 @@
+"""Data: sources of images, augmentation, and batches."""
+
+from __future__ import annotations
+
+from pcae_core.data.corrupt import CorruptLog
+from pcae_core.data.loader import Batch, TrainLoader, eval_batches, normalize
+from pcae_core.data.sources import Source, open_source
+
+__all__ = ["Batch", "CorruptLog", "Source", "TrainLoader", "eval_batches", "normalize", "open_source"]

@@ -1,0 +1,83 @@
+"""Images of any size to square uint8 arrays, at random for training and centred for evaluation.
+
+Letters: C channels, H = W = `size`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pcae_core.config import DataConfig
+from pcae_core.data.images import AnyImage
+
+_TRIES = 10
+
+_Box = tuple[float, float, float, float]  # left, upper, right, lower
+
+
+def random_resized_crop_flip(
+    image: AnyImage, size: int, config: DataConfig, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Cut out a part of random area and aspect ratio, resize it, and flip half of the images left to right.
+
+    Args:
+        image: as `Source.load` returns it.
+        rng: a generator of this image and epoch alone; how much is drawn from it depends on the image.
+
+    Returns:
+        uint8 (C, H, W).
+    """
+    width, height = _dimensions(image)
+    pixels = _resize(image, size, _random_box(width, height, config, rng))
+    if config.hflip and rng.random() < 0.5:
+        pixels = pixels[:, :, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def resize_center_crop(image: AnyImage, size: int) -> NDArray[np.uint8]:
+    """The centred square of an image, as high or wide as the image, resized: uint8 (C, H, W).
+
+    The same as resizing the shorter side to `size` and then cutting out the centre, without resizing what is cut off.
+    """
+    width, height = _dimensions(image)
+    side = min(width, height)
+    left, upper = (width - side) / 2, (height - side) / 2
+    return np.ascontiguousarray(_resize(image, size, (left, upper, left + side, upper + side)))
+
+
+def _random_box(width: int, height: int, config: DataConfig, rng: np.random.Generator) -> _Box:
+    """A part of the image; its share of the area is uniform, its aspect ratio uniform in the logarithm.
+
+    A part that sticks out is drawn again; after ten tries it is the largest centred one of an allowed aspect ratio.
+    """
+    low, high = config.crop_ratio
+    for _ in range(_TRIES):
+        share, log_ratio = rng.uniform(*config.crop_scale), rng.uniform(math.log(low), math.log(high))
+        area, ratio = share * width * height, math.exp(log_ratio)
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 1 <= w <= width and 1 <= h <= height:
+            left, upper = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+            return left, upper, left + w, upper + h
+    ratio = min(max(width / height, low), high)
+    w, h = min(width, max(1, round(height * ratio))), min(height, max(1, round(width / ratio)))
+    left, upper = (width - w) // 2, (height - h) // 2
+    return left, upper, left + w, upper + h
+
+
+def _dimensions(image: AnyImage) -> tuple[int, int]:
+    if isinstance(image, Image.Image):
+        return image.size
+    return image.shape[1], image.shape[0]
+
+
+def _resize(image: AnyImage, size: int, box: _Box) -> NDArray[np.uint8]:
+    """Bicubic; uint8 (C, H, W), possibly not contiguous."""
+    if not isinstance(image, Image.Image):
+        channels = [Image.fromarray(np.ascontiguousarray(image[:, :, c])) for c in range(image.shape[2])]
+        return np.concatenate([_resize(channel, size, box) for channel in channels])
+    pixels: NDArray[np.uint8] = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box))
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

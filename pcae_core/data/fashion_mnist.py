@@ -1,0 +1,216 @@
+"""Fashion-MNIST (Xiao, Rasul and Vollgraf, 2017; MIT licence) as `train.npz` and `test.npz`.
+
+The four files come from wherever they can be had: handed over, from Debian's archive, or from the authors' address.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import http.client
+import os
+import shutil
+import subprocess
+import tempfile
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcae_core.errors import DataError
+
+CLASS_NAMES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+
+# SHA-256 of the files' content without compression: Debian compresses it anew, so the .gz files differ.
+CHECKSUMS = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+
+URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+DEBIAN_PACKAGE = "dataset-fashion-mnist"
+
+_SPLITS = {"train": "train", "test": "t10k"}
+_TIMEOUT_S = 300
+
+
+def fetch(directory: Path, files: Iterable[Path] | None = None) -> None:
+    """Write `train.npz` and `test.npz` (images, labels, class_names) into `directory`, unless they are there already.
+
+    Args:
+        files: the four .gz files (or their content), under whatever names; otherwise they are fetched.
+
+    Raises:
+        DataError: the files cannot be had, are not the right ones, or cannot be written.
+    """
+    if all(_is_verified(directory / f"{split}.npz", prefix) for split, prefix in _SPLITS.items()):
+        return
+    contents = _recognise(files) if files is not None else _fetch()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for split, prefix in _SPLITS.items():
+            images, labels = (_parse_idx(contents[name]) for name in _names(prefix))
+            _save(directory / f"{split}.npz", images, labels.astype(np.int64))
+    except OSError as error:
+        raise DataError(f"cannot write Fashion-MNIST to {directory}: {error}") from None
+
+
+def _names(prefix: str) -> tuple[str, str]:
+    return f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
+
+
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _decompress(content: bytes) -> bytes:
+    """The content of a .gz file; anything else as it is. Raises ValueError when the former is damaged."""
+    if not content.startswith(b"\x1f\x8b"):
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"damaged .gz file: {error}") from None
+
+
+def _recognise(files: Iterable[Path]) -> dict[str, bytes]:
+    """Content of the four files by their proper name."""
+    names = {checksum: name for name, checksum in CHECKSUMS.items()}
+    contents = {}
+    for file in files:
+        try:
+            content = _decompress(file.read_bytes())
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot read {file}: {error}") from None
+        checksum = _checksum(content)
+        if checksum not in names:
+            raise DataError(f"{file} is not one of Fashion-MNIST's files, or it is damaged: SHA-256 {checksum}")
+        contents[names[checksum]] = content
+    missing = [name for name in CHECKSUMS if name not in contents]
+    if missing:
+        raise DataError(f"of Fashion-MNIST's four files {', '.join(missing)} are missing; hand over all four")
+    return contents
+
+
+def _fetch() -> dict[str, bytes]:
+    problems = []
+    for get in (_from_debian, _from_url):
+        try:
+            contents = get()
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            problems.append(" ".join(str(error).split()))
+        else:
+            return _verified(contents)
+    raise DataError(
+        f"cannot fetch Fashion-MNIST ({'; '.join(problems)}); get its four .gz files from {URL} on another machine and "
+        "hand them over: pcae data fashion-mnist DIR --files A.gz B.gz C.gz D.gz"
+    )
+
+
+def _verified(contents: Mapping[str, bytes]) -> dict[str, bytes]:
+    for name, expected in CHECKSUMS.items():
+        found = _checksum(contents[name])
+        if found != expected:
+            raise DataError(f"{name} is damaged: its SHA-256 is {found} instead of {expected}; fetch it again")
+    return dict(contents)
+
+
+def _from_debian() -> dict[str, bytes]:
+    """From Debian's or Ubuntu's package. Needs no root: it is downloaded and unpacked, not installed."""
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        raise ValueError("no apt-get here to get Debian's package")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        package = _download_package(folder)
+        _run(["dpkg-deb", "-x", str(package), "unpacked"], folder)
+        return {
+            name: _decompress((folder / "unpacked/usr/share/datasets/fashion-mnist" / f"{name}.gz").read_bytes())
+            for name in CHECKSUMS
+        }
+
+
+def _download_package(folder: Path) -> Path:
+    """Into `folder`, which only this user can read. Where the system's package lists are of no use, with new ones."""
+    # As root, apt would change to a user who cannot write to `folder`.
+    options = ["-qq", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=30"]
+    download = ["download", DEBIAN_PACKAGE]
+    try:
+        _run(["apt-get", *options, *download], folder)
+    except subprocess.SubprocessError:
+        for kind in ("State", "State::Lists", "Cache"):
+            own = folder / kind.replace("::", "-")
+            (own / "partial").mkdir(parents=True)
+            options += ["-o", f"Dir::{kind}={own}"]
+        # The update fails as a whole when one of several repositories does; the download shows whether it matters.
+        with contextlib.suppress(subprocess.SubprocessError):
+            _run(["apt-get", *options, "update"], folder)
+        _run(["apt-get", *options, *download], folder)
+    packages = list(folder.glob("*.deb"))
+    if not packages:
+        raise ValueError("apt-get downloaded nothing")
+    return packages[0]
+
+
+def _run(command: list[str], folder: Path) -> None:
+    """Raises SubprocessError with the last line that the command printed."""
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    if result.returncode:
+        lines = result.stderr.strip().splitlines() or [f"exit status {result.returncode}"]
+        raise subprocess.SubprocessError(f"{command[0]}: {lines[-1]}")
+
+
+def _from_url() -> dict[str, bytes]:
+    contents = {}
+    for name in CHECKSUMS:
+        address = f"{URL}{name}.gz"
+        try:
+            with urllib.request.urlopen(address, timeout=60) as response:
+                contents[name] = _decompress(response.read())
+        except (OSError, http.client.HTTPException) as error:
+            raise ValueError(f"{address}: {error}") from None
+    return contents
+
+
+def _parse_idx(content: bytes) -> NDArray[np.uint8]:
+    """An array in the idx format: two zeros, type (8: uint8), number of dimensions, big-endian sizes, values."""
+    if len(content) < 4 or content[:3] != b"\0\0\x08":
+        raise DataError("not an idx file of bytes")
+    dimensions = content[3]
+    shape = np.frombuffer(content, ">u4", dimensions, 4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+
+
+def _to_idx(values: NDArray[np.uint8]) -> bytes:
+    return b"\0\0\x08" + bytes([values.ndim]) + np.array(values.shape, ">u4").tobytes() + values.tobytes()
+
+
+def _save(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
+    """All or nothing: another process never sees half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, images=images, labels=labels, class_names=np.array(CLASS_NAMES))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _is_verified(path: Path, prefix: str) -> bool:
+    """Whether the file is there and holds just what Fashion-MNIST's files hold."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = archive["images"], archive["labels"].astype(np.uint8)
+            complete = archive["class_names"].tolist() == list(CLASS_NAMES)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return False
+    found = [_checksum(_to_idx(values)) for values in arrays]
+    return complete and found == [CHECKSUMS[name] for name in _names(prefix)]

@@ -1,0 +1,106 @@
+"""Images in a folder that `datasets.Dataset.save_to_disk` wrote (Hugging Face)."""
+
+from __future__ import annotations
+
+import functools
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pcae_core.data import images
+from pcae_core.data.sources import Source
+from pcae_core.errors import DataError, MissingExtraError
+
+_LABEL_NAMES = ("label", "labels")
+
+
+class HuggingFaceSource(Source):
+    """The first column of images, with the first `ClassLabel` column, or one named label or labels, as classes."""
+
+    def __init__(self, path: Path, in_chans: int) -> None:
+        """Find the columns.
+
+        Raises:
+            DataError: the folder cannot be read or has no column of images, or `in_chans` is neither 1 nor 3.
+            MissingExtraError: `datasets` is not installed.
+        """
+        super().__init__(path, in_chans)
+        if in_chans not in images.MODES:
+            raise DataError(f"image files give 1 or 3 channels, not {in_chans}; use a .npz file for other images")
+        datasets = _import_datasets()
+        features = self._dataset.features
+        columns = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+        if not columns:
+            raise DataError(f"{path} has no column of images; its columns are {', '.join(features)}")
+        if not len(self):
+            raise DataError(f"{path} holds no images")
+        self._image_column = columns[0]
+        classes = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+        self._label_column = next(iter(classes + [name for name in _LABEL_NAMES if name in features]), None)
+
+    @functools.cached_property
+    def _dataset(self) -> Any:
+        try:
+            return _import_datasets().load_from_disk(str(self.path))
+        except Exception as error:  # whatever Arrow, JSON or the file system raise on a damaged folder
+            raise DataError(f"cannot read the data set {self.path}: {' '.join(str(error).split())}") from error
+
+    @functools.cached_property
+    def _files(self) -> Any:
+        """Rows of the image column, not decoded: {"bytes": content or None, "path": path or None}."""
+        column = self._dataset.select_columns(self._image_column)
+        return column.cast_column(self._image_column, _import_datasets().Image(decode=False))
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def name(self, index: int) -> str:
+        """Folder name and number."""
+        return f"{self.path.name}[{index}]"
+
+    def load(self, index: int) -> Image.Image:
+        """See `Source.load`."""
+        name = f"{self.path}[{index}]"
+        file = self._files[index][self._image_column]
+        if file is None:
+            raise DataError(f"cannot read the image {name}: the entry is empty")
+        content = Path(file["path"]) if file["bytes"] is None else io.BytesIO(file["bytes"])
+        return images.read(content, name, self.in_chans)
+
+    @functools.cached_property
+    def labels(self) -> NDArray[np.int64] | None:
+        """The label column; None when it is not of integers, or when labels are withheld (negative)."""
+        if self._label_column is None:
+            return None
+        values = np.asarray(self._dataset.with_format("numpy")[self._label_column][:])
+        if values.ndim != 1 or values.dtype.kind not in "iu" or values.min() < 0:
+            return None
+        return values.astype(np.int64)
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """The names that a `ClassLabel` carries."""
+        feature = self._dataset.features.get(self._label_column)
+        return list(feature.names) if self.labels is not None and hasattr(feature, "names") else None
+
+    @property
+    def fingerprint(self) -> str:
+        """The one that `datasets` keeps with the data."""
+        return str(self._dataset._fingerprint)
+
+
+def _import_datasets() -> Any:
+    try:
+        import datasets
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f'reading this data set needs {error.name}, which is not installed; install it with: pip install "pcae[hf]"'
+        ) from None
+    except ImportError as error:  # such as an Arrow that does not go with this NumPy
+        reason = " ".join(str(error).split())
+        raise MissingExtraError(f"reading this data set needs datasets, which cannot be loaded: {reason}") from None
+    return datasets

@@ -1,0 +1,85 @@
+"""One image of any kind into eight bits per channel and the number of channels that the model wants."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from pcae_core.errors import DataError
+
+# A Pillow image of mode "L" or "RGB", or, for other numbers of channels, uint8 (H, W, C).
+AnyImage = Image.Image | NDArray[np.uint8]
+
+MODES = {1: "L", 3: "RGB"}
+
+# Pillow would also try formats for which it starts other programs (EPS), whatever the file is called.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+
+
+def read(file: Path | BinaryIO, name: str, in_chans: int) -> Image.Image:
+    """Decode an image file: upright (EXIF orientation), on white where it is transparent, first frame only.
+
+    Args:
+        file: a path, or the file's content.
+        name: what to call it in an error.
+        in_chans: 1 for mode "L", 3 for mode "RGB".
+
+    Raises:
+        DataError: the file cannot be opened, is damaged or truncated, or holds more pixels than Pillow allows.
+    """
+    try:
+        if isinstance(file, Path):
+            with file.open("rb") as stream:
+                return _decode(stream, in_chans)
+        return _decode(file, in_chans)
+    except Exception as error:  # Pillow's plug-ins raise about any exception on damaged files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"cannot read the image {name}: {reason}") from error
+
+
+def _decode(stream: BinaryIO, in_chans: int) -> Image.Image:
+    image: Image.Image = Image.open(stream, formats=_FORMATS)
+    # Pillow itself only warns up to twice its limit; whether that is shown depends on Python's warning filters.
+    if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} pixels are more than {Image.MAX_IMAGE_PIXELS}")
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    return convert(image, in_chans)
+
+
+def convert(image: Image.Image, in_chans: int) -> Image.Image:
+    """Mode "L" for one channel and "RGB" for three. Raises ValueError for pixels that are not 8 or 16 bits wide."""
+    if image.mode.startswith(("I", "F")):
+        image = _to_8_bits(image)
+    elif image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image.convert("RGBA"))
+        image = white
+    return image if image.mode == MODES[in_chans] else image.convert(MODES[in_chans])
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit greys; Pillow's own conversion would clip them."""
+    values = np.asarray(image)
+    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
+        raise ValueError(f"pixels of mode {image.mode} beyond 16-bit integers are not supported")
+    return Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
+
+
+def from_array(values: NDArray[np.uint8], in_chans: int) -> AnyImage:
+    """An image (H, W) or (H, W, C) whose channels `check_channels` has let through."""
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[:, :, 0]
+    if values.ndim == 2 or values.shape[2] == 3:
+        return convert(Image.fromarray(np.ascontiguousarray(values)), in_chans)
+    return np.array(values)  # a copy: `values` may lie in a mapped file
+
+
+def check_channels(path: Path, channels: int, in_chans: int) -> None:
+    """Raises DataError when images of `channels` channels cannot become images of `in_chans` channels."""
+    if channels != in_chans and not {channels, in_chans} <= MODES.keys():
+        raise DataError(f"the images in {path} have {channels} channels, but the model takes {in_chans}; set in_chans")

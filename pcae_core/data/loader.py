@@ -1,0 +1,224 @@
+"""Batches for training and for evaluation.
+
+The order of the training images is a function of the seed alone. Cut into batches of one process, batch
+`step * world_size + rank` of that order goes to process `rank` at `step`: a step sees the same images whatever the
+number of processes, and a run continues at any step with what it would have seen. Letters: b images of one process,
+B of a step, C channels, H = W.
+"""
+
+from __future__ import annotations
+
+import traceback
+import weakref
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcae_core.config import DataConfig, ModelConfig, PretrainConfig
+from pcae_core.data import augment, worker
+from pcae_core.data.images import AnyImage
+from pcae_core.data.sources import Source
+from pcae_core.errors import ConfigError, DataError, TrainingError
+from pcae_core.randomness import Purpose, generator
+
+_MAX_REPLACEMENTS = 20
+_THREADS_WITHOUT_WORKERS = 2
+_MIN_SHARED_BYTES = 4096  # smaller arrays are sent rather than shared
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One process's share of a step.
+
+    Attributes:
+        images: uint8 (b, C, H, W), augmented.
+        sample_ids: int64 (b,), the images' numbers in the source.
+        corrupt_ids: int64 (c,), the numbers of those that could not be read and were replaced.
+    """
+
+    images: NDArray[np.uint8]
+    sample_ids: NDArray[np.int64]
+    corrupt_ids: NDArray[np.int64]
+
+
+class TrainLoader:
+    """Training batches of one process, from `start_step` to the last step, to be gone through once.
+
+    Use it in a `with` block, which starts and ends the loading processes. These import the main module again, so a
+    script must keep its work below `if __name__ == "__main__":`.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        config: PretrainConfig,
+        *,
+        start_step: int,
+        total_steps: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """Prepare; nothing is loaded yet.
+
+        Args:
+            start_step: first step to load for, 0-based.
+            total_steps: steps of the whole run.
+            rank, world_size: number of this process, and of all that train together.
+
+        Raises:
+            ConfigError: `batch_size` is not divisible by `world_size`, or `rank` is out of range.
+        """
+        if config.batch_size % world_size:
+            raise ConfigError(f"batch_size {config.batch_size} is not divisible by {world_size} processes")
+        if not 0 <= rank < world_size:
+            raise ConfigError(f"rank {rank} must be from 0 to {world_size - 1}")
+        steps = slice(start_step * world_size + rank, total_steps * world_size, world_size)
+        self._dataset = _training_dataset(source, config, config.batch_size // world_size, steps)
+        self._iterator: Any = None
+        self._finalizer: weakref.finalize[[Any], TrainLoader] | None = None
+
+    def __enter__(self) -> Self:
+        self._start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch:
+        """The next step's batch.
+
+        Raises:
+            DataError: too many images in a row cannot be read.
+            TrainingError: a loading process died.
+        """
+        try:
+            values = next(self._start())
+        except BaseException as error:
+            traceback.clear_frames(error.__traceback__)  # some hold an array in shared memory
+            if isinstance(error, RuntimeError) and "terminated unexpectedly" in str(error):
+                reason = str(error).partition("with ")[2].partition(". ")[0]
+                raise TrainingError(
+                    f"a loading process died ({reason}): see what it printed, or whether memory or /dev/shm is full"
+                ) from error
+            raise
+        # Copies, because shared memory must be gone before the interpreter ends.
+        return Batch(**{name: np.array(value) for name, value in values.items()})
+
+    def close(self) -> None:
+        """Stop loading and end the loading processes; the loader cannot be used any more."""
+        if self._finalizer is not None:
+            self._finalizer()
+        self._iterator = iter(())
+
+    def _start(self) -> Any:
+        if self._iterator is None:
+            self._iterator = iter(self._dataset)
+            self._iterator.get_state()  # creates the iterator of every process, which `close` would else miss
+            self._finalizer = weakref.finalize(self, worker.close, self._iterator)
+            with worker.signals_left_to_the_caller():
+                self._iterator.start_prefetch()
+        return self._iterator
+
+
+def _training_dataset(source: Source, config: PretrainConfig, batch_size: int, batches: slice) -> Any:
+    """Grain's data set of the batches number `batches` of the training order, loaded as `config.loader` says."""
+    grain = worker.import_grain()
+    # Grain takes 32 bits; neighbouring seeds must not share epochs, and Grain counts epochs up from its seed.
+    seed = int(np.random.SeedSequence(config.seed).generate_state(1)[0])
+    order = grain.MapDataset.range(len(source)).shuffle(seed=seed).repeat()
+    dataset = order.map_with_index(_LoadSample(source, config)).batch(batch_size, batch_fn=_collate)[batches]
+    threads = 1 if config.loader.workers else _THREADS_WITHOUT_WORKERS
+    dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
+    options = grain.experimental.DatasetOptions(min_shm_size=_MIN_SHARED_BYTES)
+    return grain.experimental.WithOptionsIterDataset(dataset, options).mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=config.loader.workers), worker_init_fn=worker.exit_with_parent
+    )
+
+
+class _LoadSample:
+    """Loads and augments the image at a place of the training order; called in the loading processes."""
+
+    def __init__(self, source: Source, config: PretrainConfig) -> None:
+        self.source, self.loader, self.seed, self.size = source, config.loader, config.seed, config.model.image_size
+
+    def __call__(self, place: int, sample: int) -> dict[str, Any]:
+        image, loaded, corrupt = _load_or_replace(self.source, sample)
+        rng = generator(self.seed, Purpose.AUGMENT, major=place // len(self.source), minor=sample)
+        pixels = augment.random_resized_crop_flip(image, self.size, self.loader, rng)
+        return {"images": pixels, "sample_ids": loaded, "corrupt_ids": corrupt}
+
+
+def _load_or_replace(source: Source, sample: int) -> tuple[AnyImage, int, list[int]]:
+    """The image `sample` or the next readable one, its number, and the numbers of those that cannot be read."""
+    corrupt: list[int] = []
+    for step in range(min(len(source), _MAX_REPLACEMENTS + 1)):
+        index = (sample + step) % len(source)
+        try:
+            return source.load(index), index, corrupt
+        except DataError as error:
+            corrupt.append(index)
+            problem = error
+    raise DataError(f"{len(corrupt)} images in a row cannot be read; the last: {problem}")
+
+
+def _collate(samples: Sequence[dict[str, Any]]) -> dict[str, NDArray[Any]]:
+    return {
+        "images": np.stack([sample["images"] for sample in samples]),
+        "sample_ids": np.array([sample["sample_ids"] for sample in samples], dtype=np.int64),
+        "corrupt_ids": np.array([index for sample in samples for index in sample["corrupt_ids"]], dtype=np.int64),
+    }
+
+
+def eval_batches(
+    source: Source, model_config: ModelConfig, loader_config: DataConfig, batch_size: int
+) -> Iterator[NDArray[np.uint8]]:
+    """All images in order, resized and centred, in batches uint8 (b, C, H, W); the last may be smaller.
+
+    Loaded by `loader_config.workers` threads, at least one: Pillow decodes and resizes without Python's lock.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+
+    def load(start: int) -> NDArray[np.uint8]:
+        indices = range(start, min(start + batch_size, len(source)))
+        return np.stack([augment.resize_center_crop(source.load(i), model_config.image_size) for i in indices])
+
+    threads = max(1, loader_config.workers)
+    pool = ThreadPoolExecutor(threads)
+    upcoming: deque[Future[NDArray[np.uint8]]] = deque()
+    try:
+        for start in range(0, len(source), batch_size):
+            upcoming.append(pool.submit(load, start))
+            if len(upcoming) > threads:
+                yield upcoming.popleft().result()
+        while upcoming:
+            yield upcoming.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def normalize(images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
+    """(pixel / 255 - mean) / std per channel, float32 (B, C, H, W).
+
+    Args:
+        images: uint8 (B, C, H, W).
+        mean, std: C numbers each, of pixel values in [0, 1].
+    """
+    scale = (1.0 / (255.0 * np.asarray(std))).astype(np.float32)[:, None, None]
+    shift = (np.asarray(mean) / np.asarray(std)).astype(np.float32)[:, None, None]
+    result = images.astype(np.float32)
+    result *= scale
+    result -= shift
+    return result

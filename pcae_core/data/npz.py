@@ -1,0 +1,146 @@
+"""Images in a NumPy archive, mapped from the file rather than read where it is not compressed."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcae_core.data import images
+from pcae_core.data.images import AnyImage
+from pcae_core.data.sources import Source
+from pcae_core.errors import DataError
+
+_npy_format: Any = np.lib.format  # not typed in NumPy 1
+
+_LOCAL_HEADER_SIZE = 30  # of a zip member, before its name and its extra field
+
+
+@dataclass(frozen=True)
+class _Member:
+    """An array in the archive; `offset` of its first byte in the file is None when it is compressed."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran_order: bool
+    crc: int
+    offset: int | None
+
+
+class NpzSource(Source):
+    """`images` uint8 (n, H, W) or (n, H, W, C), with optional `labels` (n,) of integers and `class_names` of text.
+
+    As `numpy.savez` writes it, the images are mapped into memory; from `numpy.savez_compressed` every process reads
+    them whole.
+    """
+
+    def __init__(self, path: Path, in_chans: int) -> None:
+        """Raises DataError when the file is damaged or its arrays are not as described above."""
+        super().__init__(path, in_chans)
+        try:
+            self._members = _read_members(path)
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise DataError(f"{path} is not a readable .npz file: {error}") from None
+        self._check()
+
+    def _check(self) -> None:
+        member = self._members.get("images")
+        if member is None:
+            found = ", ".join(sorted(self._members)) or "nothing"
+            raise DataError(f"{self.path} must hold an array named images; it holds {found}")
+        if member.dtype != np.uint8 or len(member.shape) not in (3, 4) or 0 in member.shape:
+            raise DataError(
+                f"images in {self.path} must be uint8 (n, H, W) or (n, H, W, C), not {member.dtype} {member.shape}"
+            )
+        images.check_channels(self.path, member.shape[3] if len(member.shape) == 4 else 1, self.in_chans)
+        labels, names = self._members.get("labels"), self._members.get("class_names")
+        if labels is not None and (labels.dtype.kind not in "iu" or labels.shape != member.shape[:1]):
+            raise DataError(
+                f"labels in {self.path} must be integers ({member.shape[0]},), not {labels.dtype} {labels.shape}"
+            )
+        if names is not None and (names.dtype.kind != "U" or len(names.shape) != 1):
+            raise DataError(f"class_names in {self.path} must be an array of text, not {names.dtype} {names.shape}")
+
+    def __len__(self) -> int:
+        return self._members["images"].shape[0]
+
+    def name(self, index: int) -> str:
+        """File name and number."""
+        return f"{self.path.name}[{index}]"
+
+    def load(self, index: int) -> AnyImage:
+        """See `Source.load`."""
+        return images.from_array(self._images[index], self.in_chans)
+
+    @functools.cached_property
+    def _images(self) -> NDArray[np.uint8]:
+        member = self._members["images"]
+        if member.offset is None:
+            return self._read("images")
+        order: Any = "F" if member.fortran_order else "C"
+        try:
+            return np.memmap(self.path, np.uint8, "r", member.offset, member.shape, order)
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot read {self.path}: {error}") from None
+
+    def _read(self, name: str) -> NDArray[Any]:
+        try:
+            with np.load(self.path, allow_pickle=False) as archive:
+                values: NDArray[Any] = archive[name]
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise DataError(f"cannot read {name} from {self.path}: {error}") from None
+        return values
+
+    @functools.cached_property
+    def labels(self) -> NDArray[np.int64] | None:
+        """The array `labels`; see `Source.labels`. Raises DataError for labels that `class_names` does not name."""
+        if "labels" not in self._members:
+            return None
+        labels = self._read("labels").astype(np.int64)
+        if labels.min() < 0 or (self.class_names is not None and labels.max() >= len(self.class_names)):
+            raise DataError(
+                f"labels in {self.path} must be numbers of classes from 0, not {labels.min()} to {labels.max()}"
+            )
+        return labels
+
+    @functools.cached_property
+    def class_names(self) -> list[str] | None:
+        """The array `class_names`; see `Source.class_names`."""
+        return self._read("class_names").tolist() if "class_names" in self._members else None
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Over type, shape and checksum (the archive's own CRC-32) of every array."""
+        parts = [f"{name} {m.dtype.str} {m.shape} {m.fortran_order} {m.crc}" for name, m in self._members.items()]
+        return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:16]
+
+
+def _read_members(path: Path) -> dict[str, _Member]:
+    """The arrays in an archive by name, from their headers alone."""
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        members = {}
+        for info in archive.infolist():
+            with archive.open(info) as stream:
+                first = _npy_format.read_magic(stream) == (1, 0)
+                read_header = _npy_format.read_array_header_1_0 if first else _npy_format.read_array_header_2_0
+                shape, fortran_order, dtype = read_header(stream)
+                header_size = stream.tell()
+            offset = None
+            if info.compress_type == zipfile.ZIP_STORED:
+                offset = _content_offset(file, info) + header_size
+            members[info.filename.removesuffix(".npy")] = _Member(shape, dtype, fortran_order, info.CRC, offset)
+    return members
+
+
+def _content_offset(file: BinaryIO, info: zipfile.ZipInfo) -> int:
+    """Where a member's content begins; its name and extra field may be longer here than in the archive's directory."""
+    file.seek(info.header_offset)
+    header = file.read(_LOCAL_HEADER_SIZE)
+    name_size, extra_size = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
+    return info.header_offset + _LOCAL_HEADER_SIZE + name_size + extra_size
