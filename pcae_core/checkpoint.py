@@ -1,0 +1,285 @@
+"""Checkpoints: a folder of safetensors files and a JSON manifest that tells everything else.
+
+    RUN/checkpoints/step_00001000/
+        student.safetensors  teacher.safetensors  optimizer.safetensors  manifest.json
+
+A checkpoint is written to a temporary folder, synced to disk and renamed, so that at every instant each folder that
+bears a checkpoint's name is whole. Tensors carry canonical names (`pcae_core.parameters`); only a note in the
+manifest tells which framework wrote them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydantic
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+import pcae_core
+from pcae_core.config import Config, ModelConfig, PretrainConfig
+from pcae_core.errors import CheckpointError, describe_validation_error
+from pcae_core.parameters import Arrays, Shapes, encoder_shapes, is_trainable, student_shapes
+from pcae_core.protocol import TrainState
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+FILES = ("student.safetensors", "teacher.safetensors", "optimizer.safetensors")
+KEEP_LAST = 3
+
+
+class DataPosition(Config):
+    """Where a run is in its data; with the seed it determines every later batch.
+
+    Attributes:
+        fingerprint: of the data set.
+        num_samples: size of the data set.
+        samples_seen: images taken so far, over all processes.
+    """
+
+    fingerprint: str
+    num_samples: int
+    samples_seen: int
+
+
+class FileEntry(Config):
+    """Size in bytes and SHA-256 of one file."""
+
+    size: int
+    sha256: str
+
+
+class Manifest(Config):
+    """What a checkpoint says of itself.
+
+    Attributes:
+        metrics: the run's measurements when it was written; `loss_ratio` chooses the best checkpoint.
+        versions: of pcae, python, numpy and the framework that wrote it: a note, never read back.
+    """
+
+    format: int
+    step: int
+    seed: int
+    loss_scale: tuple[float, int] | None
+    data: DataPosition
+    metrics: dict[str, float]
+    versions: dict[str, str]
+    config: PretrainConfig
+    files: dict[str, FileEntry]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory."""
+
+    path: Path
+    manifest: Manifest
+    state: TrainState
+
+
+def save(
+    folder: Path,
+    state: TrainState,
+    config: PretrainConfig,
+    data: DataPosition,
+    metrics: dict[str, float],
+    framework: dict[str, str],
+) -> Path:
+    """Write `folder/step_XXXXXXXX`, unless a whole one is there already, and return it.
+
+    Args:
+        folder: the run's `checkpoints` folder.
+        metrics: finite numbers are kept, others left out.
+        framework: name and version of the framework, as a note.
+
+    Raises:
+        CheckpointError: the disk refuses; what was saved before is untouched.
+    """
+    final = folder / f"step_{state.step:08d}"
+    if final.exists():
+        return final
+    temporary = folder / f".writing_{state.step:08d}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        entries = _write_tensors(temporary, state)
+        manifest = Manifest(
+            format=FORMAT,
+            step=state.step,
+            seed=config.seed,
+            loss_scale=state.loss_scale,
+            data=data,
+            metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
+            versions=_versions() | framework,
+            config=config,
+            files=entries,
+        )
+        _write_synced(temporary / MANIFEST, json.dumps(manifest.to_dict(), indent=2) + "\n")
+        _sync(temporary)
+        temporary.rename(final)
+        _sync(folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(f"cannot write the checkpoint {final}: {error.strerror or error}") from None
+    return final
+
+
+def _write_tensors(folder: Path, state: TrainState) -> dict[str, FileEntry]:
+    moments = {f"exp_avg.{k}": v for k, v in state.exp_avg.items()}
+    moments |= {f"exp_avg_sq.{k}": v for k, v in state.exp_avg_sq.items()}
+    entries = {}
+    for name, arrays in zip(FILES, (state.student, state.teacher, moments), strict=True):
+        path = folder / name
+        contiguous = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
+        save_file(contiguous, path, metadata={"format": "pt"})  # the note that other libraries ask for
+        _sync(path)
+        entries[name] = FileEntry(size=path.stat().st_size, sha256=_sha256(path))
+    return entries
+
+
+def _versions() -> dict[str, str]:
+    return {"pcae": pcae_core.__version__, "python": platform.python_version(), "numpy": np.__version__}
+
+
+def _write_synced(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints in a run's `checkpoints` folder, oldest first."""
+    return sorted(path for path in folder.glob("step_*") if (path / MANIFEST).is_file())
+
+
+def find(path: Path) -> Path:
+    """The checkpoint meant by `path`: a checkpoint's folder, or the newest of a run's.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; give a run's folder or one of its checkpoints")
+    if (path / MANIFEST).is_file():
+        return path
+    found = list_checkpoints(path / "checkpoints")
+    if not found:
+        raise CheckpointError(f"{path} holds no checkpoint; give a run's folder or one of its checkpoints")
+    return found[-1]
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the checkpoint folder `path`. Raises CheckpointError when it is damaged or of another format."""
+    try:
+        return Manifest.model_validate_json((path / MANIFEST).read_text(encoding="utf-8"))
+    except pydantic.ValidationError as error:
+        problem = describe_validation_error(error)
+    except (OSError, UnicodeDecodeError) as error:
+        problem = str(error)
+    raise CheckpointError(f"the manifest of {path} cannot be read: {problem}")
+
+
+def load(path: Path, model: ModelConfig | None = None) -> Checkpoint:
+    """Read a checkpoint and check everything in it.
+
+    Args:
+        path: a checkpoint's folder or a run's (then its newest checkpoint).
+        model: the architecture that is expected, if any.
+
+    Raises:
+        CheckpointError: missing, truncated or changed files; another architecture; missing, surplus or misshapen
+            tensors, which are listed.
+    """
+    path = find(path)
+    manifest = read_manifest(path)
+    if manifest.format != FORMAT:
+        raise CheckpointError(f"{path} has checkpoint format {manifest.format}; this version reads format {FORMAT}")
+    _check_architecture(path, manifest.config.model, model)
+    student, teacher, moments = (_read_tensors(path, manifest, name) for name in FILES)
+    expected = student_shapes(manifest.config.model)
+    trained = {name: shape for name, shape in expected.items() if is_trainable(name)}
+    check_tensors(path / FILES[0], student, expected)
+    check_tensors(path / FILES[1], teacher, encoder_shapes(manifest.config.model))
+    check_tensors(
+        path / FILES[2], moments, {f"{m}.{k}": s for m in ("exp_avg", "exp_avg_sq") for k, s in trained.items()}
+    )
+    first = {name: moments[f"exp_avg.{name}"] for name in trained}
+    second = {name: moments[f"exp_avg_sq.{name}"] for name in trained}
+    state = TrainState(student, teacher, first, second, manifest.step, manifest.loss_scale)
+    return Checkpoint(path, manifest, state)
+
+
+def _check_architecture(path: Path, found: ModelConfig, expected: ModelConfig | None) -> None:
+    if expected is None or found == expected:
+        return
+    theirs, ours = found.to_dict(), expected.to_dict()
+    changes = [f"{key} is {theirs[key]}, not {ours[key]}" for key in theirs if theirs[key] != ours[key]]
+    raise CheckpointError(f"{path} is a checkpoint of another architecture: {'; '.join(changes)}")
+
+
+def _read_tensors(path: Path, manifest: Manifest, name: str) -> Arrays:
+    entry, file = manifest.files.get(name), path / name
+    if entry is None or not file.is_file():
+        raise CheckpointError(f"the checkpoint {path} lacks {name}; use an earlier checkpoint of the run")
+    size = file.stat().st_size
+    if size != entry.size:
+        raise CheckpointError(
+            f"{file} is truncated or changed: {size} bytes instead of {entry.size}; use an earlier one"
+        )
+    if _sha256(file) != entry.sha256:
+        raise CheckpointError(f"{file} is damaged: its SHA-256 differs from the manifest's; use an earlier checkpoint")
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file} is not a safetensors file: {error}") from None
+
+
+def check_tensors(source: Path, tensors: Arrays, expected: Shapes) -> None:
+    """Names and shapes must be exactly those expected. Raises CheckpointError listing every difference."""
+    problems = [f"missing {name}" for name in expected if name not in tensors]
+    problems += [f"surplus {name}" for name in tensors if name not in expected]
+    problems += [
+        f"{name} has shape {tensors[name].shape} instead of {shape}"
+        for name, shape in expected.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+    if problems:
+        raise CheckpointError(f"{source} does not fit the model: {'; '.join(problems)}")
+
+
+def prune(folder: Path) -> None:
+    """Delete all checkpoints but the last three and the one with the lowest `loss_ratio`."""
+    found = list_checkpoints(folder)
+    kept = set(found[-KEEP_LAST:])
+    best = best_checkpoint(folder)
+    for path in found:
+        if path not in kept and path != best:
+            shutil.rmtree(path)
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the lowest `loss_ratio`, if any was measured."""
+    ratios = {path: read_manifest(path).metrics.get("loss_ratio") for path in list_checkpoints(folder)}
+    measured = {path: ratio for path, ratio in ratios.items() if ratio is not None}
+    return min(measured, key=lambda path: measured[path]) if measured else None

@@ -1,0 +1,1 @@
+"""The command line `pcae`: one thin module a command."""

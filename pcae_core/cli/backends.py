@@ -1,0 +1,35 @@
+"""`pcae backends`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pcae_core.cli.parsing import parse
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """`pcae backends` takes no arguments."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print what there is."""
+    parse(Arguments, "backends", arguments, description="List backends, what they can do, and how to install them.")
+    from rich.console import Console
+    from rich.table import Table
+
+    from pcae_core.registry import available
+
+    table = Table("backend", "version", "trains", "devices", "dtypes", "install")
+    for name, info in available().items():
+        able = info.capabilities
+        table.add_row(
+            name,
+            info.version or ("installed" if info.installed else f"not installed: {info.problem}"),
+            ("yes" if able.training else "no") if able else "",
+            ", ".join(able.devices) if able else "",
+            ", ".join(able.dtypes) if able else "",
+            "" if info.installed else info.install,
+        )
+    Console().print(table)

@@ -1,0 +1,67 @@
+"""Arguments to configurations: YAML file or preset first, single settings from the command line over it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import pydantic
+import tyro
+
+from pcae_core.config import Config
+from pcae_core.errors import ConfigError, describe_validation_error
+
+T = TypeVar("T")
+C = TypeVar("C", bound=Config)
+
+
+def parse(target: Callable[..., T], command: str, arguments: Sequence[str], **options: Any) -> T:
+    """Parse with tyro. Raises SystemExit after --help (0) or for arguments that tyro refuses (2)."""
+    parsed: T = tyro.cli(target, prog=f"pcae {command}", args=arguments, **options)
+    return parsed
+
+
+def parse_config(default: C, command: str, arguments: Sequence[str], description: str) -> C:
+    """`default` with the settings that the arguments name replaced.
+
+    tyro gathers the values and pydantic alone judges them, all together.
+
+    Raises:
+        ConfigError: naming each refused value.
+        SystemExit: as `parse`.
+    """
+    values = parse(_plain(type(default)), command, arguments, default=_fill(default), description=description)
+    try:
+        return type(default).model_validate(dataclasses.asdict(values))
+    except pydantic.ValidationError as error:
+        raise ConfigError(describe_validation_error(error)) from None
+
+
+@functools.cache
+def _plain(config_class: type[Config]) -> Any:
+    """A dataclass with the fields and the help texts of a configuration, without its checks."""
+    fields: list[tuple[str, Any]] = []
+    for name, info in config_class.model_fields.items():
+        annotation: Any = info.annotation
+        nested = isinstance(annotation, type) and issubclass(annotation, Config)
+        fields.append((name, _plain(annotation) if nested else annotation))
+    made = dataclasses.make_dataclass(config_class.__name__, fields)
+    made.__doc__ = config_class.__doc__
+    return made
+
+
+def _fill(config: Config) -> Any:
+    values = {name: getattr(config, name) for name in type(config).model_fields}
+    return _plain(type(config))(**{k: _fill(v) if isinstance(v, Config) else v for k, v in values.items()})
+
+
+def split_off(arguments: Sequence[str], *flags: str) -> tuple[dict[str, str | None], list[str]]:
+    """Take `--flag VALUE` out of the arguments: values by flag, and the rest."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in flags:
+        parser.add_argument(f"--{flag}", metavar="VALUE")
+    values, rest = parser.parse_known_args(arguments)
+    return vars(values), rest

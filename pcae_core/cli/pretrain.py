@@ -1,0 +1,45 @@
+"""`pcae pretrain`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pcae_core.cli.parsing import parse_config, split_off
+from pcae_core.config import ModelConfig, PretrainConfig
+from pcae_core.errors import ConfigError
+
+DESCRIPTION = """Pre-train PCAE on images, or continue a run.
+
+Settings come from, each over the one before: the defaults (ViT-B/16 at 224 px and the release's recipe);
+--config FILE, a YAML file of settings; --preset NAME, a model preset; the flags below.
+--resume RUN continues the run in that folder with its own settings; a run whose folder (--out) is there already
+is continued too.
+
+Examples:
+  pcae pretrain --data photos --out runs/photos --preset vit_small_patch16_224
+  pcae pretrain --config examples/fashion_mnist.yaml --data data/fashion-mnist --steps 500
+  pcae pretrain --resume runs/photos
+  torchrun --nproc_per_node=2 -m pcae_core.cli pretrain --config my.yaml"""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, then train."""
+    chosen, rest = split_off(arguments, "config", "preset", "resume")
+    config = parse_config(_default(**chosen), "pretrain", rest, DESCRIPTION)
+    from pcae_core.training.pretrain import pretrain
+
+    pretrain(config)
+
+
+def _default(config: str | None, preset: str | None, resume: str | None) -> PretrainConfig:
+    if resume is not None:
+        if config or preset:
+            raise ConfigError("--resume takes its settings from the run; leave out --config and --preset")
+        from pcae_core import checkpoint
+        from pcae_core.training.run import read_config
+
+        checkpoint.find(Path(resume))
+        return read_config(Path(resume)).model_copy(update={"out": Path(resume)})
+    base = PretrainConfig.from_yaml(Path(config)) if config else PretrainConfig()
+    return base.model_copy(update={"model": ModelConfig.preset(preset)}) if preset else base

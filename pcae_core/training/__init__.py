@@ -1,0 +1,1 @@
+"""The loops around a backend's step: pre-training and evaluation."""

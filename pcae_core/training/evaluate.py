@@ -1,0 +1,90 @@
+"""Evaluation of frozen features: what a checkpoint's encoder is worth, next to the same encoder untrained.
+
+Letters: n samples, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcae_core import checkpoint, parameters
+from pcae_core.config import PretrainConfig
+from pcae_core.data import Source, eval_batches, normalize, open_source
+from pcae_core.errors import DataError
+from pcae_core.protocol import Array, Backend, Floats
+from pcae_core.training.metrics import effective_rank
+from pcae_core.training.probes import Accuracy, knn, linear_probe
+
+Pooling = Literal["mean", "cls"]
+Side = Literal["student", "teacher"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results of one encoder; accuracies in percent, effective rank of the pooled test features."""
+
+    knn: Accuracy
+    linear: Accuracy
+    effective_rank: float
+
+
+def extract_features(
+    backend: Backend,
+    config: PretrainConfig,
+    encoder: Mapping[str, Array],
+    source: Source,
+    pooling: Pooling,
+    batch_size: int = 256,
+) -> Floats:
+    """Pooled features (n, D) of whole images: the mean patch token ("mean") or the CLS token ("cls")."""
+    on_device = {name: backend.asarray(encoder[name]) for name in parameters.encoder_shapes(config.model)}
+    mean, std = config.loader.normalization(config.model.in_chans)
+    pooled = []
+    for images in eval_batches(source, config.model, config.loader, batch_size):
+        hidden = backend.encode(config.model, on_device, normalize(images, mean, std)).last_hidden_state
+        pooled.append(backend.to_numpy(hidden[:, 1:].mean(1) if pooling == "mean" else hidden[:, 0]))
+    return np.concatenate(pooled)
+
+
+def evaluate(
+    backend: Backend, run: Path, data: Path, side: Side = "student", pooling: Pooling = "mean"
+) -> dict[str, Evaluation]:
+    """Probe the checkpoint's encoder and the same encoder at random initialisation.
+
+    Args:
+        run: a run's folder, or one of its checkpoints.
+        data: data set with labels; features are fitted on its train split and scored on its test split.
+
+    Returns:
+        "trained" and "random".
+
+    Raises:
+        CheckpointError, DataError.
+    """
+    found = checkpoint.load(run)
+    config = found.manifest.config
+    train, test = (open_source(data, config.model.in_chans, split) for split in ("train", "test"))
+    labels = _labels(train, data), _labels(test, data)
+    encoders = {
+        "trained": found.state.student if side == "student" else found.state.teacher,
+        "random": parameters.initial_parameters(config.model, config.seed),
+    }
+    results = {}
+    for name, encoder in encoders.items():
+        fit, score = (extract_features(backend, config, encoder, source, pooling) for source in (train, test))
+        results[name] = Evaluation(
+            knn(fit, labels[0], score, labels[1]), linear_probe(fit, labels[0], score, labels[1]), effective_rank(score)
+        )
+    return results
+
+
+def _labels(source: Source, data: Path) -> NDArray[np.int64]:
+    if source.labels is None:
+        raise DataError(f"{data} has no labels; evaluation needs one sub-folder a class, or `labels` in the .npz file")
+    return source.labels

@@ -1,0 +1,83 @@
+"""A run's folder: `config.yaml`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`; starting and continuing it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pcae_core import checkpoint
+from pcae_core.checkpoint import Checkpoint, DataPosition
+from pcae_core.config import PretrainConfig
+from pcae_core.errors import CheckpointError, ConfigError, DataError
+
+FREE_TO_CHANGE = {
+    *("data", "out", "backend", "device", "compile", "accumulation", "precision"),
+    *("checkpoint_every", "log_every", "tensorboard", "wandb"),
+}
+"""Settings that a continued run may change: they do not enter what is computed, or only its rounding."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """From where a run goes on: nothing saved yet, or a checkpoint."""
+
+    step: int
+    resumed: Checkpoint | None
+
+
+def checkpoints_folder(out: Path) -> Path:
+    """Where a run's checkpoints are."""
+    return out / "checkpoints"
+
+
+def find_start(config: PretrainConfig, data: DataPosition) -> Start:
+    """The newest checkpoint in `config.out`, or the beginning.
+
+    Raises:
+        CheckpointError: damaged, or of another architecture.
+        ConfigError: the run was started with other settings.
+        DataError: the data set is not the one that the run was started with.
+    """
+    if not checkpoint.list_checkpoints(checkpoints_folder(config.out)):
+        return Start(0, None)
+    found = checkpoint.load(config.out, config.model)
+    _check_settings(config, found.manifest.config)
+    if found.manifest.data.fingerprint != data.fingerprint:
+        raise DataError(
+            f"{config.data} is not the data set that the run {config.out} was started with; use another --out"
+        )
+    return Start(found.state.step, found)
+
+
+def _check_settings(config: PretrainConfig, started: PretrainConfig) -> None:
+    ours, theirs = _fixed_settings(config), _fixed_settings(started)
+    changes = [f"{key} {theirs[key]} instead of {ours[key]}" for key in ours if ours[key] != theirs[key]]
+    if changes:
+        raise ConfigError(f"the run {config.out} was started with {'; '.join(changes)}; use another --out")
+
+
+def _fixed_settings(config: PretrainConfig) -> dict[str, object]:
+    values = config.to_dict()
+    loader = values.pop("loader")
+    loader.pop("workers")
+    values |= {f"loader.{key}": value for key, value in loader.items()}
+    return {key: value for key, value in values.items() if key not in FREE_TO_CHANGE}
+
+
+def write_config(config: PretrainConfig) -> None:
+    """Create the run's folder with the effective configuration in it. Raises ConfigError when it cannot be written."""
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+        (config.out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write the run's folder {config.out}: {error.strerror}; choose another --out"
+        ) from None
+
+
+def read_config(out: Path) -> PretrainConfig:
+    """The configuration of the run in `out`. Raises CheckpointError when there is no run."""
+    path = out / "config.yaml"
+    if not path.is_file():
+        raise CheckpointError(f"{out} is not a run's folder: it holds no config.yaml")
+    return PretrainConfig.from_yaml(path)
