@@ -1,0 +1,182 @@
+"""The reference and the torch backend against the recorded cases, central differences and each other."""
+
+from __future__ import annotations
+
+import golden_cases
+import numpy as np
+import pytest
+import torch
+
+from pcae_core import Backend, ModelConfig, PretrainConfig, ReductionConfig, parameters, randomness, registry, schedule
+
+# No stage starts from two tokens: both are equally similar to their mean, and rounding would choose.
+TINY = ModelConfig(
+    image_size=15, patch_size=3, in_chans=2, embed_dim=16, depth=3, num_heads=4,
+    decoder_embed_dim=8, decoder_depth=2, decoder_num_heads=2, mask_ratio=0.6,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["numpy", "torch"])
+def backend(request) -> Backend:
+    return registry.create(request.param)
+
+
+@pytest.fixture(scope="module", params=golden_cases.NAMES)
+def golden(request) -> golden_cases.GoldenCase:
+    return golden_cases.load(request.param)
+
+
+def test_forward_equals_recorded_case(backend, golden):
+    arrays = golden.arrays
+    out = backend.pretraining_forward(
+        golden.config, golden.group("student"), golden.group("teacher"), arrays["images"], arrays["noise"]
+    )
+    order = np.argsort(arrays["target_ids"], axis=1)  # recorded in score order
+    np.testing.assert_array_equal(backend.to_numpy(out.visible_ids), np.sort(arrays["visible_ids"], axis=1))
+    np.testing.assert_array_equal(backend.to_numpy(out.target_ids), np.sort(arrays["target_ids"], axis=1))
+    for ours, recorded in ((out.target, "target"), (out.prediction, "prediction")):
+        expected = np.take_along_axis(arrays[recorded], order[:, :, None], axis=1)
+        np.testing.assert_allclose(backend.to_numpy(ours), expected, rtol=0, atol=1e-12)
+    assert abs(float(out.loss) - float(arrays["loss"])) < 1e-12
+
+
+def test_gradients_equal_recorded_case(backend, golden):
+    arrays = golden.arrays
+    _, gradients = backend.loss_and_gradients(
+        golden.config, golden.group("student"), golden.group("teacher"), arrays["images"], arrays["noise"]
+    )
+    recorded = golden.group("grad")
+    assert set(gradients) == set(recorded)
+    for name, expected in recorded.items():
+        np.testing.assert_allclose(backend.to_numpy(gradients[name]), expected, rtol=0, atol=1e-10, err_msg=name)
+
+
+def test_ema_equals_recorded_case(backend, golden):
+    recorded = golden.group("ema")
+    teacher = {name: golden.group("teacher")[name] for name in recorded}
+    updated = backend.ema_update(teacher, golden.group("student"), golden.arrays["config/momentum"].item())
+    for name, expected in recorded.items():
+        np.testing.assert_allclose(backend.to_numpy(updated[name]), expected, rtol=0, atol=1e-14)
+
+
+def _inputs(config: ModelConfig, batch: int = 3):
+    rng = np.random.default_rng(1)
+    student = {
+        k: v + 0.02 * rng.normal(size=v.shape) for k, v in parameters.initial_parameters(config, 7, "float64").items()
+    }
+    teacher = {k: student[k] + 0.02 * rng.normal(size=student[k].shape) for k in parameters.encoder_shapes(config)}
+    images = rng.normal(size=(batch, config.in_chans, config.image_size, config.image_size))
+    noise = randomness.mask_noise(0, 0, 0, batch, config.num_patches)
+    drop_path = randomness.drop_path_scales(0, 0, 0, batch, schedule.drop_path_rates(0.5, config.depth))
+    return student, teacher, images, noise, np.float64(drop_path)
+
+
+def test_gradients_equal_central_differences(backend):
+    """Along random directions, drop path included."""
+    student, teacher, images, noise, drop_path = _inputs(TINY)
+    _, gradients = backend.loss_and_gradients(TINY, student, teacher, images, noise, drop_path)
+    rng, eps = np.random.default_rng(3), 1e-6
+
+    def loss(name, shift):
+        moved = student | {name: student[name] + shift}
+        return float(backend.loss_and_gradients(TINY, moved, teacher, images, noise, drop_path)[0])
+
+    for name in gradients:
+        direction = rng.normal(size=student[name].shape)
+        difference = loss(name, eps * direction) - loss(name, -eps * direction)
+        slope = float((backend.to_numpy(gradients[name]) * direction).sum())
+        assert abs(difference / (2 * eps) - slope) < 1e-7 * max(1.0, abs(slope)), name
+
+
+@pytest.mark.parametrize("keep", [1.0, 0.7, 0.5])
+def test_torch_encoder_equals_reference(keep):
+    config = TINY.model_copy(update={"num_classes": 5})
+    encoder = _inputs(config)[1] | {"head.weight": np.ones((5, 16)), "head.bias": np.arange(5.0)}
+    images = _inputs(config)[2]
+    reference, other = (registry.create(name).encode(config, encoder, images, keep) for name in ("numpy", "torch"))
+    np.testing.assert_array_equal(other.kept_ids, reference.kept_ids)
+    np.testing.assert_allclose(other.last_hidden_state, reference.last_hidden_state, atol=1e-12)
+    np.testing.assert_allclose(other.logits, reference.logits, atol=1e-12)
+
+
+def _train(backend: str, steps: int = 5, state=None, start: int = 0, model: ModelConfig = TINY, **settings):
+    config = PretrainConfig(model=model, batch_size=4, **settings)
+    pretrainer = registry.create(backend).create_pretrainer(config, state)
+    losses = []
+    for step in range(start, start + steps):
+        images = np.random.default_rng(step).integers(0, 256, (4, 2, 15, 15), dtype=np.uint8)
+        out = pretrainer.step(
+            images,
+            randomness.mask_noise(0, step, 0, 4, TINY.num_patches),
+            learning_rate=1e-3 * (step + 1),
+            momentum=0.9,
+            drop_path=randomness.drop_path_scales(0, step, 0, 4, schedule.drop_path_rates(0.3, TINY.depth)),
+        )
+        losses.append(float(out.loss))
+    return losses, pretrainer.state()
+
+
+def _without_key_bias(name: str, value: np.ndarray) -> np.ndarray:
+    """Softmax makes the gradient of the key bias zero; AdamW turns its rounding noise into motion."""
+    if not name.endswith("qkv.bias"):
+        return value
+    query, _, rest = np.split(value, 3)
+    return np.concatenate([query, rest])
+
+
+@pytest.mark.parametrize("settings", [{}, {"accumulation": 2, "grad_clip": 0.1}])
+def test_torch_trains_like_reference(settings):
+    ours_losses, ours = _train("torch", precision="float64", **settings)
+    losses, expected = _train("numpy", **settings)
+    np.testing.assert_allclose(ours_losses, losses, rtol=1e-10)
+    assert ours.step == expected.step == 5
+    for group in ("student", "teacher", "exp_avg", "exp_avg_sq"):
+        for name, value in getattr(expected, group).items():
+            pair = (_without_key_bias(name, x) for x in (getattr(ours, group)[name], value))
+            np.testing.assert_allclose(*pair, rtol=0, atol=1e-9, err_msg=f"{group} {name}")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_torch_precision_stays_near_float64(precision):
+    """Without token reduction, where a rounded score may choose another token."""
+    model = TINY.model_copy(update={"reduction": ReductionConfig(keep=1.0)})
+    exact, _ = _train("torch", precision="float64", model=model)
+    losses, state = _train("torch", precision=precision, model=model)
+    np.testing.assert_allclose(losses, exact, rtol=1e-5 if precision == "float32" else 1e-2)
+    assert {value.dtype for value in state.student.values()} == {np.dtype("float32")}
+    assert (state.loss_scale is not None) == (precision == "float16")
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_torch_continues_bit_for_bit(precision):
+    _, whole = _train("torch", steps=6, precision=precision)
+    _, half = _train("torch", steps=3, precision=precision)
+    _, resumed = _train("torch", steps=3, state=half, start=3, precision=precision)
+    assert resumed.loss_scale == whole.loss_scale
+    for group in ("student", "teacher", "exp_avg", "exp_avg_sq"):
+        for name, value in getattr(whole, group).items():
+            np.testing.assert_array_equal(getattr(resumed, group)[name], value, err_msg=f"{group} {name}")
+
+
+def test_snapshot_is_left_alone_by_later_steps():
+    config = PretrainConfig(model=TINY, batch_size=4)
+    pretrainer = registry.create("torch").create_pretrainer(config)
+    before = pretrainer.state()
+    copy = {name: value.copy() for name, value in before.student.items()}
+    images = np.zeros((4, 2, 15, 15), np.uint8)
+    pretrainer.step(images, randomness.mask_noise(0, 0, 0, 4, TINY.num_patches), learning_rate=0.1, momentum=0.5)
+    for name, value in copy.items():
+        np.testing.assert_array_equal(before.student[name], value)
+    assert not np.array_equal(pretrainer.state().student["norm.weight"], copy["norm.weight"])
+
+
+def test_torch_draws_nothing_from_the_global_generator():
+    state = torch.get_rng_state()
+    _train("torch", steps=2)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_torch_compile_gives_the_same_losses():
+    plain, _ = _train("torch", steps=2)
+    compiled, _ = _train("torch", steps=2, compile=True)
+    np.testing.assert_allclose(compiled, plain, rtol=1e-5)
