@@ -6,8 +6,8 @@ better whatever the inputs' dtype. Ids are integers. The statement of the method
 what every backend promises:
 
 - Order: ties between scores go to the lower index; kept ids are in ascending position order.
-- NaN: scores sort after every number (as in NumPy), so a token with a NaN is dropped first; all other outputs follow
-  IEEE arithmetic.
+- NaN: scores sort after every number (as in NumPy). A NaN in a token makes all scores of its sequence NaN, since the
+  mean has it too, so that sequence keeps its first k tokens; all other outputs follow IEEE arithmetic.
 - Purity: no function changes its inputs, and no result shares memory with one.
 - Arrays: every function takes NumPy arrays or the backend's own and returns the backend's own.
 """
@@ -30,7 +30,7 @@ STANDARDIZE_EPS = 1e-6
 LAYER_NORM_EPS = 1e-6
 """Of every LayerNorm."""
 NORM_EPS = 1e-12
-"""Smallest length that a vector is divided by; a zero token has similarity 0."""
+"""Smallest length that a vector is divided by, its largest entry scaled to 1: only a zero token has similarity 0."""
 ADAM_EPS = 1e-8
 """Added to the root of AdamW's second moment."""
 
@@ -212,7 +212,8 @@ class Backend(abc.ABC):
     def similarity_scores(self, tokens: Array, center: Center = "unit") -> Array:
         """Cosine of each token (B, N, D) with the mean token of its sequence, (B, N), float32 or better.
 
-        The mean is over unit-length tokens ("unit") or over raw ones ("raw"). A zero token scores 0.
+        The mean is over unit-length tokens ("unit") or over raw ones ("raw"). A zero token scores 0. The length of a
+        token that is scored does not count, however large or small.
         """
 
     @abc.abstractmethod

@@ -24,13 +24,15 @@ def effective_rank(features: Floats) -> float:
         features: (n, D), n >= 2.
 
     Returns:
-        1 to D; 1.0 also when all rows are equal.
+        1 to D; 1.0 also when all rows are equal; NaN when a feature is not finite.
     """
+    if not np.isfinite(features).all():
+        return float("nan")
     centered = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
     variances = np.linalg.svd(centered, compute_uv=False) ** 2
     total = variances.sum()
-    if not np.isfinite(total) or total <= 0:
-        return 1.0 if total == 0 else float("nan")
+    if total == 0:
+        return 1.0
     shares = variances[variances > 0] / total
     return float(np.exp(-(shares * np.log(shares)).sum()))
 

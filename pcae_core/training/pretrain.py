@@ -22,6 +22,9 @@ from pcae_core.training.metrics import collapse_metrics, collapse_warning
 from pcae_core.training.progress import Display, open_display
 from pcae_core.training.signals import StopRequest
 
+SMALLEST_JUDGED_BATCH = 16
+"""Images in a batch below which effective ranks say too little to warn of."""
+
 
 def pretrain(config: PretrainConfig, console: Console | None = None) -> Path:
     """Pre-train, or continue the run in `config.out`; under a process launcher, as one process of several.
@@ -79,6 +82,7 @@ class _Loop:
         self._metrics: dict[str, float] = {}
         self._saved_ratios: list[float] = []
         self._window = _Window()
+        self._warned = False
 
     def run(self) -> Path:
         """All steps that are left; returns the run's folder."""
@@ -141,7 +145,7 @@ class _Loop:
             for logger in loggers:
                 logger.write(self._step, self._metrics)
             display.measure(self._step, self._metrics)
-            self._warn(display)
+            self._warn(display, count)
 
     def _measure(self, out: StepOutput, learning_rate: float, momentum: float) -> None:
         to_numpy = self._backend.to_numpy
@@ -164,11 +168,13 @@ class _Loop:
         self._saved_ratios.append(collapse["loss_ratio"])
         self._window = _Window()
 
-    def _warn(self, display: Display) -> None:
-        warming_up = self._step <= max(self._config.warmup_share * self._total, 10 * self._config.log_every)
-        warning = None if warming_up else collapse_warning(self._metrics)
-        if warning:
+    def _warn(self, display: Display, batch_size: int) -> None:
+        """Say that the run looks collapsed, once each time that it begins to."""
+        early = self._step <= max(self._config.warmup_share * self._total, 10 * self._config.log_every)
+        warning = None if early or batch_size < SMALLEST_JUDGED_BATCH else collapse_warning(self._metrics)
+        if warning and not self._warned:
             display.say(f"warning: step {self._step}: {warning}")
+        self._warned = warning is not None
 
     def _save(self) -> None:
         """Write a checkpoint with the mean `loss_ratio` since the last one."""

@@ -1,0 +1,162 @@
+"""The command line: tables, help, and every wrong request in one line with exit code 2."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import runs
+
+from pcae_core.cli import main as cli
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return runs.write_data(tmp_path_factory.mktemp("cli") / "shapes")
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "run"
+    done = runs.pcae("pretrain", "--data", data, "--out", out, *runs.SETTINGS, "--steps", 30)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def refused(capsys, *arguments: object) -> str:
+    """The one line that a wrong request gets."""
+    assert cli.run([str(a) for a in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("pcae: error: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_unknown_command_and_backend(capsys, data, tmp_path):
+    assert "known: data, pretrain" in refused(capsys, "train")
+    line = refused(capsys, "pretrain", "--data", data, "--out", tmp_path / "x", *runs.SETTINGS, "--backend", "jacks")
+    assert "unknown backend 'jacks'; known: " in line
+    assert not (tmp_path / "x").exists()
+
+
+def test_missing_extra(data, tmp_path):
+    code = (
+        "import importlib.util as util; find = util.find_spec\n"
+        "util.find_spec = lambda name, *rest: None if name == 'torch' else find(name, *rest)\n"
+        "from pcae_core.cli.main import main; main()"
+    )
+    arguments = ["pretrain", "--data", data, "--out", tmp_path / "x", *runs.SETTINGS]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert 'install it with: pip install "pcae[torch]"' in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_bad_data(capsys, tmp_path):
+    arguments = ("--out", tmp_path / "x", *runs.SETTINGS)
+    assert "name a folder of images" in refused(capsys, "pretrain", *arguments)
+    assert str(tmp_path / "no") in refused(capsys, "pretrain", "--data", tmp_path / "no", *arguments)
+    (tmp_path / "empty").mkdir()
+    assert "no images" in refused(capsys, "pretrain", "--data", tmp_path / "empty", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model.image-size", "30"], "image_size 30 is not divisible by patch_size 16"),
+        (["--model.reduction.keep", "0"], "reduction.keep: Input should be greater than 0"),
+        (["--model.reduction.keep", "1.1"], "reduction.keep: Input should be less than or equal to 1"),
+        (["--model.reduction.num-stages", "13"], "num_stages 13 exceeds the 12 blocks"),
+        (["--preset", "vit_giant"], "unknown model preset 'vit_giant'; known: "),
+        (["--config", "nowhere.yaml"], "cannot read the configuration nowhere.yaml"),
+        (["--resume", "nowhere"], "nowhere does not exist"),
+    ],
+)
+def test_bad_configuration(capsys, arguments, message):
+    assert message in refused(capsys, "pretrain", *arguments)
+
+
+def test_yaml_with_unknown_key(capsys, tmp_path):
+    (tmp_path / "c.yaml").write_text("modle: {depth: 3}\n")
+    assert "modle: Extra inputs are not permitted" in refused(capsys, "pretrain", "--config", tmp_path / "c.yaml")
+    (tmp_path / "d.yaml").write_text("a: [1")
+    assert "not valid YAML" in refused(capsys, "pretrain", "--config", tmp_path / "d.yaml")
+
+
+def test_unknown_flag_is_exit_2():
+    assert runs.pcae("profile", "--colour", "red").returncode == 2
+
+
+def test_checkpoint_of_another_architecture(capsys, run, data):
+    settings = [*runs.SETTINGS, "--model.depth", 4]
+    line = refused(capsys, "pretrain", "--data", data, "--out", run, *settings)
+    assert "another architecture: depth is 3, not 4" in line
+
+
+def test_truncated_and_damaged_checkpoint(capsys, run, data, tmp_path):
+    import shutil
+
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    file = copy / "checkpoints" / "step_00000030" / "student.safetensors"
+    whole = file.read_bytes()
+    for content, message in ((whole[:-100], "truncated"), (whole[:-1] + b"\xff", "SHA-256")):
+        file.write_bytes(content)
+        assert message in refused(capsys, "evaluate", copy, "--data", data)
+        assert message in refused(capsys, "pretrain", "--resume", copy)
+    file.unlink()
+    assert "lacks student.safetensors" in refused(capsys, "evaluate", copy, "--data", data)
+    (file.parent / "manifest.json").write_text("{")
+    assert "manifest" in refused(capsys, "evaluate", copy, "--data", data)
+
+
+def test_evaluate_without_labels(capsys, run, tmp_path):
+    import numpy as np
+
+    np.savez(tmp_path / "train.npz", images=np.zeros((4, 16, 16), np.uint8))
+    np.savez(tmp_path / "test.npz", images=np.zeros((4, 16, 16), np.uint8))
+    assert "no labels" in refused(capsys, "evaluate", run, "--data", tmp_path)
+
+
+def test_evaluate_prints_both_encoders(run, data):
+    done = runs.pcae("evaluate", run, "--data", data)
+    assert done.returncode == 0, done.stderr
+    assert "trained" in done.stdout
+    assert "random" in done.stdout
+    assert runs.pcae("evaluate", run, "--data", data, "--features", "teacher", "--pooling", "cls").returncode == 0
+
+
+def test_profile_prints_the_paper_s_counts(capsys):
+    assert cli.run(["profile", "--preset", "vit_base_patch16_224"]) == 0
+    out = capsys.readouterr().out
+    assert "17.56" in out
+    assert "147 73 73 73 73 36 36 36 36 18 18 18" in out
+
+
+def test_backends_lists_ours(capsys):
+    assert cli.run(["backends"]) == 0
+    out = capsys.readouterr().out
+    assert "numpy" in out
+    assert "torch" in out
+
+
+def test_help_of_every_command():
+    assert "pretrain" in runs.pcae("--help").stdout
+    for command in cli.COMMANDS:
+        done = runs.pcae(command, "--help")
+        assert done.returncode == 0
+        assert "Example" in done.stdout or command == "backends"
+
+
+def test_resume_may_change_what_does_not_matter(run, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    done = runs.pcae("pretrain", "--resume", copy, "--log-every", 7, "--loader.workers", 0)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((copy / "checkpoints/step_00000030/manifest.json").read_text())["step"] == 30
