@@ -18,6 +18,8 @@ setup: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[torch,hf,conformance,dev]"
 	@touch $@
 
+# A model this small gains little from a second thread, and loses much when another program wants the core.
+demo: export OMP_NUM_THREADS := 1
 demo: setup
 	$(BIN)/pcae data fashion-mnist data/fashion-mnist
 	$(BIN)/pcae pretrain --config examples/fashion_mnist.yaml --backend $(BACKEND) --out $(RUN)

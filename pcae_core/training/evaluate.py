@@ -71,6 +71,8 @@ def evaluate(
     config = found.manifest.config
     train, test = (open_source(data, config.model.in_chans, split) for split in ("train", "test"))
     labels = _labels(train, data), _labels(test, data)
+    if train.class_names != test.class_names:
+        raise DataError(f"the train and the test split of {data} have different classes")
     encoders = {
         "trained": found.state.student if side == "student" else found.state.teacher,
         "random": parameters.initial_parameters(config.model, config.seed),

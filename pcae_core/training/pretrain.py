@@ -100,7 +100,16 @@ class _Loop:
                         f"stopped at step {self._step} of {self._total}; saved; "
                         f"go on with: pcae pretrain --resume {self._config.out}"
                     )
+        self._say_where()
         return self._config.out
+
+    def _say_where(self) -> None:
+        """Where the run, its metrics and its newest checkpoint are."""
+        if self._leads:
+            out = self._config.out
+            places = {"run": out, "metrics": out / "metrics.jsonl", "checkpoint": checkpoint.find(out)}
+            for name, place in places.items():
+                self._console.print(f"{name:<11}{place}", highlight=False, markup=False, soft_wrap=True)
 
     def _open_folder(self, stack: ExitStack) -> list[MetricLogger]:
         if not self._leads:

@@ -40,12 +40,11 @@ class Bar(Display):
 
     def __init__(self, console: Console, start_step: int, total_steps: int) -> None:
         columns = (
-            TextColumn("pre-training"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[measured]}"),
             TextColumn("ETA"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True),
         )
         self._progress = Progress(*columns, console=console, expand=True)
         self._task = self._progress.add_task("", total=total_steps, completed=start_step, measured="")
@@ -100,10 +99,10 @@ class Lines(Display):
 
 
 def summary(metrics: dict[str, float]) -> str:
-    """The few numbers worth a glance."""
+    """The few numbers worth a glance, short enough for a terminal of 80 columns."""
     return (
-        f"loss {metrics['loss']:.4f} (x{metrics['loss_ratio']:.2f} of constant)  "
-        f"lr {metrics['learning_rate']:.2e}  {metrics['images_per_second']:.0f} images/s"
+        f"loss {metrics['loss']:.4f} ({metrics['loss_ratio']:.2f} of const)  "
+        f"lr {metrics['learning_rate']:.1e}  {metrics['images_per_second']:.0f} img/s"
     )
 
 
