@@ -285,6 +285,8 @@ class PretrainConfig(Config):
     def _check(self) -> Self:
         if self.batch_size % self.accumulation:
             raise ValueError(f"batch_size {self.batch_size} is not divisible by accumulation {self.accumulation}")
+        if self.model.num_classes:
+            raise ValueError("model.num_classes must be 0: pre-training has no labels and no head")
         for values in self.loader.normalization(self.model.in_chans):
             if len(values) != self.model.in_chans:
                 raise ValueError(f"loader.mean and loader.std need 1 or {self.model.in_chans} numbers")

@@ -1,4 +1,4 @@
-"""One thread for the whole test session: the models are tiny, and a busy machine makes two threads wait for each other."""
+"""One thread for the whole session: the models are tiny, and on a busy machine two threads wait for each other."""
 
 import os
 

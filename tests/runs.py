@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +12,12 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-SETTINGS = (
-    "--model.image-size 16 --model.patch-size 4 --model.in-chans 1 --model.embed-dim 16 --model.depth 3 "
-    "--model.num-heads 2 --model.decoder-embed-dim 16 --model.decoder-depth 1 --model.decoder-num-heads 2 "
-    "--model.mask-ratio 0.6 --model.reduction.keep 0.7 --model.init-residual-scale 0.1 --base-learning-rate 0.06 --batch-size 8 --log-every 1 --loader.workers 1 --drop-path 0.2 --device cpu"
-).split()
+SETTINGS = shlex.split("""
+--model.image-size 16 --model.patch-size 4 --model.in-chans 1 --model.embed-dim 16 --model.depth 3
+--model.num-heads 2 --model.decoder-embed-dim 16 --model.decoder-depth 1 --model.decoder-num-heads 2
+--model.mask-ratio 0.6 --model.reduction.keep 0.7 --model.init-residual-scale 0.1 --base-learning-rate 0.06
+--batch-size 8 --log-every 1 --loader.workers 1 --drop-path 0.2 --device cpu
+""")
 
 
 def write_shapes(path: Path, count: int, seed: int, size: int = 16) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -68,15 +69,16 @@ class TensorBoardLogger(MetricLogger):
 
 
 class WandbLogger(MetricLogger):
-    """Weights & Biases; the run's identity is its folder, so that a resumed run is one run there too."""
+    """Weights & Biases; the run's identity is its folder's path, so that a resumed run is one run there too."""
 
     def __init__(self, config: PretrainConfig) -> None:
         try:
             import wandb
         except ImportError:
             raise MissingExtraError('wandb is not installed; install it with: pip install "pcae[wandb]"') from None
+        identity = hashlib.sha256(str(config.out.resolve()).encode()).hexdigest()[:16]
         self._run: Any = wandb.init(
-            project="pcae", name=config.out.name, id=config.out.name, resume="allow", config=config.to_dict()
+            project="pcae", name=config.out.name, id=identity, resume="allow", dir=config.out, config=config.to_dict()
         )
 
     def write(self, step: int, metrics: dict[str, float]) -> None:

@@ -1,0 +1,65 @@
+"""What the documents say runs, and what must not be in the repository is not."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pcae_core.cli.main import COMMANDS
+from pcae_core.config import PretrainConfig
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """(document, code) of each fenced block."""
+    pattern = re.compile(rf"^```{language}\n(.*?)^```", re.DOTALL | re.MULTILINE)
+    return [(path.name, code) for path in DOCUMENTS for code in pattern.findall(path.read_text(encoding="utf-8"))]
+
+
+def test_python_of_the_readme_runs(capsys):
+    (code,) = [code for name, code in blocks("python") if name == "README.md"]
+    exec(compile(code, "README.md", "exec"), {})  # our own document
+    assert "torch.Size([2, " in capsys.readouterr().out
+
+
+def test_commands_in_documents_exist():
+    named = {match for _, code in blocks("bash") for match in re.findall(r"^pcae (\w+)", code, re.MULTILINE)}
+    assert named
+    assert named <= set(COMMANDS)
+    targets = {match for _, code in blocks("bash") for match in re.findall(r"^make (\w+)", code, re.MULTILINE)}
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("examples/*.yaml")), ids=lambda path: path.name)
+def test_example_configurations_are_valid(path):
+    assert PretrainConfig.from_yaml(path).data is not None
+
+
+def test_links_in_documents_lead_somewhere():
+    for path in DOCUMENTS:
+        for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text(encoding="utf-8")):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_no_path_of_a_machine_is_committed():
+    found = subprocess.run(
+        [
+            "git",
+            "grep",
+            "-nIE",
+            r"(^|[^A-Za-z.])/(home|root|work)/[a-z]",
+            "--",
+            ":!LICENSE",
+            ":!tests/test_documents.py",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert found.stdout == ""
