@@ -5,7 +5,8 @@ M masked patches, K targets, k tokens kept, D width, L encoder blocks. Scores an
 better whatever the inputs' dtype. Ids are integers. The statement of the method is `pcae_numpy`; this file says only
 what every backend promises:
 
-- Order: ties between scores go to the lower index; kept ids are in ascending position order.
+- Order: ties between scores go to the lower index; kept ids are in ascending position order. Two tokens are always
+  equally similar to the mean of their unit vectors, so of the last two rounding chooses one.
 - NaN: scores sort after every number (as in NumPy). A NaN in a token makes all scores of its sequence NaN, since the
   mean has it too, so that sequence keeps its first k tokens; all other outputs follow IEEE arithmetic.
 - Purity: no function changes its inputs, and no result shares memory with one.
@@ -15,6 +16,7 @@ what every backend promises:
 from __future__ import annotations
 
 import abc
+import contextvars
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -184,9 +186,7 @@ class Backend(abc.ABC):
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        from pcae_core import registry
-
-        registry.restore(self._previous)
+        IN_USE.set(self._previous)
 
     # Arrays
 
@@ -310,3 +310,7 @@ class Backend(abc.ABC):
         from pcae_core.errors import BackendError
 
         return BackendError(f"the backend {self.name!r} does not train; pcae backends lists those that do")
+
+
+IN_USE: contextvars.ContextVar[Backend | None] = contextvars.ContextVar("pcae_backend_in_use", default=None)
+"""The backend in use in this thread or async task; `registry.use` and `registry.current` are the way to it."""

@@ -7,7 +7,6 @@ task (a context variable), so that two of them never disturb each other.
 
 from __future__ import annotations
 
-import contextvars
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable
@@ -15,11 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pcae_core.errors import BackendError, MissingExtraError
-from pcae_core.protocol import Backend, Capabilities
+from pcae_core.protocol import IN_USE, Backend, Capabilities
 
 ENTRY_POINT_GROUP = "pcae.backends"
-
-_current: contextvars.ContextVar[Backend | None] = contextvars.ContextVar("pcae_backend", default=None)
 
 
 @dataclass(frozen=True)
@@ -119,19 +116,14 @@ def use(name: str, **options: Any) -> Backend:
         BackendError, MissingExtraError: as `create`.
     """
     backend = create(name, **options)
-    backend._previous = _current.get()
-    _current.set(backend)
+    backend._previous = IN_USE.get()
+    IN_USE.set(backend)
     return backend
 
 
 def current() -> Backend:
     """The backend in use in this thread or task. Raises BackendError when there is none."""
-    backend = _current.get()
+    backend = IN_USE.get()
     if backend is None:
         raise BackendError('no backend is in use here; choose one with pcae_core.use("torch")')
     return backend
-
-
-def restore(previous: Backend | None) -> None:
-    """Put back what was in use before; called at the end of a `with` block."""
-    _current.set(previous)

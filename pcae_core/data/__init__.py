@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pcae_core.data.corrupt import CorruptLog
 from pcae_core.data.loader import Batch, TrainLoader, eval_batches, normalize
-from pcae_core.data.sources import Source, open_source
+from pcae_core.data.source import Source
+from pcae_core.data.sources import open_source
 
 __all__ = ["Batch", "CorruptLog", "Source", "TrainLoader", "eval_batches", "normalize", "open_source"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from pcae_core.data.sources import Source
+from pcae_core.data.source import Source
 from pcae_core.errors import TrainingError
 
 _logger = logging.getLogger("pcae")

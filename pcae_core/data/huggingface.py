@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pcae_core.data import images
-from pcae_core.data.sources import Source
+from pcae_core.data.source import Source
 from pcae_core.errors import DataError, MissingExtraError
 
 _LABEL_NAMES = ("label", "labels")

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pcae_core.config import DataConfig, ModelConfig, PretrainConfig
 from pcae_core.data import augment, worker
 from pcae_core.data.images import AnyImage
-from pcae_core.data.sources import Source
+from pcae_core.data.source import Source
 from pcae_core.errors import ConfigError, DataError, TrainingError
 from pcae_core.randomness import Purpose, generator
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pcae_core.data import images
 from pcae_core.data.images import AnyImage
-from pcae_core.data.sources import Source
+from pcae_core.data.source import Source
 from pcae_core.errors import DataError
 
 _npy_format: Any = np.lib.format  # not typed in NumPy 1

@@ -1,73 +1,20 @@
-"""Where images come from, behind one small interface, and how a path is recognised as one of them.
-
-A source is pickled into every loading process, so it holds little: what it opens it opens by path, on first use and
-in each process anew.
-"""
+"""How a path is recognised as a data set."""
 
 from __future__ import annotations
 
-import abc
-import functools
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pcae_core.data.images import AnyImage
+from pcae_core.data.huggingface import HuggingFaceSource
+from pcae_core.data.image_folder import ImageFolder
+from pcae_core.data.npz import NpzSource
+from pcae_core.data.source import Source
 from pcae_core.errors import DataError
 
 Split = Literal["train", "test"]
 
 _SPLIT_NAMES: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("test", "val", "validation")}
 _ALL_SPLIT_NAMES = ("train", "test", "val", "validation")
-
-
-class Source(abc.ABC):
-    """Images by number, 0 to len - 1, each with `in_chans` channels.
-
-    What a subclass keeps in a `functools.cached_property` (open files, mapped arrays) is not pickled.
-    """
-
-    def __init__(self, path: Path, in_chans: int) -> None:
-        self.path = path.absolute()
-        self.in_chans = in_chans
-
-    def __getstate__(self) -> dict[str, Any]:
-        def is_cached(name: str) -> bool:
-            return isinstance(getattr(type(self), name, None), functools.cached_property)
-
-        return {name: value for name, value in vars(self).items() if not is_cached(name)}
-
-    @abc.abstractmethod
-    def __len__(self) -> int: ...
-
-    @abc.abstractmethod
-    def load(self, index: int) -> AnyImage:
-        """A decoded image: Pillow's "L" or "RGB", or uint8 (H, W, C) for other numbers of channels.
-
-        Raises:
-            DataError: the image cannot be read; names it.
-        """
-
-    @abc.abstractmethod
-    def name(self, index: int) -> str:
-        """What to call an image in a message."""
-
-    @property
-    def labels(self) -> NDArray[np.int64] | None:
-        """Class of each image, int64 (n,); None when there are no classes."""
-        return None
-
-    @property
-    def class_names(self) -> list[str] | None:
-        """Name of each class; None when they have none."""
-        return None
-
-    @property
-    @abc.abstractmethod
-    def fingerprint(self) -> str:
-        """Short hexadecimal text that identifies the data set, wherever it lies."""
 
 
 def open_source(path: Path | str, in_chans: int, split: Split | None = None) -> Source:
@@ -115,11 +62,6 @@ def _splits(path: Path) -> dict[str, Path]:
 
 
 def _open(path: Path, in_chans: int) -> Source:
-    # Imported here: each of them imports this module for `Source`.
-    from pcae_core.data.huggingface import HuggingFaceSource
-    from pcae_core.data.image_folder import ImageFolder
-    from pcae_core.data.npz import NpzSource
-
     if path.is_file() and path.suffix.lower() == ".npz":
         return NpzSource(path, in_chans)
     if not path.is_dir():
