@@ -24,7 +24,6 @@ demo: setup
 	$(BIN)/pcae data fashion-mnist data/fashion-mnist
 	$(BIN)/pcae pretrain --config examples/fashion_mnist.yaml --backend $(BACKEND) --out $(RUN)
 	$(BIN)/pcae evaluate $(RUN) --data data/fashion-mnist --backend $(BACKEND)
-	$(BIN)/pcae evaluate $(RUN) --data data/fashion-mnist --backend $(BACKEND) --features teacher
 
 test: lint
 	$(BIN)/pytest

@@ -28,13 +28,13 @@ class Arguments:
     Attributes:
         run: a run's folder, or one of its checkpoints.
         data: data set with class labels and a test (or val) split.
-        features: from the student or the teacher.
+        features: from the student, the teacher, or both.
         pooling: mean of the patch tokens, or the CLS token (which only the student trains).
     """
 
     run: Annotated[Path, tyro.conf.Positional]
     data: Path
-    features: Literal["student", "teacher"] = "student"
+    features: tuple[Literal["student", "teacher"], ...] = ("student", "teacher")
     pooling: Literal["mean", "cls"] = "mean"
     backend: str = "torch"
     device: str = "auto"
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> None:
 
     backend = registry.create(chosen.backend, device=chosen.device)
     results = evaluate(backend, chosen.run, chosen.data, chosen.features, chosen.pooling)
-    show(results, f"{chosen.run}: {chosen.features} features, {chosen.pooling} pooling")
+    show(results, f"{chosen.run}: {chosen.pooling} pooling")
 
 
 def show(results: dict[str, Evaluation], title: str) -> None:

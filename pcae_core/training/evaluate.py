@@ -5,7 +5,7 @@ Letters: n samples, D width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,7 @@ from pcae_core import checkpoint, parameters
 from pcae_core.config import PretrainConfig
 from pcae_core.data import Source, eval_batches, normalize, open_source
 from pcae_core.errors import DataError
+from pcae_core.parameters import Arrays
 from pcae_core.protocol import Array, Backend, Floats
 from pcae_core.training.metrics import effective_rank
 from pcae_core.training.probes import Accuracy, knn, linear_probe
@@ -40,7 +41,7 @@ def extract_features(
     encoder: Mapping[str, Array],
     source: Source,
     pooling: Pooling,
-    batch_size: int = 256,
+    batch_size: int = 128,
 ) -> Floats:
     """Pooled features (n, D) of whole images: the mean patch token ("mean") or the CLS token ("cls")."""
     on_device = {name: backend.asarray(encoder[name]) for name in parameters.encoder_shapes(config.model)}
@@ -53,16 +54,20 @@ def extract_features(
 
 
 def evaluate(
-    backend: Backend, run: Path, data: Path, side: Side = "student", pooling: Pooling = "mean"
+    backend: Backend,
+    run: Path,
+    data: Path,
+    sides: Sequence[Side] = ("student", "teacher"),
+    pooling: Pooling = "mean",
 ) -> dict[str, Evaluation]:
-    """Probe the checkpoint's encoder and the same encoder at random initialisation.
+    """Probe the checkpoint's encoders, and the same encoder at random initialisation.
 
     Args:
         run: a run's folder, or one of its checkpoints.
         data: data set with labels; features are fitted on its train split and scored on its test split.
 
     Returns:
-        "trained" and "random".
+        By encoder: the sides asked for, and "random".
 
     Raises:
         CheckpointError, DataError.
@@ -73,10 +78,10 @@ def evaluate(
     labels = _labels(train, data), _labels(test, data)
     if train.class_names != test.class_names:
         raise DataError(f"the train and the test split of {data} have different classes")
-    encoders = {
-        "trained": found.state.student if side == "student" else found.state.teacher,
-        "random": parameters.initial_parameters(config.model, config.seed),
+    encoders: dict[str, Arrays] = {
+        side: found.state.student if side == "student" else found.state.teacher for side in sides
     }
+    encoders["random"] = parameters.initial_parameters(config.model, config.seed)
     results = {}
     for name, encoder in encoders.items():
         fit, score = (extract_features(backend, config, encoder, source, pooling) for source in (train, test))
