@@ -44,6 +44,12 @@ class TrainingError(PcaeError):
     exit_code = 1
 
 
+class ConformanceError(PcaeError):
+    """A backend does not keep the contract."""
+
+    exit_code = 1
+
+
 def describe_validation_error(error: pydantic.ValidationError) -> str:
     """One line that names every setting that pydantic refused and why."""
     problems = []

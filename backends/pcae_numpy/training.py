@@ -77,7 +77,8 @@ class NumpyPretrainer(Pretrainer):
         norm = clip_gradients(total, config.grad_clip)
         adamw_step(self._state, total, config, learning_rate)
         self._state.teacher = ops.ema_update(self._state.teacher, self._state.student, momentum)
-        return StepOutput(np.mean(losses), norm, np.concatenate(targets), np.concatenate(features))
+        loss = np.asarray(np.mean(losses))
+        return StepOutput(loss, norm, np.concatenate(targets), np.concatenate(features))
 
     def state(self) -> TrainState:
         """See `Pretrainer.state`."""

@@ -139,7 +139,7 @@ class TorchBackend(Backend):
         own = {name: self.asarray(value).requires_grad_(is_trainable(name)) for name, value in student.items()}
         loss = self._forward(config, own, teacher, images, noise, drop_path).loss
         names = [name for name in own if is_trainable(name)]
-        gradients = torch.autograd.grad(loss, [own[name] for name in names])
+        gradients = torch.autograd.grad(loss, [own[name] for name in names], materialize_grads=True)
         return loss.detach(), dict(zip(names, gradients, strict=True))
 
     def create_pretrainer(self, config: PretrainConfig, state: TrainState | None = None) -> Pretrainer:

@@ -18,6 +18,7 @@ COMMANDS = {
     "pretrain": "pre-train on images, or continue a run",
     "evaluate": "probe the frozen features of a run",
     "profile": "count multiply-accumulates and tokens of a model",
+    "conformance": "hold a backend to the reference",
     "backends": "list backends and how to install them",
 }
 

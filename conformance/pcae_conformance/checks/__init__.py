@@ -1,0 +1,1 @@
+"""The checks, one module a group; `pcae_conformance.check.all_checks` loads them."""

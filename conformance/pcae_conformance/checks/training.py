@@ -1,0 +1,150 @@
+"""Training: AdamW and EMA. Letters: B images, K targets, L blocks.
+
+What a step must do is stated twice: the reference does it, and `_adamw` says it from the backend's own gradients.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from pcae_conformance import steps, strategies
+from pcae_conformance.check import DOUBLE, WIDE, check
+from pcae_conformance.dtypes import Floats
+from pcae_conformance.model_cases import TrainCase
+from pcae_conformance.steps import SHARP
+from pcae_conformance.subject import AT_LEAST_FLOAT32, Subject
+from pcae_conformance.tolerances import MODEL, TEN_STEPS
+from pcae_core.parameters import initial_parameters, is_trainable
+from pcae_core.protocol import ADAM_EPS, TrainState
+
+SHARP_RUNS = [dataclasses.replace(case, steps=10) for case in SHARP]
+
+
+@check(
+    "train-step",
+    statement="one step from a given state equals the reference: loss, norm, targets, features, the state after it",
+    strategy=strategies.runs(),
+    examples=SHARP,
+    dtypes=WIDE,
+    training=True,
+)
+def step(subject: Subject, case: TrainCase) -> None:
+    """With accumulation, clipping, drop path, and uint8 images among the cases."""
+    if steps.near_ties(subject, case):
+        return
+    dtype, state = subject.dtype, case.state(subject.dtype)
+    ours, theirs = (
+        steps.pretrainer(subject.backend, case, dtype, state),
+        steps.pretrainer(subject.reference, case, "float64", state),
+    )
+    got, expected = steps.step(ours, case), steps.step(theirs, case)
+    subject.close("loss", got.loss, expected.loss, MODEL[dtype])
+    norm = steps.check_norm(subject, case, got, np.asarray(expected.grad_norm))
+    subject.close("target", got.target, expected.target, 2.0 * MODEL[dtype])
+    subject.close("features", got.features, expected.features, MODEL[dtype])
+    steps.compare_states(subject, ours.state(), theirs.state(), steps.state_tolerances(case, dtype, norm))
+
+
+@check(
+    "train-ten-steps",
+    statement="ten steps from the seed equal the reference's",
+    strategy=strategies.runs(steps=10, max_depth=2),
+    examples=SHARP_RUNS,
+    dtypes=DOUBLE,
+    training=True,
+)
+def ten_steps(subject: Subject, case: TrainCase) -> None:
+    """Student and teacher, save the key's part of each attention bias.
+
+    Softmax does not see a number added to all scores of a query, so that part's gradient is zero but for rounding, and
+    AdamW, which divides a gradient by its own size, would blow the rounding up to full steps.
+    """
+    ours, theirs = (
+        steps.pretrainer(backend, case, "float64", None) for backend in (subject.backend, subject.reference)
+    )
+    for i in range(case.steps):
+        steps.step(ours, case, i)
+        steps.step(theirs, case, i)
+    got, expected = ours.state(), theirs.state()
+    for group in ("student", "teacher"):
+        for name, value in getattr(expected, group).items():
+            tolerance = np.full(value.shape, TEN_STEPS * case.learning_rate + 1e-15)
+            if name.endswith("attn.qkv.bias"):
+                tolerance[len(value) // 3 : 2 * len(value) // 3] = np.inf
+            subject.near(f"{group} {name} after {case.steps} steps", getattr(got, group)[name], value, tolerance)
+
+
+@check(
+    "train-start",
+    statement="training starts from the seed's parameters, the teacher as an exact copy, moments zero",
+    strategy=strategies.runs(),
+    examples=SHARP[:1],
+    dtypes=WIDE,
+    training=True,
+)
+def start(subject: Subject, case: TrainCase) -> None:
+    """The same float32 numbers in every framework."""
+    state = steps.pretrainer(subject.backend, case, subject.dtype, None).state()
+    student = initial_parameters(case.config(), case.seed)
+    zeros = {name: np.zeros_like(value) for name, value in student.items() if is_trainable(name)}
+    teacher = {name: student[name] for name in case.teacher("float32")}
+    steps.compare_states(
+        subject, state, TrainState(dict(student), teacher, zeros, zeros), dict.fromkeys(steps.GROUPS, 0.0)
+    )
+
+
+def _micro_batches(subject: Subject, case: TrainCase, state: TrainState) -> tuple[Floats, dict[str, Floats]]:
+    """Loss and gradients, each averaged over the micro-batches."""
+    images, noise, scales = steps.normalized(case, case.step_images(0)), case.step_noise(0), case.step_drop_path(0)
+    losses, total = [], {name: np.zeros_like(value) for name, value in state.exp_avg.items()}
+    for rows in np.split(np.arange(case.batch), case.accumulation):
+        part = None if scales is None else scales[:, :, rows]
+        loss, gradients = subject.backend.loss_and_gradients(
+            case.config(), state.student, state.teacher, images[rows], noise[rows], part
+        )
+        losses.append(subject.host("loss", loss, AT_LEAST_FLOAT32))
+        for name, value in gradients.items():
+            total[name] = total[name] + subject.backend.to_numpy(value) / case.accumulation
+    return np.mean(losses), total
+
+
+def _adamw(case: TrainCase, state: TrainState, gradients: dict[str, Floats]) -> TrainState:
+    """AdamW (Loshchilov & Hutter), then EMA, after clipping the gradients' common norm."""
+    config, rates, t = case.pretrain_config("float64"), case.hyper_parameters(0), state.step + 1
+    norm = np.sqrt(sum((g**2).sum() for g in gradients.values()))
+    shrink = 1.0 if config.grad_clip is None else min(1.0, config.grad_clip / norm)
+    (beta1, beta2), lr, m = config.betas, rates["learning_rate"], rates["momentum"]
+    new = TrainState(dict(state.student), {}, {}, {}, t)
+    for name, gradient in gradients.items():
+        p, g = state.student[name], shrink * gradient
+        new.exp_avg[name] = beta1 * state.exp_avg[name] + (1.0 - beta1) * g
+        new.exp_avg_sq[name] = beta2 * state.exp_avg_sq[name] + (1.0 - beta2) * g**2
+        first, second = new.exp_avg[name] / (1.0 - beta1**t), new.exp_avg_sq[name] / (1.0 - beta2**t)
+        is_matrix = name.endswith(".weight") and p.ndim > 1  # no decay of biases, norms and tokens
+        decay = config.weight_decay * p if is_matrix else 0.0
+        new.student[name] = p - lr * (first / (np.sqrt(second) + ADAM_EPS) + decay)
+    new.teacher = {name: m * value + (1.0 - m) * new.student[name] for name, value in state.teacher.items()}
+    return new
+
+
+@check(
+    "train-adamw",
+    statement="a step: mean gradient of the micro-batches, clipping, AdamW with bias correction and decay of matrices "
+    "only, then one EMA of the new student",
+    strategy=strategies.runs(),
+    examples=SHARP,
+    dtypes=DOUBLE,
+    training=True,
+)
+def adamw(subject: Subject, case: TrainCase) -> None:
+    """Stated here from the gradients that `loss_and_gradients` gives."""
+    state = case.state("float64")
+    loss, gradients = _micro_batches(subject, case, state)
+    pretrainer = steps.pretrainer(subject.backend, case, "float64", state)
+    out = steps.step(pretrainer, case)
+    subject.close("loss", out.loss, loss, MODEL["float64"])
+    norm = steps.check_norm(subject, case, out, np.sqrt(sum((g**2).sum() for g in gradients.values())))
+    expected = _adamw(case, state, gradients)
+    steps.compare_states(subject, pretrainer.state(), expected, steps.state_tolerances(case, "float64", norm))

@@ -1,0 +1,69 @@
+"""Comparisons that always raise: type, then shape, then dtype, then values.
+
+Every comparison of values also gives back its error in units of the tolerance, which the subject keeps.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+class Mismatch(AssertionError):  # noqa: N818 (it is the outcome of a comparison, not an error of the suite)
+    """A backend did not give what the contract promises. The text holds both values and the tolerance.
+
+    Attributes:
+        error: in units of the tolerance.
+    """
+
+    def __init__(self, message: str, error: float = math.inf) -> None:
+        super().__init__(message)
+        self.error = error
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises Mismatch with `message` unless `condition`."""
+    if not condition:
+        raise Mismatch(message)
+
+
+def _text(values: NDArray[Any]) -> str:
+    return np.array2string(values, threshold=24, edgeitems=3, separator=", ").replace("\n", "\n            ")
+
+
+def _worst(error: NDArray[Any]) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(int(np.argmax(error)), error.shape))
+
+
+def compare(what: str, got: NDArray[Any], expected: ArrayLike, tolerance: ArrayLike) -> float:
+    """The largest `|got - expected| / tolerance`; equal values, NaN and infinities among them, count as 0.
+
+    Args:
+        tolerance: broadcast against the values; where it is 0 they must be equal.
+
+    Raises:
+        Mismatch: the shapes differ, or some value is off by more than the tolerance.
+    """
+    expected = np.asarray(expected)
+    require(got.shape == expected.shape, f"{what}: got the shape {got.shape}, expected {expected.shape}")
+    if np.array_equal(got, expected):  # most often
+        return 0.0
+    same = (got == expected) | (np.isnan(got) & np.isnan(expected))
+    allowed = np.broadcast_to(np.asarray(tolerance, dtype=np.float64), got.shape)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        difference = np.abs(np.asarray(got, dtype=np.float64) - np.asarray(expected, dtype=np.float64))
+        error = np.where(same, 0.0, difference / allowed)
+    error = np.where(np.isnan(error), np.inf, error)  # one of the two is NaN, or they are opposite infinities
+    worst = float(error.max())
+    if worst > 1.0:
+        at = _worst(error)
+        raise Mismatch(
+            f"{what}: {int((error > 1.0).sum())} of {got.size} values differ; the worst, at {at}: got {got[at]!r}, "
+            f"expected {expected[at]!r}, difference {difference[at]:.3g}, tolerance {allowed[at]:.3g}\n"
+            f"  got       {_text(got)}\n  expected  {_text(expected)}",
+            worst,
+        )
+    return worst

@@ -1,0 +1,67 @@
+"""Parts of the method stated a second time, in plain Python, apart from the reference.
+
+They are slow and exact (`math.fsum`), and hold the reference itself to the paper.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcae_conformance.dtypes import Floats
+from pcae_core.protocol import Center
+
+Vector = Sequence[float]
+
+
+def unit(vector: Vector) -> list[float]:
+    """`vector / |vector|`; a zero vector stays zero."""
+    length = math.hypot(*vector)
+    return [x / length if length else 0.0 for x in vector]
+
+
+def cosine(a: Vector, b: Vector) -> float:
+    """Of the angle between two vectors; 0 where one of them is zero."""
+    return math.fsum(x * y for x, y in zip(unit(a), unit(b), strict=True))
+
+
+def similarity(tokens: Floats, center: Center) -> Floats:
+    """(B, N, D) -> (B, N): cosine of each token with the mean of its sequence."""
+    return np.array([_sequence_similarity(sequence, center) for sequence in tokens.tolist()])
+
+
+def _sequence_similarity(sequence: list[list[float]], center: Center) -> list[float]:
+    members = [unit(token) for token in sequence] if center == "unit" else sequence
+    mean = [math.fsum(feature) / len(sequence) for feature in zip(*members, strict=True)]
+    return [cosine(token, mean) for token in sequence]
+
+
+def lowest(row: Vector, k: int) -> list[int]:
+    """Positions, ascending, of the k lowest by (value, position); NaN comes after every number."""
+    order = sorted(range(len(row)), key=lambda i: (math.isnan(row[i]), 0.0 if math.isnan(row[i]) else row[i], i))
+    return sorted(order[:k])
+
+
+def lowest_of_each(rows: Floats, k: int) -> NDArray[np.int64]:
+    """(B, N) -> (B, k): `lowest` of each row."""
+    return np.array([lowest(row, k) for row in rows.tolist()], dtype=np.int64)
+
+
+def standardized(token: Vector, eps: float) -> list[float]:
+    """Mean 0, unbiased variance 1."""
+    mean = math.fsum(token) / len(token)
+    variance = math.fsum((x - mean) ** 2 for x in token) / (len(token) - 1)
+    return [(x - mean) / math.sqrt(variance + eps) for x in token]
+
+
+def patch_counts(depth: int, stages: int, keep: float, tokens: int) -> list[int]:
+    """Patch tokens that leave each block: after blocks 0, d, 2d, .. with d = depth // stages, floor(n * keep) stay."""
+    counts = []
+    for block in range(depth):
+        if block % (depth // stages) == 0 and block // (depth // stages) < stages:
+            tokens = max(1, math.floor(tokens * keep))
+        counts.append(tokens)
+    return counts

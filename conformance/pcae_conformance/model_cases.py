@@ -1,0 +1,198 @@
+"""Cases for whole models and for training: a small random model, its images and its noise.
+
+Parameters are random and none of them special (biases are not 0, position embeddings not sines), so that every use of a
+wrong one shows. Letters: B images, C channels, p patch size, N patches, L blocks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcae_conformance.cases import Case
+from pcae_conformance.dtypes import Floats, rounded
+from pcae_core.config import ModelConfig, PretrainConfig, ReductionConfig
+from pcae_core.parameters import encoder_shapes, is_trainable, student_shapes
+from pcae_core.protocol import Center, TrainState
+from pcae_core.randomness import drop_path_scales
+from pcae_core.schedule import drop_path_rates
+
+Parameters = dict[str, Floats]
+
+
+def random_parameters(shapes: dict[str, tuple[int, ...]], rng: np.random.Generator, dtype: str) -> Parameters:
+    """Values that keep the activations of every layer near 1; values of `dtype`."""
+    parameters = {}
+    for name, shape in shapes.items():
+        value = rng.normal(size=shape)
+        if len(shape) == 1:  # biases; the weight of a LayerNorm is near 1
+            value = 0.2 * value + name.endswith(".weight")
+        elif name.endswith(".weight"):
+            value /= math.sqrt(math.prod(shape[1:]))
+        else:  # tokens and position embeddings
+            value *= 0.5
+        parameters[name] = rounded(value, dtype)
+    return parameters
+
+
+@dataclass(frozen=True)
+class ModelCase(Case):
+    """A small model and a batch for it; the attributes are those of `ModelConfig`, in short.
+
+    Attributes:
+        width, heads, depth: of the encoder; decoder_*: of the decoder.
+        blank: every image is one flat colour, so that patches differ by position only.
+    """
+
+    batch: int = 1
+    grid: int = 2
+    patch: int = 1
+    chans: int = 1
+    width: int = 8
+    heads: int = 1
+    depth: int = 1
+    decoder_width: int = 8
+    decoder_heads: int = 1
+    decoder_depth: int = 1
+    classes: int = 0
+    stages: int = 1
+    keep: float = 0.5
+    mask_ratio: float = 0.5
+    center: Center = "unit"
+    blank: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(B, C, H, W)."""
+        return (self.batch, self.chans, self.grid * self.patch, self.grid * self.patch)
+
+    def config(self) -> ModelConfig:
+        """The model."""
+        return ModelConfig(
+            image_size=self.grid * self.patch,
+            patch_size=self.patch,
+            in_chans=self.chans,
+            embed_dim=self.width,
+            depth=self.depth,
+            num_heads=self.heads,
+            mlp_ratio=2.0,
+            num_classes=self.classes,
+            decoder_embed_dim=self.decoder_width,
+            decoder_depth=self.decoder_depth,
+            decoder_num_heads=self.decoder_heads,
+            mask_ratio=self.mask_ratio,
+            reduction=ReductionConfig(num_stages=self.stages, keep=self.keep, center=self.center),
+        )
+
+    @property
+    def always_ties(self) -> bool:
+        """Whether encoder or teacher must choose one of two tokens by "unit" similarity.
+
+        Two unit vectors are equally similar to their mean, so rounding chooses, differently in each framework.
+        """
+        config = self.config()
+        steps: list[tuple[int, int]] = []
+        for tokens in (config.num_patches, config.num_masked):
+            counts = [tokens, *config.kept_after_block(tokens).values()]
+            steps += itertools.pairwise(counts)
+        return self.center == "unit" and (2, 1) in steps
+
+    def student(self, dtype: str) -> Parameters:
+        """Encoder and decoder."""
+        return random_parameters(student_shapes(self.config()), np.random.default_rng([self.seed, 1]), dtype)
+
+    def teacher(self, dtype: str) -> Parameters:
+        """An encoder that is not the student's."""
+        return random_parameters(encoder_shapes(self.config()), np.random.default_rng([self.seed, 2]), dtype)
+
+    def images(self, dtype: str) -> Floats:
+        """(B, C, H, W)."""
+        images = np.random.default_rng([self.seed, 3]).normal(size=self.shape)
+        return rounded(np.broadcast_to(images[..., :1, :1], self.shape) if self.blank else images, dtype)
+
+    def noise(self) -> Floats:
+        """(B, N)."""
+        return np.random.default_rng([self.seed, 4]).random((self.batch, self.grid**2))
+
+
+@dataclass(frozen=True)
+class TrainCase(ModelCase):
+    """A training run of a few steps.
+
+    Attributes:
+        steps: optimizer steps; each has its own images.
+        accumulation: micro-batches a step; divides `batch`.
+        clip: largest gradient norm; 0 for none.
+        drop_path: rate of the last block.
+        pixels: images are uint8.
+        start_step: optimizer steps that the drawn state has behind it.
+    """
+
+    steps: int = 1
+    accumulation: int = 1
+    clip: float = 0.0
+    weight_decay: float = 0.05
+    learning_rate: float = 1e-3
+    momentum: float = 0.9
+    drop_path: float = 0.0
+    pixels: bool = False
+    start_step: int = 3
+
+    def pretrain_config(self, dtype: str) -> PretrainConfig:
+        """Of a run with `dtype` as its precision."""
+        return PretrainConfig.model_validate(
+            {
+                "model": self.config(),
+                "precision": dtype,
+                "seed": self.seed,
+                "batch_size": self.batch,
+                "accumulation": self.accumulation,
+                "grad_clip": self.clip or None,
+                "weight_decay": self.weight_decay,
+            }
+        )
+
+    def step_images(self, step: int) -> NDArray[Any]:
+        """(B, C, H, W), uint8 or float32."""
+        rng = np.random.default_rng([self.seed, 5, step])
+        if self.pixels:
+            return rng.integers(0, 256, self.shape, dtype=np.uint8)
+        return rng.normal(size=self.shape).astype(np.float32)
+
+    def step_noise(self, step: int) -> Floats:
+        """(B, N)."""
+        return np.random.default_rng([self.seed, 6, step]).random((self.batch, self.grid**2))
+
+    def step_drop_path(self, step: int) -> NDArray[np.float32] | None:
+        """(L, 2, B), or None without drop path."""
+        rates = drop_path_rates(self.drop_path, self.depth)
+        return drop_path_scales(self.seed, step, 0, self.batch, rates)
+
+    def hyper_parameters(self, step: int) -> dict[str, float]:
+        """Learning rate and momentum of `step`, different at each."""
+        return {
+            "learning_rate": self.learning_rate / (1 + step),
+            "momentum": 1.0 - (1.0 - self.momentum) / (1 + step),
+        }
+
+    def state(self, dtype: str) -> TrainState:
+        """A run's state in the middle of training: no moment is near zero, so AdamW's step is a smooth function.
+
+        From zero moments the first step is the gradient's sign, which rounding decides where a gradient is tiny.
+        Position embeddings are fixed, so student and teacher share them.
+        """
+        rng = np.random.default_rng([self.seed, 7])
+        student = self.student(dtype)
+        trained = {name: value.shape for name, value in student.items() if is_trainable(name)}
+        first = {name: rounded(0.01 * rng.normal(size=shape), dtype) for name, shape in trained.items()}
+        second = {name: rounded(1e-3 * rng.uniform(0.5, 1.5, shape), dtype) for name, shape in trained.items()}
+        teacher = self.teacher(dtype) | {"pos_embed": student["pos_embed"]}
+        student, teacher, first, second = (
+            {name: value.astype(dtype) for name, value in group.items()} for group in (student, teacher, first, second)
+        )
+        return TrainState(student, teacher, first, second, self.start_step)

@@ -1,0 +1,95 @@
+"""Judging which tokens a backend kept where rounding may decide between near-equal scores.
+
+Letters: B images, N tokens, k kept, L blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pcae_conformance.compare import require
+from pcae_conformance.dtypes import Floats
+from pcae_core.config import ModelConfig
+from pcae_numpy import model, ops
+
+Ids = NDArray[np.int64]
+
+
+def check_near_ties(what: str, ids: Ids, scores: Floats, tolerance: ArrayLike) -> None:
+    """Ids (B, k) must be the lowest of scores (B, N), save that scores within twice the tolerance may change places.
+
+    Raises:
+        Mismatch: a token stayed that is clearly above the k-th lowest score, or one went that is clearly below.
+    """
+    margin = 2.0 * np.broadcast_to(np.asarray(tolerance, dtype=np.float64), (len(scores), 1))[:, 0]
+    for i, (row, kept) in enumerate(zip(scores, ids, strict=True)):
+        last = np.sort(row)[len(kept) - 1]
+        stayed = np.isin(np.arange(len(row)), kept)
+        wrong = (stayed & (row > last + margin[i])) | (~stayed & (row < last - margin[i]))
+        require(
+            not wrong.any(),
+            f"{what}: in row {i} tokens {np.flatnonzero(wrong).tolist()} are on the wrong side: kept "
+            f"{kept.tolist()} of scores {row.tolist()}, of which {last} is the last to stay, margin {margin[i]:.3g}",
+        )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One reduction of the reference's encoder: scores (B, n) of the patches at ids (B, n), of which k stay."""
+
+    scores: Floats
+    ids: Ids
+    kept: Ids
+
+    def clear(self, row: int, margin: float) -> bool:
+        """Whether the scores of those that stay and those that go are further apart than `margin`."""
+        ordered, k = np.sort(self.scores[row]), self.kept.shape[1]
+        return k == len(ordered) or bool(ordered[k] - ordered[k - 1] > margin)
+
+
+def stages(
+    config: ModelConfig, parameters: model.Parameters, images: Floats, ids: Ids, keep: float, with_cls: bool
+) -> list[Stage]:
+    """The reductions of the reference when its encoder starts from the patches at ids (B, n)."""
+    tokens = model.embed_patches(parameters, ops.patchify(images, config.patch_size), ids)
+    prefix = 0
+    if with_cls:
+        tokens, prefix = model.prepend_cls(parameters, tokens), 1
+    kept_after_block = config.kept_after_block(ids.shape[1], keep)
+    found = []
+    for i in range(config.depth):
+        tokens = model.block(parameters, f"blocks.{i}", tokens, config.num_heads, np.ones((2, len(tokens))))
+        if i in kept_after_block:
+            scores = ops.similarity_scores(tokens[:, prefix:], config.reduction.center)
+            tokens, chosen = ops.reduce_tokens(tokens, kept_after_block[i], prefix, config.reduction.center)
+            kept = np.take_along_axis(ids, chosen, axis=1)
+            found.append(Stage(scores, ids, kept))
+            ids = kept
+    return found
+
+
+def comparable_rows(what: str, ids: Ids, found: list[Stage], margin: float) -> NDArray[np.bool_]:
+    """Which images (B,) can be compared with the reference: those at no stage of which scores nearly tie.
+
+    Up to the first stage at which the reference's scores tie to within `margin`, what the backend kept, ids (B, k),
+    must lie within what the reference kept; what follows from there depends on rounding.
+
+    Raises:
+        Mismatch: an image kept something else although no scores nearly tie.
+    """
+    clear = np.ones(len(ids), dtype=bool)
+    for i, row in enumerate(ids):
+        known = bool(np.isin(row, found[0].ids[i]).all())
+        require(known, f"{what}: image {i} kept {row.tolist()}, not all of which are among {found[0].ids[i].tolist()}")
+        for number, stage in enumerate(found):
+            clear[i] &= stage.clear(i, margin)
+            require(
+                not clear[i] or bool(np.isin(row, stage.kept[i]).all()),
+                f"{what}: image {i} kept {row.tolist()}, the reference {found[-1].kept[i].tolist()}; at stage "
+                f"{number} it keeps {stage.kept[i].tolist()} of {stage.ids[i].tolist()} by the scores "
+                f"{stage.scores[i].tolist()}, none of which tie within {margin:.3g}",
+            )
+    return clear

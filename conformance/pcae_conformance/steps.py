@@ -1,0 +1,90 @@
+"""What the checks of training share: making a step, and comparing what it leaves. Letters: B images, L blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcae_conformance import selections
+from pcae_conformance.compare import require
+from pcae_conformance.dtypes import EPS, Floats
+from pcae_conformance.model_cases import TrainCase
+from pcae_conformance.subject import Subject
+from pcae_conformance.tolerances import GRADIENT, SCORE_MARGIN, TRAINED
+from pcae_core.protocol import Backend, Pretrainer, StepOutput, TrainState
+
+SHARP = [
+    TrainCase(
+        batch=2, grid=4, chans=3, patch=2, depth=3, stages=2, heads=2, decoder_depth=2, drop_path=0.5, pixels=True
+    ),
+    TrainCase(batch=2, grid=3, depth=2, accumulation=2, clip=0.05, weight_decay=0.5, start_step=0),
+    TrainCase(batch=1, grid=3, depth=2, stages=2, keep=0.7, momentum=0.0, center="raw"),
+]
+GROUPS = ("student", "teacher", "exp_avg", "exp_avg_sq")
+"""The dictionaries of a `TrainState`."""
+
+
+def pretrainer(backend: Backend, case: TrainCase, dtype: str, state: TrainState | None) -> Pretrainer:
+    """In training with `dtype` as its precision, from `state` or from the case's seed."""
+    return backend.create_pretrainer(case.pretrain_config(dtype), state)
+
+
+def step(trainer: Pretrainer, case: TrainCase, number: int = 0) -> StepOutput:
+    """Step `number` of the case's run."""
+    return trainer.step(
+        case.step_images(number),
+        case.step_noise(number),
+        drop_path=case.step_drop_path(number),
+        **case.hyper_parameters(number),
+    )
+
+
+def near_ties(subject: Subject, case: TrainCase) -> bool:
+    """Whether the teacher's choice of targets hangs on rounding, in which case a step cannot be compared."""
+    masked = np.sort(np.argsort(case.step_noise(0), axis=1, kind="stable")[:, case.config().num_visible :], axis=1)
+    images, teacher = normalized(case, case.step_images(0)), case.state(subject.dtype).teacher
+    parameters = {name: value.astype(np.float64) for name, value in teacher.items()}
+    found = selections.stages(case.config(), parameters, images, masked, case.keep, with_cls=False)
+    return not all(stage.clear(i, SCORE_MARGIN[subject.dtype]) for stage in found for i in range(case.batch))
+
+
+def normalized(case: TrainCase, images: NDArray[Any]) -> Floats:
+    """What the student sees: pixel values are scaled to 0..1, then by the loader's mean and deviation."""
+    if images.dtype != np.uint8:
+        return images.astype(np.float64)
+    mean, std = case.pretrain_config("float64").loader.normalization(case.chans)
+    channels = [(images[:, c] / 255.0 - mean[c]) / std[c] for c in range(case.chans)]
+    return np.stack(channels, axis=1)
+
+
+def compare_states(subject: Subject, got: TrainState, expected: TrainState, tolerances: Mapping[str, float]) -> None:
+    """Every array, to within the tolerance of its group plus a rounding in the subject's dtype."""
+    require(got.step == expected.step, f"step of the state: got {got.step}, expected {expected.step}")
+    for group in GROUPS:
+        ours, theirs = getattr(got, group), getattr(expected, group)
+        require(set(ours) == set(theirs), f"{group}: wrong or missing names {sorted(set(ours) ^ set(theirs))}")
+        for name, value in theirs.items():
+            dtype = ours[name].dtype.name
+            require(dtype == subject.dtype, f"{group} {name}: got the dtype {dtype}, expected {subject.dtype}")
+            rounding = 4.0 * EPS[subject.dtype] * np.abs(value) if tolerances[group] else 0.0
+            subject.near(f"{group} {name}", ours[name], value, tolerances[group] + rounding)
+
+
+def state_tolerances(case: TrainCase, dtype: str, largest_gradient: float) -> dict[str, float]:
+    """By group, after one step whose largest gradient is at most `largest_gradient`."""
+    step = TRAINED[dtype] * case.learning_rate
+    gradient = GRADIENT[dtype] * largest_gradient
+    return {"student": step, "teacher": step, "exp_avg": gradient, "exp_avg_sq": 2.0 * gradient * largest_gradient}
+
+
+def check_norm(subject: Subject, case: TrainCase, out: StepOutput, expected: Floats) -> float:
+    """The gradient norm before clipping, None without clipping; returns 1 or the norm, whichever is larger."""
+    if not case.clip:
+        require(out.grad_norm is None, "gradient norm: there is no clipping, expected None")
+        return 1.0
+    largest = max(1.0, float(expected))
+    subject.close("gradient norm before clipping", out.grad_norm, expected, GRADIENT[subject.dtype] * largest)
+    return largest

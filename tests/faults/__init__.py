@@ -1,0 +1,8 @@
+"""Deliberately broken backends, one fault each, that the conformance suite must catch."""
+
+from __future__ import annotations
+
+from faults import models, operations, training
+from faults.mutation import Fault
+
+FAULTS: tuple[Fault, ...] = (*operations.FAULTS, *models.FAULTS, *training.FAULTS)

@@ -1,0 +1,290 @@
+"""Faults of whole models and of their gradients."""
+
+from __future__ import annotations
+
+from faults.mutation import numpy_fault, torch_fault
+
+KEPT = "kept_after_block = config.kept_after_block(ids.shape[1], keep)"
+QUERIES = 'queries = p["mask_token"] + positions[1 + target_ids]'
+TEACHER = """    tokens = embed_patches(p, patches, masked)
+    latent, target_ids = reduced_encoder(config, p, tokens, masked, config.reduction.keep, num_prefix_tokens=0)
+"""
+LATENT = 'latent = norm(p, "norm", encoded)'
+EMBED = 'return embedded + p["pos_embed"][0, 1 + ids]'
+STUDENT = "tokens = prepend_cls(p, embed_patches(p, patches, visible))"
+
+ENCODER = [
+    numpy_fault(
+        "GELU by tanh",
+        "model-encoder",
+        (
+            "ops",
+            "0.5 * x * (1.0 + erf(x / np.sqrt(2.0)))",
+            "0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3)))",
+        ),
+    ),
+    numpy_fault(
+        "LayerNorm eps 1e-5", "model-encoder", ("ops", "keepdims=True) + LAYER_NORM_EPS)", "keepdims=True) + 1e-5)")
+    ),
+    numpy_fault(
+        "LayerNorm of unbiased variance",
+        "model-encoder",
+        (
+            "ops",
+            "inverse_std = 1.0 / np.sqrt((centered**2).mean(axis=-1, keepdims=True)",
+            "inverse_std = 1.0 / np.sqrt(centered.var(axis=-1, ddof=1, keepdims=True)",
+        ),
+    ),
+    numpy_fault(
+        "attention not scaled",
+        "model-encoder",
+        ("ops", "key.swapaxes(-1, -2) / np.sqrt(query.shape[-1])", "key.swapaxes(-1, -2)"),
+    ),
+    numpy_fault(
+        "attention scaled by the whole width",
+        "model-encoder",
+        ("ops", "np.sqrt(query.shape[-1]))", "np.sqrt(query.shape[-1] * query.shape[1]))"),
+    ),
+    numpy_fault(
+        "key and value exchanged",
+        "model-encoder",
+        ("ops", "return heads[0], heads[1], heads[2]", "return heads[0], heads[2], heads[1]"),
+    ),
+    numpy_fault(
+        "heads interleaved",
+        "model-encoder",
+        (
+            "ops",
+            "x.transpose(0, 2, 1, 3).reshape(batch, length, heads * width)",
+            "x.transpose(0, 2, 3, 1).reshape(batch, length, heads * width)",
+        ),
+    ),
+    numpy_fault(
+        "post-norm blocks",
+        "model-encoder",
+        (
+            "model",
+            'attention(p, f"{prefix}.attn", norm(p, f"{prefix}.norm1", x), num_heads)',
+            'norm(p, f"{prefix}.norm1", attention(p, f"{prefix}.attn", x, num_heads))',
+        ),
+    ),
+    numpy_fault(
+        "final norm missing", "model-encoder", ("model", 'return norm(p, "norm", tokens), ids', "return tokens, ids")
+    ),
+    numpy_fault(
+        "CLS without its position",
+        "model-encoder",
+        ("model", 'p["cls_token"] + p["pos_embed"][:, :1]', 'p["cls_token"]'),
+    ),
+    numpy_fault(
+        "head on the mean token",
+        "model-encoder",
+        ("model", "ops.linear(hidden[:, 0], p", "ops.linear(hidden.mean(axis=1), p"),
+    ),
+    numpy_fault(
+        "logits though there is no head",
+        "model-encoder",
+        ("model", "if config.num_classes else None", "if config.num_classes else hidden[:, 0]"),
+    ),
+    numpy_fault(
+        "drops before the block",
+        "model-encoder",
+        ("model", "if i in kept_after_block:", "if i in kept_after_block and i:"),
+    ),
+    numpy_fault(
+        "drops one block later",
+        "model-encoder",
+        (
+            "model",
+            KEPT,
+            "last, counts = config.depth - 1, config.kept_after_block(ids.shape[1], keep)\n"
+            "    kept_after_block = {min(i + 1, last): n for i, n in counts.items()}",
+        ),
+    ),
+    numpy_fault(
+        "keeps ceil for floor",
+        "schedule-models",
+        (
+            "model",
+            KEPT,
+            "n, kept_after_block = ids.shape[1], {}\n"
+            "    for i in config.kept_after_block(n, keep):\n"
+            "        n = kept_after_block[i] = int(np.ceil(n * keep))",
+        ),
+    ),
+    numpy_fault(
+        "share of all tokens at each stage",
+        "schedule-models",
+        (
+            "model",
+            KEPT,
+            "n = ids.shape[1]\n"
+            "    kept_after_block = {i: max(1, int(n * keep)) for i in config.kept_after_block(n, keep)}",
+        ),
+    ),
+    numpy_fault(
+        "CLS in the mean",
+        "model-encoder",
+        ("ops", "similarity_scores(patches, center)", "similarity_scores(tokens, center)[:, num_prefix_tokens:]"),
+    ),
+    numpy_fault(
+        "kept ids of the last stage only",
+        "model-encoder",
+        ("model", "ids = np.take_along_axis(ids, kept, axis=1)", "ids = kept"),
+    ),
+    numpy_fault(
+        "batch statistics",
+        "model-batch",
+        ("ops", "centered = x - x.mean(axis=-1, keepdims=True)", "centered = x - x.mean(axis=(0, -1), keepdims=True)"),
+    ),
+]
+
+PRETRAINING = [
+    numpy_fault("target positions one off", "model-pretraining", ("model", QUERIES, QUERIES.replace("1 + ", ""))),
+    numpy_fault(
+        "target positions of the visible patches",
+        "model-pretraining",
+        ("model", QUERIES, QUERIES.replace("1 + target_ids", "1 + visible[:, :1] + 0 * target_ids")),
+    ),
+    numpy_fault(
+        "positions by rank", "model-golden", ("model", EMBED, EMBED.replace("1 + ids", "1 + np.argsort(ids, axis=1)"))
+    ),
+    numpy_fault(
+        "teacher sees a CLS token",
+        "model-pretraining",
+        (
+            "model",
+            TEACHER,
+            """    tokens = prepend_cls(p, embed_patches(p, patches, masked))
+    latent, target_ids = reduced_encoder(config, p, tokens, masked, config.reduction.keep, num_prefix_tokens=1)
+    latent = latent[:, 1:]
+""",
+        ),
+    ),
+    numpy_fault(
+        "teacher sees all patches",
+        "model-blind",
+        (
+            "model",
+            TEACHER,
+            """    every = np.broadcast_to(np.arange(patches.shape[1]), patches.shape[:2])
+    tokens = embed_patches(p, patches, every)
+    latent, _ = reduced_encoder(config, p, tokens, every, 1.0, num_prefix_tokens=0)
+    target_ids = masked[:, :config.num_targets]
+    latent = ops.gather_tokens(latent, target_ids)
+""",
+        ),
+    ),
+    numpy_fault(
+        "teacher reduces as in inference",
+        "model-pretraining",
+        ("model", "config.reduction.keep, num_prefix_tokens=0", "1.0, num_prefix_tokens=0"),
+    ),
+    numpy_fault(
+        "targets not standardised",
+        "model-golden",
+        ("model", "return ops.standardize(latent), target_ids", "return latent, target_ids"),
+    ),
+    numpy_fault(
+        "student sees all patches",
+        "model-blind",
+        (
+            "model",
+            STUDENT,
+            "leak = 1e-6 * patches.mean(axis=1, keepdims=True)\n"
+            "    tokens = prepend_cls(p, embed_patches(p, patches + leak, visible))",
+        ),
+    ),
+    numpy_fault(
+        "no CLS for the student", "model-pretraining", ("model", STUDENT, STUDENT + "\n    tokens[:, 0] = 0.0")
+    ),
+    numpy_fault("student's final norm missing", "model-pretraining", ("model", LATENT, "latent = encoded")),
+    numpy_fault(
+        "decoder given all positions",
+        "model-pretraining",
+        (
+            "model",
+            QUERIES,
+            """everything = np.argsort(np.isin(np.arange(config.num_patches), target_ids[0]), kind="stable")
+    others = np.stack([np.setdiff1d(everything, np.r_[v, t]) for v, t in zip(visible, target_ids, strict=True)])
+    queries = p["mask_token"] + positions[1 + np.concatenate([others, target_ids], axis=1)]""",
+        ),
+    ),
+    numpy_fault(
+        "decoder without visible positions",
+        "model-golden",
+        ("model", "positions[1 + visible]]", "0 * positions[1 + visible]]"),
+    ),
+    numpy_fault(
+        "loss of the wrong pairs",
+        "model-pretraining",
+        ("model", "ops.cosine_loss(trace.prediction, target)", "ops.cosine_loss(trace.prediction[:, ::-1], target)"),
+    ),
+]
+
+GRADIENTS = [
+    torch_fault(
+        "target gradient not stopped",
+        "gradients-reference",
+        "float64",
+        (
+            "backend",
+            """        with torch.no_grad():
+            target, target_ids = _call(model.Teacher, config, self._tensors(teacher), patches, masked)
+""",
+            """        own = {n: t + student[n] - student[n].detach() for n, t in self._tensors(teacher).items()}
+        target, target_ids = _call(model.Teacher, config, own, patches, masked)
+""",
+        ),
+    ),
+    numpy_fault(
+        "GELU's gradient without its density",
+        "gradients-differences",
+        ("backward", "(distribution + x * density)", "distribution"),
+    ),
+    numpy_fault(
+        "softmax's gradient without its projection",
+        "gradients-differences",
+        ("backward", "(d_weights - (d_weights * weights).sum(axis=-1, keepdims=True))", "d_weights"),
+    ),
+    numpy_fault(
+        "LayerNorm's deviation held constant",
+        "gradients-golden",
+        ("backward", "- n * projection) * inverse_std", ") * inverse_std"),
+    ),
+    numpy_fault(
+        "loss gradient not averaged",
+        "gradients-loss",
+        ("backward", "np.where(length > 0, length, 1.0) / tokens", "np.where(length > 0, length, 1.0)"),
+    ),
+    numpy_fault(
+        "loss gradient not orthogonal",
+        "gradients-loss",
+        ("backward", "(unit * cosine - unit_target)", "(-unit_target)"),
+    ),
+    numpy_fault(
+        "drop path left out of the backward pass",
+        "gradients-reference",
+        ("backward", "num_heads, drop_path, grad)", "num_heads, np.ones_like(drop_path), grad)"),
+    ),
+    numpy_fault(
+        "drop path ignored",
+        "gradients-drop-path",
+        (
+            "backend",
+            "np.ones((config.depth, 2, len(images))) if drop_path is None else _floats(drop_path)",
+            "np.ones((config.depth, 2, len(images)))",
+        ),
+    ),
+    numpy_fault(
+        "gradient of the fixed positions",
+        "gradients-reference",
+        (
+            "backward",
+            "for name, value in parameters.items() if is_trainable(name)}",
+            "for name, value in parameters.items()}",
+        ),
+    ),
+]
+
+FAULTS = (*ENCODER, *PRETRAINING, *GRADIENTS)

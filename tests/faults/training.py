@@ -1,0 +1,185 @@
+"""Faults of training, and of what a backend says of itself."""
+
+from __future__ import annotations
+
+from faults.mutation import numpy_fault, torch_fault
+
+CORRECTION = "1.0 - beta1**state.step, 1.0 - beta2**state.step"
+COPIED = "self._state = _copy(state or initial_state(config))"
+EMA = "self._state.teacher = ops.ema_update(self._state.teacher, self._state.student, momentum)"
+ADAMW = "adamw_step(self._state, total, config, learning_rate)"
+
+STEP = [
+    numpy_fault("weight decay on biases", "train-adamw", ("training", "if is_decayed(name, grad.shape) else 0.0", "")),
+    numpy_fault("no bias correction", "train-adamw", ("training", CORRECTION, "1.0, 1.0")),
+    numpy_fault("bias correction starts anew", "train-adamw", ("training", CORRECTION, "1.0 - beta1, 1.0 - beta2")),
+    numpy_fault(
+        "Adam's eps under the root",
+        "train-adamw",
+        ("training", "(np.sqrt(second / correction2) + ADAM_EPS)", "np.sqrt(second / correction2 + ADAM_EPS)"),
+    ),
+    numpy_fault(
+        "decay in the gradient (L2)",
+        "train-adamw",
+        (
+            "training",
+            "grads.items():\n        first",
+            "grads.items():\n        grad = grad + config.weight_decay * state.student[name]\n        first",
+        ),
+    ),
+    numpy_fault(
+        "betas exchanged", "train-adamw", ("training", "beta1, beta2 = config.betas", "beta2, beta1 = config.betas")
+    ),
+    numpy_fault("EMA before AdamW", "train-adamw", ("training", f"{ADAMW}\n        {EMA}", f"{EMA}\n        {ADAMW}")),
+    numpy_fault(
+        "EMA a micro-batch", "train-accumulation", ("training", EMA, f"for _ in range(parts):\n            {EMA}")
+    ),
+    numpy_fault(
+        "EMA skips the norms",
+        "train-fixed-points",
+        (
+            "training",
+            EMA,
+            f"old = self._state.teacher\n        {EMA}\n"
+            "        self._state.teacher |= {n: v for n, v in old.items() if 'norm' in n}",
+        ),
+    ),
+    numpy_fault("sum of the micro-batches", "train-accumulation", ("training", "+= grad / parts", "+= grad")),
+    numpy_fault(
+        "last micro-batch only", "train-accumulation", ("training", "total[name] += grad / parts", "total[name] = grad")
+    ),
+    numpy_fault(
+        "norm after clipping",
+        "train-adamw",
+        ("training", "return np.asarray(norm)", "return np.asarray(min(norm, largest_norm))"),
+    ),
+    numpy_fault(
+        "always scales to the clipping norm",
+        "train-adamw",
+        ("training", "min(1.0, largest_norm / norm)", "largest_norm / norm / 2.0"),
+    ),
+    numpy_fault(
+        "clips each parameter alone",
+        "train-adamw",
+        (
+            "training",
+            "grad *= min(1.0, largest_norm / norm)",
+            "grad *= min(1.0, largest_norm / max(1e-30, np.sqrt((grad**2).sum())))",
+        ),
+    ),
+    numpy_fault(
+        "drop path not honoured", "train-adamw", ("training", "if drop_path is None else np.float64(drop_path)", "")
+    ),
+    numpy_fault(
+        "drop path without its 1 / (1 - rate)",
+        "train-adamw",
+        ("training", "else np.float64(drop_path)", "else np.float64(drop_path > 0)"),
+    ),
+    numpy_fault("pixels in 0..255", "train-pixels", ("training", "(images / 255.0 - np", "(images - np")),
+    numpy_fault(
+        "pixels not divided by the deviation",
+        "train-pixels",
+        (
+            "training",
+            "(images / 255.0 - np.reshape(mean, (-1, 1, 1))) / np.reshape(std, (-1, 1, 1))",
+            "images / 255.0 - np.reshape(mean, (-1, 1, 1))",
+        ),
+    ),
+    numpy_fault(
+        "CLS in the mean features",
+        "train-step",
+        ("training", "trace.latent[:, 1:].mean(axis=1)", "trace.latent.mean(axis=1)"),
+    ),
+]
+
+STATE = [
+    numpy_fault(
+        "teacher starts from other numbers",
+        "train-start",
+        ("training", "teacher = {name: student[name] for", "teacher = {name: 0.999 * student[name] for"),
+    ),
+    numpy_fault(
+        "starts from another seed",
+        "train-start",
+        (
+            "training",
+            "initial_parameters(config.model, config.seed)",
+            "initial_parameters(config.model, config.seed + 1)",
+        ),
+    ),
+    numpy_fault(
+        "given state shared", "train-snapshot", ("training", COPIED, "self._state = state or initial_state(config)")
+    ),
+    numpy_fault(
+        "taken state shared", "train-snapshot", ("training", "return _copy(self._state)", "return self._state")
+    ),
+    numpy_fault(
+        "moments forgotten",
+        "train-state",
+        ("training", COPIED, COPIED + "\n        self._state.exp_avg = backward.zero_gradients(self._state.student)"),
+    ),
+    numpy_fault(
+        "step forgotten", "train-state", ("training", "for group in groups), state.step)", "for group in groups))")
+    ),
+    torch_fault(
+        "parameters in float64 in half precision",
+        "train-half",
+        "bfloat16",
+        (
+            "training",
+            'torch.float64 if config.precision == "float64" else torch.float32',
+            'torch.float32 if config.precision == "float32" else torch.float64',
+        ),
+    ),
+    torch_fault(
+        "EMA's momentum in float32",
+        "train-step",
+        "float64",
+        (
+            "training",
+            "ops.ema_update_(*self._ema_pairs, momentum)",
+            "ops.ema_update_(*self._ema_pairs, float(np.float32(momentum)))",
+        ),
+    ),
+]
+
+CONTRACT = [
+    numpy_fault(
+        "another default",
+        "contract-signatures",
+        ("backend", "num_prefix_tokens: int = 0, center", "num_prefix_tokens: int = 1, center"),
+    ),
+    numpy_fault(
+        "another name of an argument",
+        "contract-signatures",
+        (
+            "backend",
+            "def patchify(self, images: Array, patch_size: int)",
+            "def patchify(self, images: Array, size: int, patch_size: int = 1)",
+        ),
+    ),
+    numpy_fault(
+        "an unknown dtype", "contract-capabilities", ("__init__", 'dtypes=("float64",)', 'dtypes=("float64", "double")')
+    ),
+    numpy_fault("trains although it says not", "contract-no-training", ("__init__", "training=True", "training=False")),
+    numpy_fault(
+        "inference depends on the decoder",
+        "model-decoder-ignored",
+        (
+            "backend",
+            "model.encode(config, _all_floats(parameters)",
+            "model.encode(config, {n: v * len(parameters) for n, v in _all_floats(parameters).items()}",
+        ),
+    ),
+    numpy_fault(
+        "dropped tokens leave their mean",
+        "model-dropped",
+        (
+            "ops",
+            "np.concatenate([prefix, gather_tokens(patches, ids)], axis=1)",
+            "np.concatenate([prefix + patches.mean(axis=1, keepdims=True), gather_tokens(patches, ids)], axis=1)",
+        ),
+    ),
+]
+
+FAULTS = (*STEP, *STATE, *CONTRACT)
