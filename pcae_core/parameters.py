@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pcae_core.protocol import TrainState
 from pcae_core.randomness import Purpose, generator
 
 if TYPE_CHECKING:
@@ -142,3 +143,14 @@ def initial_parameters(config: ModelConfig, seed: int, dtype: str = "float32") -
         name: _initial_value(name, shape, config, seed, place).astype(dtype)
         for place, (name, shape) in enumerate(shapes.items())
     }
+
+
+def initial_state(config: ModelConfig, seed: int) -> TrainState:
+    """Where training starts: the student from the seed, the teacher its exact copy, moments zero; float32.
+
+    Backends that train in another precision convert these numbers, so that all start from the same ones.
+    """
+    student = initial_parameters(config, seed)
+    zeros = {name: np.zeros_like(value) for name, value in student.items() if is_trainable(name)}
+    teacher = {name: student[name] for name in encoder_shapes(config)}
+    return TrainState(student, teacher, zeros, dict(zeros))

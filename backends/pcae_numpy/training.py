@@ -5,18 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from pcae_core.config import PretrainConfig
-from pcae_core.parameters import encoder_shapes, initial_parameters, is_decayed
+from pcae_core.parameters import initial_state, is_decayed
 from pcae_core.protocol import ADAM_EPS, Pretrainer, StepOutput, TrainState
 from pcae_numpy import backward, model, ops
 from pcae_numpy.ops import Floats
-
-
-def initial_state(config: PretrainConfig) -> TrainState:
-    """Student from the seed, teacher its exact copy, moments zero; float64 with the values of float32."""
-    student = {k: v.astype(np.float64) for k, v in initial_parameters(config.model, config.seed).items()}
-    zeros = backward.zero_gradients(student)
-    teacher = {name: student[name] for name in encoder_shapes(config.model)}
-    return TrainState(student, teacher, zeros, dict(zeros))
 
 
 def clip_gradients(grads: backward.Gradients, largest_norm: float | None) -> Floats | None:
@@ -47,7 +39,7 @@ class NumpyPretrainer(Pretrainer):
 
     def __init__(self, config: PretrainConfig, state: TrainState | None = None) -> None:
         self._config = config
-        self._state = _copy(state or initial_state(config))
+        self._state = _copy(state or initial_state(config.model, config.seed))
 
     def step(
         self,

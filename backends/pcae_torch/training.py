@@ -9,19 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from pcae_core.config import PretrainConfig
-from pcae_core.parameters import encoder_shapes, initial_parameters, is_decayed, is_trainable
+from pcae_core.parameters import initial_state, is_decayed, is_trainable
 from pcae_core.protocol import ADAM_EPS, Array, Pretrainer, StepOutput, TrainState
 from pcae_torch import model, ops
 from pcae_torch.distributed import Group
 
 LOSS_SCALE_INIT = 2.0**16
-
-
-def initial_state(config: PretrainConfig, dtype: str) -> TrainState:
-    """Student from the seed, teacher its exact copy, moments zero."""
-    student = {name: value.astype(dtype) for name, value in initial_parameters(config.model, config.seed).items()}
-    zeros = {name: np.zeros_like(value) for name, value in student.items() if is_trainable(name)}
-    return TrainState(student, {name: student[name] for name in encoder_shapes(config.model)}, zeros, zeros)
 
 
 class TorchPretrainer(Pretrainer):
@@ -32,7 +25,7 @@ class TorchPretrainer(Pretrainer):
         self._dtype = torch.float64 if config.precision == "float64" else torch.float32
         self._group = Group(device)
         self.rank, self.world_size = self._group.rank, self._group.world_size
-        state = state or initial_state(config, str(self._dtype).removeprefix("torch."))
+        state = state or initial_state(config.model, config.seed)
         self._student = self._module(model.Student, state.student)
         self._teacher = self._module(model.Teacher, state.teacher).requires_grad_(False)
         self._parameters = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from faults.mutation import numpy_fault, torch_fault
 
 CORRECTION = "1.0 - beta1**state.step, 1.0 - beta2**state.step"
-COPIED = "self._state = _copy(state or initial_state(config))"
+COPIED = "self._state = _copy(state or initial_state(config.model, config.seed))"
 EMA = "self._state.teacher = ops.ema_update(self._state.teacher, self._state.student, momentum)"
 ADAMW = "adamw_step(self._state, total, config, learning_rate)"
 
@@ -96,19 +96,21 @@ STATE = [
     numpy_fault(
         "teacher starts from other numbers",
         "train-start",
-        ("training", "teacher = {name: student[name] for", "teacher = {name: 0.999 * student[name] for"),
+        (
+            "training",
+            COPIED,
+            f"{COPIED}\n        self._state.teacher['norm.weight'] *= 0.999 if state is None else 1.0",
+        ),
     ),
     numpy_fault(
         "starts from another seed",
         "train-start",
-        (
-            "training",
-            "initial_parameters(config.model, config.seed)",
-            "initial_parameters(config.model, config.seed + 1)",
-        ),
+        ("training", "config.model, config.seed))", "config.model, config.seed + 1))"),
     ),
     numpy_fault(
-        "given state shared", "train-snapshot", ("training", COPIED, "self._state = state or initial_state(config)")
+        "given state shared",
+        "train-snapshot",
+        ("training", COPIED, "self._state = state or initial_state(config.model, config.seed)"),
     ),
     numpy_fault(
         "taken state shared", "train-snapshot", ("training", "return _copy(self._state)", "return self._state")
