@@ -61,8 +61,9 @@ def compare(what: str, got: NDArray[Any], expected: ArrayLike, tolerance: ArrayL
     if worst > 1.0:
         at = _worst(error)
         raise Mismatch(
-            f"{what}: {int((error > 1.0).sum())} of {got.size} values differ; the worst, at {at}: got {got[at]!r}, "
-            f"expected {expected[at]!r}, difference {difference[at]:.3g}, tolerance {allowed[at]:.3g}\n"
+            f"{what}: {int((error > 1.0).sum())} of {got.size} values differ; the worst, at {at}: "
+            f"got {got[at].item()!r}, expected {expected[at].item()!r}, "
+            f"difference {difference[at]:.3g}, tolerance {allowed[at]:.3g}\n"
             f"  got       {_text(got)}\n  expected  {_text(expected)}",
             worst,
         )

@@ -31,6 +31,16 @@ def rounded(x: ArrayLike, dtype: str) -> Floats:
     return np.where(np.isfinite(single), values, single).astype(np.float64)
 
 
+def exact_factors(values: Floats, factors: Floats, dtype: str, axes: tuple[int, ...]) -> Floats:
+    """The factors by which values can be multiplied in `dtype` without rounding over `axes`; 1 in place of the others.
+
+    Powers of two round nothing, save where a product is among the dtype's smallest or largest numbers.
+    """
+    scaled = values * factors
+    exact = (rounded(scaled, dtype) == scaled).all(axis=axes, keepdims=True)
+    return np.where(exact, factors, 1.0)
+
+
 def dtype_name(array: Any, host: NDArray[Any]) -> str:
     """NumPy's name of the dtype of a backend's array; `host` is the array as `to_numpy` gives it."""
     own = str(getattr(array, "dtype", "")).lower()

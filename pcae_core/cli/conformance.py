@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,10 +63,9 @@ def main(arguments: Sequence[str]) -> None:
         )
     if wanted.max_examples is not None and wanted.max_examples < 1:
         raise ConfigError(f"--max-examples must be at least 1, not {wanted.max_examples}")
-    # Before the framework is imported. The models are tiny: on a busy machine, threads would wait for each other.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from pcae_conformance import report, runner
 
+    runner.use_one_thread()
     options = runner.Options(
         name=wanted.name,
         device=wanted.device,
@@ -77,7 +75,6 @@ def main(arguments: Sequence[str]) -> None:
         seed=wanted.seed,
         case=wanted.case,
     )
-    runner.use_one_thread()
     with Console(stderr=True).status("") as status:  # shows nothing where stderr is no terminal
         results = runner.run(options, lambda result: status.update(f"{result.check.name} {result.dtype}: done"))
     console = Console(width=None if sys.stdout.isatty() else 140)

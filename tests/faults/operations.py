@@ -159,6 +159,11 @@ STANDARDIZE_LOSS = [
     numpy_fault("over the tokens", "standardize-moments", ("ops", VARIANCE, "latents.var(axis=(1, 2), keepdims=True)")),
     numpy_fault("mean left in", "standardize-invariance", ("ops", "(latents - mean) / np", "latents / np")),
     numpy_fault(
+        "NaN of a token hidden",
+        "standardize-nan",
+        ("backend", "ops.standardize(_floats(latents), eps)", "ops.standardize(np.nan_to_num(_floats(latents)), eps)"),
+    ),
+    numpy_fault(
         "changes its input",
         "arrays-purity",
         ("backend", "ops.standardize(_floats(latents), eps)", "ops.standardize(np.asarray(latents), eps)"),

@@ -8,7 +8,7 @@ from pcae_conformance import definitions, strategies, tolerances
 from pcae_conformance.cases import TokensCase
 from pcae_conformance.check import check
 from pcae_conformance.compare import require
-from pcae_conformance.dtypes import Floats
+from pcae_conformance.dtypes import Floats, exact_factors
 from pcae_conformance.subject import AT_LEAST_FLOAT32, Subject
 
 SHARP = [
@@ -66,8 +66,9 @@ def definition(subject: Subject, case: TokensCase) -> None:
 def scale(subject: Subject, case: TokensCase) -> None:
     """By powers of two, which rounds nothing."""
     tokens = case.tokens(subject.dtype)
-    per_sequence = 1 if case.center == "raw" else case.length
-    factors = 2.0 ** case.rng().integers(-3, 4, size=(case.batch, per_sequence, 1))
+    per_sequence, axes = (1, (1, 2)) if case.center == "raw" else (case.length, (2,))
+    factors = np.exp2(case.rng().integers(-3, 4, size=(case.batch, per_sequence, 1)))
+    factors = exact_factors(tokens, factors, subject.dtype, axes)
     tolerance = 2.0 * tolerances.scores(tokens, case.center, subject.dtype)
     scaled = _scores(subject, tokens * factors, case)
     subject.near("scores of scaled tokens", scaled, _scores(subject, tokens, case), tolerance)

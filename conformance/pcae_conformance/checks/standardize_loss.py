@@ -8,7 +8,7 @@ from pcae_conformance import definitions, strategies, tolerances
 from pcae_conformance.cases import PairCase, TokensCase
 from pcae_conformance.check import check
 from pcae_conformance.compare import require
-from pcae_conformance.dtypes import Floats, rounded
+from pcae_conformance.dtypes import Floats, exact_factors, rounded
 from pcae_conformance.subject import AT_LEAST_FLOAT32, Subject
 from pcae_core.protocol import STANDARDIZE_EPS
 
@@ -96,6 +96,8 @@ def invariance(subject: Subject, case: TokensCase) -> None:
     expected = _standardize(subject, latents)
     for factor in (4.0, -0.5):
         tolerance = 2.0 * tolerances.standardized(latents, STANDARDIZE_EPS, subject.dtype)
+        if exact_factors(latents, np.array(factor), subject.dtype, (0, 1, 2)).item() != factor:
+            continue
         got = _standardize(subject, latents * factor, STANDARDIZE_EPS * factor**2)
         subject.near(f"standardised {factor} x", got, np.sign(factor) * expected, tolerance)
     shift = np.abs(latents).max()
@@ -105,6 +107,24 @@ def invariance(subject: Subject, case: TokensCase) -> None:
     rounding = np.abs(shifted - shift - latents).max(axis=-1, keepdims=True) / deviation
     allowed = 4.0 * (tolerance + rounding * case.width)
     subject.near("standardised x + b", _standardize(subject, shifted), expected, allowed)
+
+
+@check(
+    "standardize-nan",
+    statement="a NaN makes its own token NaN and no other; in a prediction it makes the loss NaN",
+    strategy=strategies.plain_tokens(("normal", "offset")),
+    examples=[TokensCase(batch=2, length=3, width=4)],
+)
+def nan(subject: Subject, case: TokensCase) -> None:
+    """Plain arithmetic carries it."""
+    latents = case.tokens(subject.dtype)
+    expected = _standardize(subject, latents)
+    tolerance = 2.0 * tolerances.standardized(latents, STANDARDIZE_EPS, subject.dtype)
+    expected[0, case.k - 1] = np.nan
+    latents[0, case.k - 1, 0] = np.nan
+    subject.near("standardised", _standardize(subject, latents), expected, tolerance)
+    target = case.tokens(subject.dtype)
+    subject.near("loss", _loss(subject, latents, target), np.nan, 0.0)
 
 
 @check(
@@ -150,9 +170,13 @@ def loss_definition(subject: Subject, case: PairCase) -> None:
 def loss_scale(subject: Subject, case: PairCase) -> None:
     """By powers of two a token."""
     prediction, target = case.pair(subject.dtype)
-    factors = 2.0 ** case.rng().integers(-3, 4, size=(2, case.batch, case.length, 1))
+    drawn = np.exp2(case.rng().integers(-3, 4, size=(2, case.batch, case.length, 1)))
     expected = _loss(subject, prediction, target)
-    got = _loss(subject, prediction * factors[0], target * factors[1])
+    scaled = [
+        values * exact_factors(values, factors, subject.dtype, (2,))
+        for values, factors in zip((prediction, target), drawn, strict=True)
+    ]
+    got = _loss(subject, *scaled)
     subject.near("loss of scaled tokens", got, expected, 2.0 * tolerances.loss(case.shape, subject.dtype))
 
 

@@ -1,0 +1,116 @@
+"""`JaxBackend`: the contract, on JAX arrays. Its methods are documented in `pcae_core.protocol.Backend`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pcae_core import Backend, BackendError, EncoderOutput, ModelConfig, PretrainingOutput
+from pcae_core.protocol import STANDARDIZE_EPS, Array, Center
+from pcae_jax import CAPABILITIES, model, ops
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def with_float64(method: F) -> F:
+    """Float64 is on inside the method only: the rest of the user's program keeps JAX's default."""
+
+    @functools.wraps(method)
+    def run(*args: Any, **options: Any) -> Any:
+        with jax.enable_x64(True):
+            return method(*args, **options)
+
+    return run
+
+
+def _array(x: Array) -> jax.Array:
+    """A copy, since JAX computes later and would see what the caller changes meanwhile."""
+    return jnp.array(x)
+
+
+def _arrays(parameters: Mapping[str, Array]) -> dict[str, jax.Array]:
+    return {name: _array(value) for name, value in parameters.items()}
+
+
+class JaxBackend(Backend):
+    """Infers on the CPU."""
+
+    name = "jax"
+    capabilities = CAPABILITIES
+
+    def __init__(self, device: str = "cpu") -> None:
+        if device not in ("auto", "cpu"):
+            raise BackendError(f"the jax backend runs on the device 'cpu', not {device!r}")
+
+    @with_float64
+    def asarray(self, x: Array, dtype: str | None = None) -> jax.Array:
+        return jnp.array(x, dtype=dtype)
+
+    def to_numpy(self, x: Array) -> np.ndarray:
+        return np.array(x)
+
+    @with_float64
+    def patchify(self, images: Array, patch_size: int) -> jax.Array:
+        return ops.patchify(_array(images), patch_size)
+
+    @with_float64
+    def split_by_noise(self, noise: Array, num_visible: int) -> tuple[jax.Array, jax.Array]:
+        return ops.split_by_noise(_array(noise), num_visible)
+
+    @with_float64
+    def similarity_scores(self, tokens: Array, center: Center = "unit") -> jax.Array:
+        return ops.similarity_scores(_array(tokens), center)
+
+    @with_float64
+    def select_tokens(self, scores: Array, k: int) -> jax.Array:
+        return ops.select_tokens(_array(scores), k)
+
+    @with_float64
+    def gather_tokens(self, tokens: Array, ids: Array) -> jax.Array:
+        return ops.gather_tokens(_array(tokens), _array(ids))
+
+    @with_float64
+    def reduce_tokens(
+        self, tokens: Array, k: int, num_prefix_tokens: int = 0, center: Center = "unit"
+    ) -> tuple[jax.Array, jax.Array]:
+        return ops.reduce_tokens(_array(tokens), k, num_prefix_tokens, center)
+
+    @with_float64
+    def standardize(self, latents: Array, eps: float = STANDARDIZE_EPS) -> jax.Array:
+        return ops.standardize(_array(latents), eps)
+
+    @with_float64
+    def cosine_loss(self, prediction: Array, target: Array) -> jax.Array:
+        return ops.cosine_loss(_array(prediction), _array(target))
+
+    @with_float64
+    def ema_update(
+        self, teacher: Mapping[str, Array], student: Mapping[str, Array], momentum: float
+    ) -> dict[str, jax.Array]:
+        old, new = _arrays(teacher), _arrays({name: student[name] for name in teacher})
+        return {name: (momentum * x + (1.0 - momentum) * new[name]).astype(x.dtype) for name, x in old.items()}
+
+    @with_float64
+    def pretraining_forward(
+        self,
+        config: ModelConfig,
+        student: Mapping[str, Array],
+        teacher: Mapping[str, Array],
+        images: Array,
+        noise: Array,
+    ) -> PretrainingOutput:
+        own = _arrays(student)
+        pixels = _array(images).astype(own["cls_token"].dtype)
+        return PretrainingOutput(*model.pretraining_forward(config, own, _arrays(teacher), pixels, _array(noise)))
+
+    @with_float64
+    def encode(
+        self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
+    ) -> EncoderOutput:
+        own = _arrays(parameters)
+        return EncoderOutput(*model.encode(config, own, _array(images).astype(own["cls_token"].dtype), keep))

@@ -1,0 +1,69 @@
+"""The operations of PCAE on JAX arrays.
+
+Letters: B images, C channels, H height, W width, p patch size, N tokens, V visible, M masked, K targets, k kept,
+P prefix tokens, D width.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+
+from pcae_core.protocol import NORM_EPS, STANDARDIZE_EPS, Center
+
+
+def patchify(images: Array, patch_size: int) -> Array:
+    """(B, C, H, W) -> (B, N, C*p*p), patches row by row."""
+    batch, chans, height, width = images.shape
+    rows, columns = height // patch_size, width // patch_size
+    grid = images.reshape(batch, chans, rows, patch_size, columns, patch_size)
+    return grid.transpose(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, chans * patch_size**2)
+
+
+def split_by_noise(noise: Array, num_visible: int) -> tuple[Array, Array]:
+    """(B, N) -> visible (B, V), masked (B, M), each ascending. JAX's sort is stable by default."""
+    order = jnp.argsort(noise, axis=1)
+    return jnp.sort(order[:, :num_visible], axis=1), jnp.sort(order[:, num_visible:], axis=1)
+
+
+def unit_length(vectors: Array) -> Array:
+    """(..., D) divided by their length, zero vectors unchanged; scaled first so that squares stay in range."""
+    largest = jnp.abs(vectors).max(axis=-1, keepdims=True)
+    scaled = vectors / jnp.where(largest == 0, 1.0, largest)
+    length = jnp.sqrt((scaled**2).sum(axis=-1, keepdims=True))
+    return scaled / jnp.maximum(length, NORM_EPS)
+
+
+def similarity_scores(tokens: Array, center: Center = "unit") -> Array:
+    """(B, N, D) -> (B, N): cosine of each token with the mean token of its sequence."""
+    unit = unit_length(tokens)
+    mean = (unit if center == "unit" else tokens).mean(axis=1, keepdims=True)
+    return jnp.clip((unit * unit_length(mean)).sum(axis=-1), -1.0, 1.0)
+
+
+def select_tokens(scores: Array, k: int) -> Array:
+    """(B, N) -> (B, k): the k lowest by (score, index), ascending. `jax.lax.top_k` would put NaN first."""
+    return jnp.sort(jnp.argsort(scores, axis=1)[:, :k], axis=1)
+
+
+def gather_tokens(tokens: Array, ids: Array) -> Array:
+    """(B, N, D), (B, k) -> (B, k, D)."""
+    return jnp.take_along_axis(tokens, ids[:, :, None], axis=1)
+
+
+def reduce_tokens(tokens: Array, k: int, num_prefix_tokens: int = 0, center: Center = "unit") -> tuple[Array, Array]:
+    """(B, P + N, D) -> kept tokens (B, P + k, D), ids of the patches among them (B, k)."""
+    prefix, patches = tokens[:, :num_prefix_tokens], tokens[:, num_prefix_tokens:]
+    ids = select_tokens(similarity_scores(patches, center), k)
+    return jnp.concatenate([prefix, gather_tokens(patches, ids)], axis=1), ids
+
+
+def standardize(latents: Array, eps: float = STANDARDIZE_EPS) -> Array:
+    """(B, K, D): each token to mean 0 and unbiased variance 1."""
+    mean = latents.mean(axis=-1, keepdims=True)
+    return (latents - mean) / jnp.sqrt(latents.var(axis=-1, ddof=1, keepdims=True) + eps)
+
+
+def cosine_loss(prediction: Array, target: Array) -> Array:
+    """(B, K, D) twice -> scalar: `1 - cosine`, averaged over the tokens."""
+    return 1.0 - (unit_length(prediction) * unit_length(target)).sum(axis=-1).mean()
