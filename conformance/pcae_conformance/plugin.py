@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 
 from pcae_conformance.check import Check
-from pcae_conformance.runner import MAX_EXAMPLES, Options, Session, plan, use_one_thread
+from pcae_conformance.runner import MAX_EXAMPLES, Options, Session, plan, suit_small_models
 from pcae_core.errors import PcaeError
 
 SHARED = pytest.StashKey[Session]()
@@ -22,6 +22,7 @@ HELP = {
     "--pcae-dtype": "only in this dtype",
     "--pcae-max-examples": "cases drawn for each check, shared among its dtypes",
     "--pcae-seed": "seed of hypothesis",
+    "--pcae-compiled": "let a framework that compiles do so, which takes seconds a case",
 }
 
 
@@ -32,11 +33,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         group.addoption(name, default=None, help=HELP[name])
     group.addoption("--pcae-max-examples", type=int, default=MAX_EXAMPLES["full"], help=HELP["--pcae-max-examples"])
     group.addoption("--pcae-seed", type=int, default=0, help=HELP["--pcae-seed"])
+    group.addoption("--pcae-compiled", action="store_true", help=HELP["--pcae-compiled"])
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Before any framework is loaded."""
-    use_one_thread()
+    suit_small_models(config.getoption("--pcae-compiled"))
 
 
 def options_of(config: pytest.Config) -> Options:
@@ -47,6 +49,7 @@ def options_of(config: pytest.Config) -> Options:
         dtype=config.getoption("--pcae-dtype"),
         max_examples=config.getoption("--pcae-max-examples"),
         seed=config.getoption("--pcae-seed"),
+        compiled=config.getoption("--pcae-compiled"),
     )
 
 

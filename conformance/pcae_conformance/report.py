@@ -53,7 +53,8 @@ def table(options: Options, results: list[Result]) -> Table:
 
 
 def _title(options: Options) -> str:
-    return f"conformance of {options.name}, {options.max_examples} examples a check, seed {options.seed}"
+    how = ", compiled" if options.compiled else ""
+    return f"conformance of {options.name}{how}, {options.max_examples} examples a check, seed {options.seed}"
 
 
 def failures(results: Iterable[Result]) -> list[str]:
@@ -90,6 +91,7 @@ def write_json(path: Path, options: Options, results: list[Result]) -> None:
         "device": options.device,
         "max_examples": options.max_examples,
         "seed": options.seed,
+        "compiled": options.compiled,
         "versions": versions(options),
         "checks": [_plain(result) for result in results],
     }

@@ -37,6 +37,7 @@ class Options:
         max_examples: cases drawn for each check, shared among its dtypes.
         seed: of hypothesis; the same seed draws the same cases.
         case: run this one case of `only` (JSON) instead.
+        compiled: as `suit_small_models` takes it.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Options:
     max_examples: int = MAX_EXAMPLES["full"]
     seed: int = 0
     case: str | None = None
+    compiled: bool = False
 
 
 @dataclass
@@ -67,12 +69,15 @@ class Result:
     message: str = ""
 
 
-def use_one_thread() -> None:
-    """For frameworks that are not loaded yet: for models as small as these, a second thread costs three times the time.
+def suit_small_models(compiled: bool) -> None:
+    """Set the environment of frameworks that are not loaded yet; what is set there already stays.
 
-    An `OMP_NUM_THREADS` that is set already stays.
+    A second thread costs models as small as these three times the time. Compiling costs seconds for each shape, and
+    the suite draws thousands, so frameworks are told to run their operators one by one, unless `compiled`.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if not compiled:
+        os.environ.setdefault("MS_JIT", "0")  # MindSpore's
 
 
 def create_backend(options: Options) -> Backend:
@@ -84,6 +89,7 @@ def again(options: Options, check: Check, dtype: str, case: Case) -> str:
     """The command that runs one case again."""
     words = ["pcae", "conformance", options.name, "--only", check.name, "--dtype", dtype]
     words += ["--device", options.device] if options.device else []
+    words += ["--compiled"] if options.compiled else []
     return shlex.join([*words, "--case", case.to_json()])
 
 

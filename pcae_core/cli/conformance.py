@@ -41,6 +41,7 @@ class Arguments:
         dtype: only in this dtype.
         profile: full draws 200 cases, ci 20.
         case: run this one case of --only again, as a failure printed it.
+        compiled: let a framework that compiles do so, which takes seconds a case.
     """
 
     name: Annotated[str, tyro.conf.Positional]
@@ -52,6 +53,7 @@ class Arguments:
     dtype: str | None = None
     profile: Literal["full", "ci"] = "full"
     case: str | None = None
+    compiled: bool = False
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str]) -> None:
         raise ConfigError(f"--max-examples must be at least 1, not {wanted.max_examples}")
     from pcae_conformance import report, runner
 
-    runner.use_one_thread()
+    runner.suit_small_models(wanted.compiled)
     options = runner.Options(
         name=wanted.name,
         device=wanted.device,
@@ -74,6 +76,7 @@ def main(arguments: Sequence[str]) -> None:
         max_examples=wanted.max_examples or runner.MAX_EXAMPLES[wanted.profile],
         seed=wanted.seed,
         case=wanted.case,
+        compiled=wanted.compiled,
     )
     with Console(stderr=True).status("") as status:  # shows nothing where stderr is no terminal
         results = runner.run(options, lambda result: status.update(f"{result.check.name} {result.dtype}: done"))
