@@ -19,6 +19,7 @@ import abc
 import contextvars
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -132,11 +133,13 @@ class StepOutput:
 class Pretrainer(abc.ABC):
     """A model in training: forward, backward, AdamW and EMA of one step.
 
-    Under data parallelism each process holds one; `rank` and `world_size` say which.
+    Under data parallelism each process holds one; `rank` and `world_size` say which. `compiles` says that the first
+    step takes much longer than the others.
     """
 
     rank: int = 0
     world_size: int = 1
+    compiles: bool = False
 
     @abc.abstractmethod
     def step(
@@ -305,6 +308,19 @@ class Backend(abc.ABC):
             BackendError: this backend does not train.
         """
         raise self._no_training()
+
+    # Files of a framework's own kind; only where `BackendSpec.weights_suffix` names one.
+
+    def save_weights(self, path: Path, parameters: Mapping[str, NDArray[Any]]) -> None:
+        """Write parameters by name to a file that the framework's own users load without PCAE.
+
+        Raises:
+            BackendError: this backend has no such files.
+            OSError: the file cannot be written.
+        """
+        from pcae_core.errors import BackendError
+
+        raise BackendError(f"the backend {self.name!r} has no weights file of its own")
 
     def _no_training(self) -> Exception:
         from pcae_core.errors import BackendError

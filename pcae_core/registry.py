@@ -7,6 +7,7 @@ task (a context variable), so that two of them never disturb each other.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable
@@ -28,6 +29,7 @@ class BackendSpec:
         requires: modules that must be importable.
         distribution: name of the framework's package, for its version.
         install: command that installs what is missing.
+        weights_suffix: of the framework's own weights files, such as ".pth", which `Backend.save_weights` writes.
     """
 
     name: str
@@ -36,6 +38,7 @@ class BackendSpec:
     requires: tuple[str, ...] = ()
     distribution: str | None = None
     install: str = ""
+    weights_suffix: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,17 @@ def _info(point: importlib.metadata.EntryPoint) -> BackendInfo:
 def available() -> dict[str, BackendInfo]:
     """All announced backends by name, installed or not; imports no framework."""
     return {name: _info(point) for name, point in sorted(_entry_points().items())}
+
+
+def writers() -> dict[str, str]:
+    """Suffix of a framework's own weights files -> the backend that writes them, installed or not."""
+    suffixes = {}
+    for name, point in sorted(_entry_points().items()):
+        with contextlib.suppress(BackendError):  # `available` shows what is wrong with it
+            suffix = _load(point).weights_suffix
+            if suffix is not None:
+                suffixes[suffix] = name
+    return suffixes
 
 
 def create(name: str, **options: Any) -> Backend:

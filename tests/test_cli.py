@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import runs
+import torch
+from safetensors.numpy import load_file
 
 from pcae_core.cli import main as cli
 
@@ -159,3 +162,26 @@ def test_resume_may_change_what_does_not_matter(run, tmp_path):
     done = runs.pcae("pretrain", "--resume", copy, "--log-every", 7, "--loader.workers", 0)
     assert done.returncode == 0, done.stderr
     assert json.loads((copy / "checkpoints/step_00000030/manifest.json").read_text())["step"] == 30
+
+
+def test_weights_are_written_for_a_framework(run, tmp_path):
+    newest = sorted((run / "checkpoints").iterdir())[-1]
+    stored = load_file(newest / "student.safetensors")
+    for suffix in (".pth", ".npz"):
+        done = runs.pcae("convert", run, tmp_path / f"weights{suffix}")
+        assert done.returncode == 0, done.stderr
+        assert f"{len(stored)} tensors of the student, step 30" in done.stdout
+    written = [torch.load(tmp_path / "weights.pth", weights_only=True), np.load(tmp_path / "weights.npz")]
+    for weights in written:
+        assert set(weights.keys()) == set(stored)
+        for name, value in stored.items():
+            np.testing.assert_array_equal(np.asarray(weights[name]), value, err_msg=name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["weights.npz", "weights.pth"]
+
+
+def test_what_cannot_be_converted(capsys, run, tmp_path):
+    (tmp_path / "there.pth").touch()
+    assert "must end in .ckpt or .npz or .pth" in refused(capsys, "convert", run, tmp_path / "weights.bin")
+    assert "there.pth exists already" in refused(capsys, "convert", run, tmp_path / "there.pth")
+    assert "cannot write" in refused(capsys, "convert", run, tmp_path / "no" / "weights.npz")
+    assert "does not exist" in refused(capsys, "convert", tmp_path / "nothing", tmp_path / "weights.npz")

@@ -19,4 +19,4 @@ def _create(device: str = "cpu") -> NumpyBackend:
     return NumpyBackend(device)
 
 
-SPEC = BackendSpec("numpy", _create, CAPABILITIES, ("numpy",), "numpy", "pip install pcae")
+SPEC = BackendSpec("numpy", _create, CAPABILITIES, ("numpy",), "numpy", "pip install pcae", ".npz")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,9 @@ class NumpyBackend(Backend):
 
     def create_pretrainer(self, config: PretrainConfig, state: TrainState | None = None) -> Pretrainer:
         return NumpyPretrainer(config, state)
+
+    def save_weights(self, path: Path, parameters: Mapping[str, np.ndarray]) -> None:
+        np.savez(path, **parameters)
 
     def _traced_forward(
         self,

@@ -21,4 +21,4 @@ def _create(device: str = "cpu") -> TorchBackend:
     return TorchBackend(device)
 
 
-SPEC = BackendSpec("torch", _create, CAPABILITIES, ("torch",), "torch", 'pip install "pcae[torch]"')
+SPEC = BackendSpec("torch", _create, CAPABILITIES, ("torch",), "torch", 'pip install "pcae[torch]"', ".pth")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,9 @@ class TorchBackend(Backend):
 
     def create_pretrainer(self, config: PretrainConfig, state: TrainState | None = None) -> Pretrainer:
         return TorchPretrainer(config, self.device, state)
+
+    def save_weights(self, path: Path, parameters: Mapping[str, np.ndarray]) -> None:
+        torch.save({name: torch.from_numpy(value) for name, value in parameters.items()}, path)
 
     def _forward(
         self,
