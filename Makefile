@@ -5,18 +5,25 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$p && break; done)
 BACKEND ?= torch
 BIN := .venv/bin
-RUN := runs/demo
+EXTRAS_NUMPY2 := torch,hf,conformance,dev
+EXTRAS := $(EXTRAS_NUMPY2),mindspore
+RUN := runs/demo-$(BACKEND)
 
-.PHONY: setup demo test lint format bench clean
+.PHONY: setup demo test test-numpy2 lint format bench clean
 
 setup: .venv/installed
 
-.venv/installed: pyproject.toml constraints.txt
+# $(call install,ENVIRONMENT,PACKAGES,CONSTRAINTS)
+define install
 	@test -n "$(PYTHON)" || { echo "PCAE needs Python 3.11 or 3.12; name one with make PYTHON=..."; exit 2; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[torch,hf,conformance,dev]"
-	@touch $@
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/pip install --quiet --upgrade --constraint constraints.txt pip
+	$(1)/bin/pip install --quiet --constraint $(3) --editable $(2)
+	@touch $(1)/installed
+endef
+
+.venv/installed: pyproject.toml constraints.txt
+	$(call install,.venv,".[$(EXTRAS)]",constraints.txt)
 
 # A model this small gains little from a second thread, and loses much when another program wants the core.
 demo: export OMP_NUM_THREADS := 1
@@ -27,6 +34,16 @@ demo: setup
 
 test: lint
 	$(BIN)/pytest
+
+# MindSpore needs NumPy 1; everything else is also tested with the current NumPy 2, in an environment of its own.
+test-numpy2: .venv-numpy2/installed
+	.venv-numpy2/bin/pytest tests/test_core.py tests/test_registry.py tests/test_backends.py tests/test_checkpoint.py \
+		tests/test_data.py tests/test_training.py tests/test_conformance.py
+
+.venv-numpy2/installed: pyproject.toml constraints.txt
+	mkdir -p .venv-numpy2
+	grep -v '^numpy==' constraints.txt > .venv-numpy2/constraints.txt
+	$(call install,.venv-numpy2,".[$(EXTRAS_NUMPY2)]" "numpy>=2",.venv-numpy2/constraints.txt)
 
 lint: setup
 	$(BIN)/ruff format --check
@@ -39,6 +56,7 @@ format: setup
 
 bench: setup
 	$(BIN)/python benchmarks/pretraining_step.py
+	$(BIN)/python benchmarks/mindspore_step.py
 
 clean:
-	rm -rf .venv build dist runs
+	rm -rf .venv .venv-numpy2 build dist runs
