@@ -253,7 +253,7 @@ class PretrainConfig(Config):
         ema_momentum: of the first step; the last step's is 1.
         drop_path: of the last encoder block; rises linearly from 0.
         checkpoint_every, log_every: in optimizer steps.
-        compile: use the framework's compiler.
+        compile: use the framework's compiler where it is optional.
     """
 
     model: ModelConfig = ModelConfig()

@@ -90,6 +90,8 @@ class _Loop:
             loggers = self._open_folder(stack)
             display = stack.enter_context(open_display(self._console, self._step, self._total))
             stop = stack.enter_context(StopRequest())
+            if self._pretrainer.compiles and self._step < self._total:
+                display.compiling()
             for batch in self._batches(stack):
                 self._advance(batch, loggers, display)
                 stopping = self._pretrainer.any_rank(stop.received is not None)

@@ -10,6 +10,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+COMPILING = "compiling the first step"
+
 
 class Display(abc.ABC):
     """Shows the steps of a run; a context manager."""
@@ -25,6 +27,10 @@ class Display(abc.ABC):
     @abc.abstractmethod
     def advance(self, step: int) -> None:
         """`step` optimizer steps are done."""
+
+    @abc.abstractmethod
+    def compiling(self) -> None:
+        """The next step is the first one and is compiled first."""
 
     @abc.abstractmethod
     def measure(self, step: int, metrics: dict[str, float]) -> None:
@@ -48,6 +54,7 @@ class Bar(Display):
         )
         self._progress = Progress(*columns, console=console, expand=True)
         self._task = self._progress.add_task("", total=total_steps, completed=start_step, measured="")
+        self._measured = ""
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -60,11 +67,16 @@ class Bar(Display):
 
     def advance(self, step: int) -> None:
         """See `Display`."""
-        self._progress.update(self._task, completed=step)
+        self._progress.update(self._task, completed=step, measured=self._measured)
+
+    def compiling(self) -> None:
+        """See `Display`."""
+        self._progress.update(self._task, measured=COMPILING)
 
     def measure(self, step: int, metrics: dict[str, float]) -> None:
         """See `Display`."""
-        self._progress.update(self._task, measured=summary(metrics))
+        self._measured = summary(metrics)
+        self._progress.update(self._task, measured=self._measured)
 
     def say(self, text: str) -> None:
         """See `Display`."""
@@ -83,6 +95,10 @@ class Lines(Display):
 
     def advance(self, step: int) -> None:
         """See `Display`."""
+
+    def compiling(self) -> None:
+        """See `Display`."""
+        self.say(COMPILING)
 
     def measure(self, step: int, metrics: dict[str, float]) -> None:
         """See `Display`."""

@@ -1,0 +1,40 @@
+"""PCAE in MindSpore: trains and infers on CPU, Ascend and GPU. MindSpore is imported when the backend is created."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pcae_core.errors import BackendError
+from pcae_core.protocol import Capabilities
+from pcae_core.registry import BackendSpec
+
+if TYPE_CHECKING:
+    from pcae_mindspore.backend import MindSporeBackend
+
+# Without bfloat16, which has kernels on Ascend only; `precision: bfloat16` is accepted there.
+CAPABILITIES = Capabilities(training=True, dtypes=("float64", "float32", "float16"), devices=("ascend", "gpu", "cpu"))
+
+
+def _create(device: str = "cpu") -> MindSporeBackend:
+    if int(np.__version__.partition(".")[0]) >= 2:
+        raise BackendError(
+            f"MindSpore is compiled for NumPy 1 and fails with NumPy {np.__version__}, which is installed here; "
+            'install the pin with: pip install "numpy<2"'
+        )
+    # Read when MindSpore is imported. Compiling a graph logs warnings that nobody can act on; a graph that cannot be
+    # compiled leaves a report, by default in the working directory.
+    os.environ.setdefault("GLOG_v", "3")
+    os.environ.setdefault("MS_OM_PATH", str(Path(tempfile.gettempdir()) / "mindspore"))
+    from pcae_mindspore.backend import MindSporeBackend
+
+    return MindSporeBackend(device)
+
+
+SPEC = BackendSpec(
+    "mindspore", _create, CAPABILITIES, ("mindspore",), "mindspore", 'pip install "pcae[mindspore]"', ".ckpt"
+)

@@ -1,0 +1,236 @@
+"""Where MindSpore's versions and devices differ: one place. Written for MindSpore 2.10; tested on its CPU kernels.
+
+Ascend's and the GPU's branches follow MindSpore's documentation: no such device was at hand, so nothing here that says
+"Ascend" or "GPU" has been run. Letters: B images, S tokens that ask, T tokens that answer, h heads, D width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+
+import mindspore as ms
+from mindspore import Tensor, communication, mint, ops
+from mindspore.ops.primitive import constexpr
+
+from pcae_core.errors import BackendError
+from pcae_core.protocol import LAYER_NORM_EPS
+
+_TARGETS = {"ascend": "Ascend", "gpu": "GPU", "cpu": "CPU"}  # best first
+_COLLECTIVES = {"ascend": "hccl", "gpu": "nccl", "cpu": "mccl"}
+_PRECISIONS = {
+    "ascend": ("float32", "bfloat16", "float16"),
+    "gpu": ("float64", "float32", "float16"),
+    "cpu": ("float64", "float32", "float16"),
+}
+_ROOT_OF_HALF = math.sqrt(0.5)  # not in the function: a compiled graph computes with Python floats in float32
+_TIMES, _TIMES_TRANSPOSED = ops.MatMul(), ops.MatMul(transpose_b=True)
+_FUSED_LAYER_NORM = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=LAYER_NORM_EPS)
+FUSED_ADAMW = ops.AdamWeightDecay()
+"""`step.adamw` as one kernel of float32, which takes a quarter of the time; it corrects no bias, and need not."""
+
+
+# Devices and processes
+
+
+def choose_device(name: str) -> str:
+    """Make a device MindSpore's, for the whole process; "auto" is the best one that is there.
+
+    Raises:
+        BackendError: no such device, or MindSpore has started on another one in this process.
+    """
+    if name == "auto":
+        name = next(device for device in _TARGETS if _is_there(device))
+    if name not in _TARGETS:
+        raise BackendError(f"the mindspore backend runs on the devices {', '.join(_TARGETS)}, not {name!r}")
+    if not _is_there(name):
+        raise BackendError(f"no {_TARGETS[name]} is available to MindSpore here; use device 'cpu'")
+    try:
+        ms.set_device(_TARGETS[name])
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise BackendError(f"MindSpore cannot use {_TARGETS[name]} in this process: {reason}") from None
+    _set_synchronous(name == "cpu")
+    return name
+
+
+def _is_there(device: str) -> bool:
+    with _quiet():
+        return device == "cpu" or ms.hal.is_available(_TARGETS[device])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """MindSpore logs several lines about each device that is not there, and about each setting that will be renamed."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _set_synchronous(flag: bool) -> None:
+    """Whether an operator outside graphs runs in the calling thread.
+
+    On CPU handing it to another thread takes ten times as long as a small operator itself. There is a newer function
+    for it, `ms.runtime.launch_blocking`, which cannot be undone.
+    """
+    with _quiet():
+        ms.set_context(pynative_synchronize=flag)
+
+
+@contextlib.contextmanager
+def graphs() -> Iterator[None]:
+    """Compiled graphs run in here: what is compiled while operators are synchronous takes six times as long to run.
+
+    With `MS_JIT=0` in the environment MindSpore compiles nothing and runs their operators one by one.
+    """
+    if os.environ.get("MS_JIT") == "0":
+        yield
+        return
+    _set_synchronous(False)
+    try:
+        yield
+    finally:
+        _set_synchronous(ms.get_context("device_target") == "CPU")
+
+
+class Patience:
+    """Runs a graph and waits for it on CPU, where MindSpore itself waits in a loop that takes a core from the graph.
+
+    Sleeps for most of the shortest time that the graph has taken, its first run, which compiles, left out.
+    """
+
+    SHARE = 0.9
+
+    def __init__(self, graph: Callable[..., tuple[Tensor, ...]]) -> None:
+        self._graph = graph
+        self._runs, self._shortest = 0, 0.0
+
+    def __call__(self, *inputs: Tensor | None) -> tuple[Tensor, ...]:
+        """What the graph returns."""
+        began = time.monotonic()
+        outputs = self._graph(*inputs)
+        if ms.get_context("device_target") != "CPU":
+            return outputs
+        time.sleep(max(0.0, began + self.SHARE * self._shortest - time.monotonic()))
+        outputs[0].asnumpy()
+        took = time.monotonic() - began
+        self._runs += 1
+        if self._runs > 1:
+            self._shortest = min(took, self._shortest or took)
+        return outputs
+
+
+def check_precision(device: str, precision: str) -> None:
+    """Raises BackendError when `precision` has no kernels on `device`."""
+    able = _PRECISIONS[device]
+    if precision not in able:
+        raise BackendError(f"MindSpore has no {precision} kernels on {device}; set precision to {' or '.join(able)}")
+
+
+def join_group(device: str) -> tuple[int, int]:
+    """Join the process group that `msrun` started; returns rank and number of processes."""
+    communication.init(_COLLECTIVES[device])
+    return communication.get_rank(), communication.get_group_size()
+
+
+@constexpr
+def _on_ascend() -> bool:
+    return ms.get_context("device_target") == "Ascend"
+
+
+# Operations
+
+
+def stable_argsort(x: Tensor) -> Tensor:
+    """Ids (B, N) that sort each row of x (B, N), equal ones in ascending order; no NaN.
+
+    On CPU `ops.sort` is stable, but compares float64 as float32. On Ascend it may round float32, so the other sort is
+    used there, which has no CPU kernel.
+    """
+    if _on_ascend():
+        return mint.sort(x, dim=-1, descending=False, stable=True)[1]
+    if x.dtype == ms.float64:
+        return ops.sort(_ranks(x), -1)[1]
+    return ops.sort(x, -1)[1]
+
+
+def _ranks(x: Tensor) -> Tensor:
+    """(B, N): how many elements of its row come before each, int32. Compares all pairs: exact in any dtype."""
+    index = ops.arange(x.shape[1])
+    tied_before = ops.logical_and(x.expand_dims(1) == x.expand_dims(2), index < index.expand_dims(1))
+    before = ops.logical_or(x.expand_dims(1) < x.expand_dims(2), tied_before)
+    return before.astype(ms.int32).sum(-1)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor, dtype: ms.Type) -> Tensor:
+    """(..., D_in), (D_out, D_in), (D_out,) -> (..., D_out) of `dtype`, in which it is computed.
+
+    The CPU's kernels for adding a row to a matrix, and for summing the rows of its gradient, take as long as the matrix
+    product itself. Times a column of ones the bias is a matrix too, and its gradient a fast product.
+    """
+    x, weight, bias = x.astype(dtype), weight.astype(dtype), bias.astype(dtype)
+    if _on_ascend():
+        return ops.dense(x, weight, bias)
+    rows = x.reshape(-1, x.shape[-1])
+    ones = ops.ones((rows.shape[0], 1), dtype)
+    product = _TIMES_TRANSPOSED(rows, weight) + _TIMES(ones, bias.reshape(1, -1))
+    return product.reshape(*x.shape[:-1], weight.shape[0])
+
+
+def gelu(x: Tensor) -> Tensor:
+    """`x * Phi(x)` with the exact normal distribution function. On CPU `ops.gelu` takes twice as long."""
+    if _on_ascend():
+        return ops.gelu(x, approximate="none")
+    return x * ((ops.erf(x * Tensor(_ROOT_OF_HALF, x.dtype)) + 1) * Tensor(0.5, x.dtype))
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(..., D), the parameters' dtype kept; float32 or better inside.
+
+    MindSpore's own is only accurate to float32, whatever the dtype.
+    """
+    if x.dtype == ms.float64:
+        centered = x - x.mean(-1, keep_dims=True)
+        variance = (centered * centered).mean(-1, keep_dims=True)
+        return centered / ops.sqrt(variance + Tensor(LAYER_NORM_EPS, ms.float64)) * weight + bias
+    if x.dtype == ms.float32:
+        return _FUSED_LAYER_NORM(x, weight, bias)[0]
+    wide = _FUSED_LAYER_NORM(x.astype(ms.float32), weight.astype(ms.float32), bias.astype(ms.float32))
+    return wide[0].astype(x.dtype)
+
+
+def has_fused_attention(dim: int, num_heads: int, dtype: ms.Type) -> bool:
+    """Whether `ops.flash_attention_score` takes heads of this width and dtype on this device: only on Ascend."""
+    return _on_ascend() and dtype in (ms.float16, ms.bfloat16) and (dim // num_heads) % 16 == 0
+
+
+def fused_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int, scale: float) -> Tensor:
+    """(B, S, D), (B, T, D), (B, T, D) -> (B, S, D) by one kernel that never writes the weights (B, h, S, T).
+
+    Ascend only: written by the documentation, never run.
+    """
+    return ops.flash_attention_score(query, key, value, num_heads, scalar_value=scale, input_layout="BSH")
+
+
+def plain_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int, scale: float) -> Tensor:
+    """As `fused_attention`, from matrix products; the softmax is computed in float32 or better."""
+    dtype, dim = query.dtype, query.shape[2]
+    query = query * Tensor(scale, dtype)
+    weights = ops.BatchMatMul(transpose_b=True)(_split_heads(query, num_heads), _split_heads(key, num_heads))
+    if dtype == ms.float16 or dtype == ms.bfloat16:
+        weights = weights.astype(ms.float32)
+    mixed = ops.BatchMatMul()(ops.softmax(weights, -1).astype(dtype), _split_heads(value, num_heads))  # (B, h, S, D/h)
+    return mixed.transpose(0, 2, 1, 3).reshape(mixed.shape[0], mixed.shape[2], dim)
+
+
+def _split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """(B, T, D) -> (B, h, T, D/h)."""
+    batch, length, dim = x.shape
+    return x.reshape(batch, length, num_heads, dim // num_heads).transpose(0, 2, 1, 3)

@@ -1,0 +1,155 @@
+"""`MindSporeBackend`: the contract, on tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor
+
+from pcae_core.config import ModelConfig, PretrainConfig
+from pcae_core.parameters import is_trainable
+from pcae_core.protocol import (
+    STANDARDIZE_EPS,
+    Array,
+    Backend,
+    Center,
+    EncoderOutput,
+    Pretrainer,
+    PretrainingOutput,
+    TrainState,
+)
+from pcae_mindspore import CAPABILITIES, _compat, model, ops
+from pcae_mindspore.training import MindSporePretrainer
+
+
+class MindSporeBackend(Backend):
+    """Its methods are documented in `pcae_core.protocol.Backend`."""
+
+    name = "mindspore"
+    capabilities = CAPABILITIES
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = _compat.choose_device(device)
+
+    def asarray(self, x: Array, dtype: str | None = None) -> Tensor:
+        tensor = x.copy() if isinstance(x, Tensor) else _tensor(x)
+        return tensor if dtype is None else tensor.astype(getattr(ms, dtype))
+
+    def to_numpy(self, x: Array) -> np.ndarray:
+        tensor = _tensor(x)
+        return (tensor.float() if tensor.dtype == ms.bfloat16 else tensor).asnumpy().copy()
+
+    def patchify(self, images: Array, patch_size: int) -> Tensor:
+        return ops.patchify(_tensor(images), patch_size).copy()
+
+    def split_by_noise(self, noise: Array, num_visible: int) -> tuple[Tensor, Tensor]:
+        return ops.split_by_noise(_tensor(noise), num_visible)
+
+    def similarity_scores(self, tokens: Array, center: Center = "unit") -> Tensor:
+        return ops.similarity_scores(_tensor(tokens), center)
+
+    def select_tokens(self, scores: Array, k: int) -> Tensor:
+        return ops.select_tokens(_tensor(scores), k)
+
+    def gather_tokens(self, tokens: Array, ids: Array) -> Tensor:
+        return ops.gather_tokens(_tensor(tokens), _tensor(ids))
+
+    def reduce_tokens(
+        self, tokens: Array, k: int, num_prefix_tokens: int = 0, center: Center = "unit"
+    ) -> tuple[Tensor, Tensor]:
+        return ops.reduce_tokens(_tensor(tokens), k, num_prefix_tokens, center)
+
+    def standardize(self, latents: Array, eps: float = STANDARDIZE_EPS) -> Tensor:
+        return ops.standardize(_tensor(latents), eps)
+
+    def cosine_loss(self, prediction: Array, target: Array) -> Tensor:
+        return ops.cosine_loss(_tensor(prediction), _tensor(target))
+
+    def ema_update(
+        self, teacher: Mapping[str, Array], student: Mapping[str, Array], momentum: float
+    ) -> dict[str, Tensor]:
+        return {name: _ema(_tensor(value), _tensor(student[name]), momentum) for name, value in teacher.items()}
+
+    def pretraining_forward(
+        self,
+        config: ModelConfig,
+        student: Mapping[str, Array],
+        teacher: Mapping[str, Array],
+        images: Array,
+        noise: Array,
+    ) -> PretrainingOutput:
+        own = _tensors(student)
+        patches, visible, masked = _inputs(config, own, images, noise)
+        target, target_ids = _cell(model.Teacher, config, _tensors(teacher))(patches, masked)
+        cell = _cell(model.Student, config, own)
+        loss, prediction, _ = cell(patches, visible, target, target_ids, None)
+        return PretrainingOutput(loss, prediction, target, visible, target_ids)
+
+    def encode(
+        self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
+    ) -> EncoderOutput:
+        own = _tensors(parameters)
+        images = _tensor(images).astype(own["cls_token"].dtype)
+        return EncoderOutput(*_cell(model.Encoder, config, own)(images, keep))
+
+    def loss_and_gradients(
+        self,
+        config: ModelConfig,
+        student: Mapping[str, Array],
+        teacher: Mapping[str, Array],
+        images: Array,
+        noise: Array,
+        drop_path: Array | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        own = _tensors(student)
+        patches, visible, masked = _inputs(config, own, images, noise)
+        target, target_ids = _cell(model.Teacher, config, _tensors(teacher))(patches, masked)
+        cell = _cell(model.Student, config, own)
+        scales = None if drop_path is None else _tensor(drop_path).astype(patches.dtype)[..., None, None]
+        trained = {name: p for name, p in model.canonical_names(cell).items() if is_trainable(name)}
+
+        def loss_of(patches: Tensor) -> Tensor:
+            return cell(patches, visible, target, target_ids, scales)[0]
+
+        loss, gradients = ms.value_and_grad(loss_of, None, ms.ParameterTuple(trained.values()))(patches)
+        return loss, dict(zip(trained, gradients, strict=True))
+
+    def create_pretrainer(self, config: PretrainConfig, state: TrainState | None = None) -> Pretrainer:
+        return MindSporePretrainer(config, self.device, state)
+
+    def save_weights(self, path: Path, parameters: Mapping[str, np.ndarray]) -> None:
+        ms.save_checkpoint([{"name": name, "data": Tensor(value)} for name, value in parameters.items()], str(path))
+
+
+def _tensor(x: Array) -> Tensor:
+    """A tensor is passed on; everything else is copied."""
+    return x if isinstance(x, Tensor) else Tensor(np.ascontiguousarray(x) if np.ndim(x) else np.asarray(x))
+
+
+def _tensors(arrays: Mapping[str, Array]) -> dict[str, Tensor]:
+    return {name: _tensor(value) for name, value in arrays.items()}
+
+
+def _cell(cell_class: type, config: ModelConfig, parameters: dict[str, Tensor]) -> ms.nn.Cell:
+    """A new cell of the parameters' dtype that holds copies of them."""
+    cell = cell_class(config, parameters["cls_token"].dtype)
+    model.load(cell, parameters)
+    return cell
+
+
+def _inputs(
+    config: ModelConfig, student: dict[str, Tensor], images: Array, noise: Array
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Patches (B, N, C*p*p) of the parameters' dtype, visible ids (B, V), masked ids (B, M)."""
+    patches = ops.patchify(_tensor(images).astype(student["cls_token"].dtype), config.patch_size)
+    return patches, *ops.split_by_noise(_tensor(noise), config.num_visible)
+
+
+def _ema(teacher: Tensor, student: Tensor, momentum: float) -> Tensor:
+    if teacher.size == 0:
+        return teacher.copy()
+    wide = ops.at_least_float32(teacher)
+    return ops.ema(wide, student.astype(wide.dtype), Tensor(momentum, wide.dtype)).astype(teacher.dtype)

@@ -1,0 +1,111 @@
+"""The operations of PCAE on tensors; they run as they are and inside `ms.jit`.
+
+Letters: B images, C channels, H height, W width, p patch size, N tokens, V visible, M masked, K targets, k kept,
+D width. Scores, standardisation and loss are computed in float32 or better. Constants are tensors of the right dtype:
+MindSpore rounds a Python float to float32 even in float64 arithmetic.
+"""
+
+from __future__ import annotations
+
+import mindspore as ms
+from mindspore import Tensor, mint, ops
+
+from pcae_core.protocol import NORM_EPS, STANDARDIZE_EPS, Center
+from pcae_mindspore import _compat
+
+_SMALLEST_SQUARE = NORM_EPS**2
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision to float32; other dtypes unchanged."""
+    if x.dtype == ms.float16 or x.dtype == ms.bfloat16:  # `in` does not compile
+        return x.astype(ms.float32)
+    return x
+
+
+def patchify(images: Tensor, patch_size: int) -> Tensor:
+    """(B, C, H, W) -> (B, N, C*p*p), patches row by row."""
+    batch, chans, height, width = images.shape
+    rows, columns = height // patch_size, width // patch_size
+    grid = images.reshape(batch, chans, rows, patch_size, columns, patch_size)
+    return grid.transpose(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, chans * patch_size * patch_size)
+
+
+def split_by_noise(noise: Tensor, num_visible: int) -> tuple[Tensor, Tensor]:
+    """(B, N) -> visible (B, V), masked (B, M), each ascending."""
+    order = _order(noise)
+    return ops.sort(order[:, :num_visible], -1)[0], ops.sort(order[:, num_visible:], -1)[0]
+
+
+def unit_length(vectors: Tensor) -> Tensor:
+    """(..., D): divided by their length, zero vectors unchanged; scaled first so that squares stay in range.
+
+    The scale cancels, so no gradient goes through it.
+    """
+    largest = ops.stop_gradient(ops.abs(vectors).max(-1, keepdims=True))
+    scaled = vectors / ops.where(largest == 0, ops.ones_like(largest), largest)
+    squares = (scaled * scaled).sum(-1, keepdims=True)
+    # The square is bounded, not the root, whose gradient at 0 is infinite.
+    return scaled / ops.sqrt(ops.maximum(squares, Tensor(_SMALLEST_SQUARE, squares.dtype)))
+
+
+def similarity_scores(tokens: Tensor, center: Center = "unit") -> Tensor:
+    """(B, N, D) -> (B, N): cosine with the mean token of the sequence."""
+    tokens = at_least_float32(tokens)
+    unit = unit_length(tokens)
+    mean = (unit if center == "unit" else tokens).mean(1, keep_dims=True)
+    scores = (unit * unit_length(mean)).sum(-1)
+    one = ops.ones_like(scores)
+    scores = ops.where(scores > one, one, scores)  # NaN stays NaN, which `clamp` would make -1
+    return ops.where(scores < -one, -one, scores)
+
+
+def select_tokens(scores: Tensor, k: int) -> Tensor:
+    """(B, N) -> (B, k): the k lowest by (score, index), ascending."""
+    return ops.sort(_order(scores)[:, :k], -1)[0]
+
+
+def _order(x: Tensor) -> Tensor:
+    """Ids (B, N) that sort each row of x (B, N), ties by index, NaN last.
+
+    NaN would put the other elements out of order too, so it is sorted as infinity and then moved behind the others.
+    """
+    is_nan = x != x
+    order = _compat.stable_argsort(ops.where(is_nan, ops.full_like(x, float("inf")), x))
+    nan_last = _compat.stable_argsort(ops.gather_elements(is_nan.astype(ms.int32), 1, order))
+    return ops.gather_elements(order, 1, nan_last)
+
+
+def gather_tokens(tokens: Tensor, ids: Tensor) -> Tensor:
+    """(B, N, D), (B, k) -> (B, k, D)."""
+    index = ops.broadcast_to(ids.expand_dims(2), (ids.shape[0], ids.shape[1], tokens.shape[2]))
+    return ops.gather_elements(tokens, 1, index)
+
+
+def reduce_tokens(tokens: Tensor, k: int, num_prefix_tokens: int = 0, center: Center = "unit") -> tuple[Tensor, Tensor]:
+    """(B, P + N, D) -> kept tokens (B, P + k, D), ids of the patches among them (B, k)."""
+    patches = tokens[:, num_prefix_tokens:]
+    ids = select_tokens(similarity_scores(patches, center), k)
+    kept = gather_tokens(patches, ids)
+    if num_prefix_tokens:
+        kept = mint.cat([tokens[:, :num_prefix_tokens], kept], 1)
+    return kept, ids
+
+
+def standardize(latents: Tensor, eps: float = STANDARDIZE_EPS) -> Tensor:
+    """(B, K, D): each token to mean 0 and unbiased variance 1."""
+    latents = at_least_float32(latents)
+    centered = latents - latents.mean(-1, keep_dims=True)
+    variance = (centered * centered).sum(-1, keepdims=True) / (latents.shape[-1] - 1)
+    return centered / ops.sqrt(variance + Tensor(eps, variance.dtype))
+
+
+def cosine_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """(B, K, D) twice -> scalar: `1 - cosine`, averaged over the tokens."""
+    prediction, target = at_least_float32(prediction), at_least_float32(target)
+    return 1.0 - (unit_length(prediction) * unit_length(target)).sum(-1).mean()
+
+
+def ema(teacher: Tensor, student: Tensor, momentum: Tensor) -> Tensor:
+    """`momentum * teacher + (1 - momentum) * student`; momentum is a scalar of the others' dtype."""
+    return teacher * momentum + student * (1.0 - momentum)

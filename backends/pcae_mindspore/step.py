@@ -1,0 +1,194 @@
+"""A training step as compiled graphs: `accumulate` micro-batches, `finish` with the last one and AdamW, `follow`: EMA.
+
+Everything that changes from step to step comes in as a tensor, so that nothing is compiled twice; a tuple of tensors
+would count as a constant. Letters: B images,
+V visible, M masked, K targets, D width, L blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+
+from pcae_core.config import PretrainConfig
+from pcae_core.parameters import is_decayed, is_trainable
+from pcae_core.protocol import TrainState
+from pcae_mindspore import model, updates
+from pcae_mindspore.distributed import Group
+from pcae_mindspore.ops import patchify
+
+LOSS_SCALE = (2.0**16, 0)
+"""First loss scale of float16, and steps since its last change: as PyTorch's, and changed by its rule."""
+GROWTH_INTERVAL = 2000
+
+
+class LossCell(nn.Cell):
+    """Normalisation, teacher, student."""
+
+    def __init__(self, config: PretrainConfig, dtype: ms.Type) -> None:
+        super().__init__()
+        compute = getattr(ms, config.precision)
+        self.dtype, self.patch_size = dtype, config.model.patch_size
+        self.student = model.Student(config.model, dtype, compute)
+        self.teacher = model.Teacher(config.model, dtype, compute)
+        mean, std = config.loader.normalization(config.model.in_chans)
+        self.mean, self.std = Tensor(mean, dtype).reshape(-1, 1, 1), Tensor(std, dtype).reshape(-1, 1, 1)
+
+    def construct(
+        self, images: Tensor, visible: Tensor, masked: Tensor, drop_path: Tensor | None, scale: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One micro-batch: scaled loss, loss, targets (B, K, D), features (B, D).
+
+        Args:
+            images: (B, C, H, W), uint8, or of the parameters' dtype and normalised already.
+            visible, masked: ids (B, V) and (B, M).
+            drop_path: factors (L, 2, B, 1, 1), or None.
+            scale: of the loss that gradients are taken of.
+        """
+        if images.dtype == ms.uint8:
+            images = (images.astype(self.dtype) / 255 - self.mean) / self.std
+        target, target_ids = self.teacher(patchify(images, self.patch_size), masked)
+        loss, _, features = self.student(patchify(images, self.patch_size), visible, target, target_ids, drop_path)
+        return loss * scale, loss, target, features
+
+
+class TrainingCell(nn.Cell):
+    """Parameters, moments, and the graphs that change them. Single numbers are scalars of the parameters' dtype.
+
+    Each graph changes parameters last, so that nothing is read that the same graph has written.
+    """
+
+    def __init__(self, config: PretrainConfig, dtype: ms.Type, group: Group) -> None:
+        super().__init__()
+        self.loss = LossCell(config, dtype)
+        student, teacher = (model.canonical_names(cell) for cell in (self.loss.student, self.loss.teacher))
+        trained = {name: parameter for name, parameter in student.items() if is_trainable(name)}
+        # Those that decay come first, so that two slices of the gradients are the two groups.
+        self.names = sorted(trained, key=lambda name: not is_decayed(name, trained[name].shape))
+        self.num_decayed = sum(is_decayed(name, trained[name].shape) for name in trained)
+        self.trained = ParameterTuple(trained[name] for name in self.names)
+        self.exp_avg, self.exp_avg_sq = self._zeros("exp_avg"), self._zeros("exp_avg_sq")
+        self.sums = self._zeros("sum") if config.accumulation > 1 else None
+        shared = [name for name in self.names if name in teacher]
+        self.followers = ParameterTuple(teacher[name] for name in shared)
+        self.followed = ParameterTuple(trained[name] for name in shared)
+        self.beta1, self.beta2 = Tensor(config.betas[0], dtype), Tensor(config.betas[1], dtype)
+        self.adamw = updates.adamw_float32 if dtype == ms.float32 else updates.adamw
+        self.parts, self.mean_gradients = config.accumulation, group.mean_gradients
+        self.limit = None if config.grad_clip is None else Tensor(config.grad_clip, dtype)
+        self.scaled = config.precision == "float16"
+        self.scale = Parameter(Tensor(LOSS_SCALE[0] if self.scaled else 1.0, dtype), name="scale", requires_grad=False)
+        self.good_steps = Parameter(Tensor(LOSS_SCALE[1], dtype), name="good_steps", requires_grad=False)
+        self.differentiate = ms.value_and_grad(self.loss, None, self.trained, has_aux=True)
+        self.map = ops.HyperMap()
+
+    def _zeros(self, prefix: str) -> ParameterTuple:
+        """One for each trained parameter, with names of their own."""
+        named = zip(self.names, self.trained, strict=True)
+        return ParameterTuple(
+            Parameter(ops.zeros_like(p), name=f"{prefix}.{name}", requires_grad=False) for name, p in named
+        )
+
+    @ms.jit
+    def accumulate(
+        self, images: Tensor, visible: Tensor, masked: Tensor, drop_path: Tensor | None, is_first: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Adds the gradients of a micro-batch to the sums, which the first one begins; returns as `finish`."""
+        (_, loss, target, features), gradients = self.differentiate(images, visible, masked, drop_path, self.scale)
+        self.map(ops.partial(updates.add_to_sum, is_first), self.sums, gradients)
+        return loss, target, features
+
+    @ms.jit
+    def finish(
+        self,
+        images: Tensor,
+        visible: Tensor,
+        masked: Tensor,
+        drop_path: Tensor | None,
+        rate: Tensor,
+        eps: Tensor,
+        decay: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The last micro-batch, then clipping and AdamW: loss, targets, features, gradient norm, whether it is finite.
+
+        Args:
+            rate, eps, decay: as `updates.adamw_rates` gives them.
+        """
+        (_, loss, target, features), gradients = self.differentiate(images, visible, masked, drop_path, self.scale)
+        if self.sums is not None:
+            gradients = self.map(ops.partial(updates.mean_with_sum, self.parts), self.sums, gradients)
+        gradients, norm, finite = self.clip(self.mean_gradients(gradients))
+        beta1, beta2, zero = self.beta1, self.beta2, ops.zeros_like(rate)
+        if self.scaled:  # after an overflow these leave parameters and moments as they are
+            rate, one = ops.where(finite, rate, zero), ops.ones_like(rate)
+            beta1, beta2 = ops.where(finite, beta1, one), ops.where(finite, beta2, one)
+        n = self.num_decayed
+        first, second, trained = self.exp_avg, self.exp_avg_sq, self.trained
+        step = ops.partial(self.adamw, rate, beta1, beta2, eps, decay)
+        self.map(step, trained[:n], first[:n], second[:n], gradients[:n])
+        step = ops.partial(self.adamw, rate, beta1, beta2, eps, zero)
+        self.map(step, trained[n:], first[n:], second[n:], gradients[n:])
+        return loss, target, features, norm, finite
+
+    def clip(self, gradients: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+        """Gradients unscaled and clipped, their norm before clipping, and whether all were finite."""
+        factor = 1 / self.scale
+        if self.limit is None and not self.scaled:
+            return gradients, factor, factor
+        norm = ops.sqrt(ops.addn(self.map(updates.sum_of_squares, gradients))) * factor
+        finite = norm - norm == 0
+        if self.limit is not None:
+            factor = factor * ops.minimum(self.limit / norm, ops.ones_like(norm))
+        if self.scaled:
+            return self.map(ops.partial(updates.multiply_finite, factor, finite), gradients), norm, finite
+        return self.map(ops.partial(updates.multiply, factor), gradients), norm, finite
+
+    @ms.jit
+    def follow(self, momentum: Tensor, finite: Tensor) -> Tensor:
+        """EMA of the teacher; with float16 the loss scale halves after an overflow and doubles after many good ones."""
+        scale, good_steps = self.scale, self.good_steps
+        if self.scaled:
+            good_steps = ops.where(finite, good_steps + 1, ops.zeros_like(good_steps))
+            scale = ops.where(finite, scale, scale / 2)
+            grown = good_steps == GROWTH_INTERVAL
+            scale = ops.where(grown, scale * 2, scale)
+            good_steps = ops.where(grown, ops.zeros_like(good_steps), good_steps)
+            ops.assign(self.scale, scale)
+            ops.assign(self.good_steps, good_steps)
+        self.map(ops.partial(updates.follow, momentum), self.followers, self.followed)
+        return momentum
+
+    def load(self, state: TrainState) -> None:
+        """Copy a state in."""
+        model.load(self.loss.student, _tensors(state.student, self.loss.dtype))
+        model.load(self.loss.teacher, _tensors(state.teacher, self.loss.dtype))
+        for group, values in ((self.exp_avg, state.exp_avg), (self.exp_avg_sq, state.exp_avg_sq)):
+            for name, parameter in zip(self.names, group, strict=True):
+                ops.assign(parameter, Tensor(values[name], self.loss.dtype))
+        if self.scaled and state.loss_scale is not None:
+            ops.assign(self.scale, Tensor(state.loss_scale[0], self.loss.dtype))
+            ops.assign(self.good_steps, Tensor(state.loss_scale[1], self.loss.dtype))
+
+    def save(self, step: int) -> TrainState:
+        """A copy of the state."""
+        exp_avg, exp_avg_sq = (dict(zip(self.names, g, strict=True)) for g in (self.exp_avg, self.exp_avg_sq))
+        return TrainState(
+            student=_arrays(model.canonical_names(self.loss.student)),
+            teacher=_arrays(model.canonical_names(self.loss.teacher)),
+            exp_avg=_arrays(exp_avg),
+            exp_avg_sq=_arrays(exp_avg_sq),
+            step=step,
+            loss_scale=(float(self.scale), int(self.good_steps)) if self.scaled else None,
+        )
+
+
+def _tensors(arrays: Mapping[str, np.ndarray], dtype: ms.Type) -> dict[str, Tensor]:
+    return {name: Tensor(value, dtype) for name, value in arrays.items()}
+
+
+def _arrays(parameters: Mapping[str, Parameter]) -> dict[str, np.ndarray]:
+    """Copies: `asnumpy` alone is a view that later steps change."""
+    return {name: parameter.asnumpy().copy() for name, parameter in parameters.items()}

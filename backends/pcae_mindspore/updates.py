@@ -1,0 +1,128 @@
+"""What the compiled step does to every parameter, as functions for `ops.HyperMap`.
+
+A loop over all parameters would do too, but it compiles into calls as deep as there are parameters, and MindSpore gives
+up at a depth of 1000. A function that changes a parameter returns nothing that is used: where a part of its result is
+taken, MindSpore has been seen to run it twice.
+"""
+
+from __future__ import annotations
+
+import math
+
+from mindspore import Parameter, Tensor, ops
+
+from pcae_core.config import PretrainConfig
+from pcae_core.protocol import ADAM_EPS
+from pcae_mindspore import _compat
+from pcae_mindspore.ops import ema
+
+adamw = ops.MultitypeFuncGraph("adamw")
+adamw_float32 = ops.MultitypeFuncGraph("adamw_float32")
+follow = ops.MultitypeFuncGraph("follow")
+add_to_sum = ops.MultitypeFuncGraph("add_to_sum")
+mean_with_sum = ops.MultitypeFuncGraph("mean_with_sum")
+sum_of_squares = ops.MultitypeFuncGraph("sum_of_squares")
+multiply = ops.MultitypeFuncGraph("multiply")
+multiply_finite = ops.MultitypeFuncGraph("multiply_finite")
+flatten = ops.MultitypeFuncGraph("flatten")
+size = ops.MultitypeFuncGraph("size")
+part_of = ops.MultitypeFuncGraph("part_of")
+
+
+@adamw.register(*["Tensor"] * 9)
+def _adamw(
+    rate: Tensor,
+    beta1: Tensor,
+    beta2: Tensor,
+    eps: Tensor,
+    decay: Tensor,
+    parameter: Parameter,
+    exp_avg: Parameter,
+    exp_avg_sq: Parameter,
+    gradient: Tensor,
+) -> bool:
+    """AdamW (Loshchilov & Hutter) in place; the moments' bias corrections are in `rate`, `eps`, `decay`."""
+    first = exp_avg * beta1 + gradient * (1 - beta1)
+    second = exp_avg_sq * beta2 + gradient * gradient * (1 - beta2)
+    value = parameter - rate * (first / (ops.sqrt(second) + eps) + decay * parameter)
+    ops.assign(parameter, value)
+    ops.assign(exp_avg, first)
+    ops.assign(exp_avg_sq, second)
+    return True
+
+
+@adamw_float32.register(*["Tensor"] * 9)
+def _adamw_float32(
+    rate: Tensor,
+    beta1: Tensor,
+    beta2: Tensor,
+    eps: Tensor,
+    decay: Tensor,
+    parameter: Parameter,
+    exp_avg: Parameter,
+    exp_avg_sq: Parameter,
+    gradient: Tensor,
+) -> bool:
+    """The same as one kernel."""
+    _compat.FUSED_ADAMW(parameter, exp_avg, exp_avg_sq, rate, beta1, beta2, eps, decay, gradient)
+    return True
+
+
+def adamw_rates(config: PretrainConfig, learning_rate: float, step: int) -> tuple[float, float, float]:
+    """`rate`, `eps` and `decay` of the updates above for 1-based `step`.
+
+    With the corrections c1 and c2, `lr * (m / c1) / (sqrt(v / c2) + eps)` is `rate * m / (sqrt(v) + eps * sqrt(c2))` at
+    the rate `lr * sqrt(c2) / c1`; the decay is divided by what the rate is multiplied with.
+    """
+    correction1, correction2 = (1.0 - beta**step for beta in config.betas)
+    ratio = math.sqrt(correction2) / correction1
+    return learning_rate * ratio, ADAM_EPS * math.sqrt(correction2), config.weight_decay / ratio
+
+
+@follow.register("Tensor", "Tensor", "Tensor")
+def _follow(momentum: Tensor, teacher: Parameter, student: Parameter) -> bool:
+    ops.assign(teacher, ema(teacher, student, momentum))
+    return True
+
+
+@add_to_sum.register("Tensor", "Tensor", "Tensor")
+def _add_to_sum(is_first: Tensor, total: Parameter, gradient: Tensor) -> bool:
+    ops.assign(total, ops.where(is_first, gradient, total + gradient))
+    return True
+
+
+@mean_with_sum.register("Number", "Tensor", "Tensor")
+def _mean_with_sum(count: int, total: Parameter, gradient: Tensor) -> Tensor:
+    return (total + gradient) / count
+
+
+@sum_of_squares.register("Tensor")
+def _sum_of_squares(gradient: Tensor) -> Tensor:
+    return (gradient * gradient).sum()
+
+
+@multiply.register("Tensor", "Tensor")
+def _multiply(factor: Tensor, gradient: Tensor) -> Tensor:
+    return gradient * factor
+
+
+@multiply_finite.register("Tensor", "Tensor", "Tensor")
+def _multiply_finite(factor: Tensor, finite: Tensor, gradient: Tensor) -> Tensor:
+    """Zeros unless `finite`."""
+    return ops.where(finite, gradient * factor, ops.zeros_like(gradient))
+
+
+@flatten.register("Tensor")
+def _flatten(gradient: Tensor) -> Tensor:
+    return gradient.reshape(-1)
+
+
+@size.register("Tensor")
+def _size(gradient: Tensor) -> int:
+    return gradient.size
+
+
+@part_of.register("Tensor", "Number", "Tensor")
+def _part_of(flat: Tensor, offset: int, gradient: Tensor) -> Tensor:
+    """What stands at `offset` in place of `gradient`."""
+    return ops.slice(flat, (offset,), (gradient.size,)).reshape(gradient.shape)
