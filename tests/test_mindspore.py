@@ -237,6 +237,7 @@ def resume(run: Path, backend: str, working: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, cwd=working)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+    assert ("compiling the first step" in done.stdout) == (backend == "mindspore")
 
 
 def launched(launcher: list[object], command: list[str], working: Path) -> None:
