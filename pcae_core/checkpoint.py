@@ -238,7 +238,8 @@ def _check_architecture(path: Path, found: ModelConfig, expected: ModelConfig | 
     raise CheckpointError(f"{path} is a checkpoint of another architecture: {'; '.join(changes)}")
 
 
-def _read_tensors(path: Path, manifest: Manifest, name: str) -> Arrays:
+def verified_file(path: Path, manifest: Manifest, name: str) -> Path:
+    """The file `name` of the checkpoint folder `path`. Raises CheckpointError unless its size and SHA-256 are right."""
     entry, file = manifest.files.get(name), path / name
     if entry is None or not file.is_file():
         raise CheckpointError(f"the checkpoint {path} lacks {name}; use an earlier checkpoint of the run")
@@ -249,6 +250,11 @@ def _read_tensors(path: Path, manifest: Manifest, name: str) -> Arrays:
         )
     if _sha256(file) != entry.sha256:
         raise CheckpointError(f"{file} is damaged: its SHA-256 differs from the manifest's; use an earlier checkpoint")
+    return file
+
+
+def _read_tensors(path: Path, manifest: Manifest, name: str) -> Arrays:
+    file = verified_file(path, manifest, name)
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:

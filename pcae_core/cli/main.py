@@ -17,6 +17,8 @@ COMMANDS = {
     "data": "fetch a data set",
     "pretrain": "pre-train on images, or continue a run",
     "evaluate": "probe the frozen features of a run",
+    "export": "write an encoder as a verified ONNX model",
+    "predict": "run an exported model on pictures",
     "convert": "write the weights of a run as a file of a framework's own kind",
     "profile": "count multiply-accumulates and tokens of a model",
     "conformance": "hold a backend to the reference",

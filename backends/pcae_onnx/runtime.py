@@ -1,0 +1,63 @@
+"""Sessions of ONNX Runtime: the provider that was asked for, or an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnxruntime
+
+from pcae_core.errors import BackendError, ModelFileError
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+}
+"""ONNX Runtime's names by ours."""
+_ERRORS_ONLY = 3
+
+
+def session(model: Path | bytes, provider: str = "cpu", threads: int | None = None) -> onnxruntime.InferenceSession:
+    """Load a model.
+
+    Args:
+        model: a file, or its content where that is small; external data is found only beside a file.
+        provider: a key of `PROVIDERS`.
+        threads: of one operator; by default as many as there are cores.
+
+    Raises:
+        BackendError: unknown provider, or one that is not there; ONNX Runtime itself would silently use the CPU.
+        ModelFileError: ONNX Runtime refuses the model.
+    """
+    if provider not in PROVIDERS:
+        raise BackendError(f"unknown provider {provider!r}; known: {', '.join(PROVIDERS)}")
+    wanted = PROVIDERS[provider]
+    if wanted not in onnxruntime.get_available_providers():
+        raise BackendError(_unavailable(provider))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    if threads is not None:
+        if threads < 1:
+            raise BackendError(f"threads must be at least 1, not {threads}")
+        options.intra_op_num_threads = threads
+    try:
+        loaded = onnxruntime.InferenceSession(
+            model if isinstance(model, bytes) else str(model), options, providers=[wanted]
+        )
+    except Exception as error:  # ONNX Runtime has a dozen exception classes without a common base of their own
+        name = "the model" if isinstance(model, bytes) else str(model)
+        raise ModelFileError(f"ONNX Runtime {onnxruntime.__version__} refuses {name}: {error}") from None
+    if wanted not in loaded.get_providers():
+        raise BackendError(_unavailable(provider))
+    return loaded
+
+
+def _unavailable(provider: str) -> str:
+    active = set(onnxruntime.get_available_providers())
+    ours = [name for name, theirs in PROVIDERS.items() if theirs in active]
+    hint = '; for CUDA install "pcae[ort-gpu]" in place of "pcae[ort]"' if provider == "cuda" else ""
+    return f"the provider {provider!r} is not available to ONNX Runtime here (it lists {', '.join(ours)}){hint}"
