@@ -14,6 +14,7 @@ import numpy as np
 
 from pcae_core.config import DataConfig, ModelConfig
 from pcae_core.errors import ConfigError, ModelFileError
+from pcae_core.parameters import encoder_shapes
 from pcae_onnx import model, quantize, verify, writer
 from pcae_onnx.graph import Graph
 from pcae_onnx.info import (
@@ -21,10 +22,10 @@ from pcae_onnx.info import (
     Dtype,
     ModelInfo,
     Task,
+    arrays_sha256,
     preprocessing_of,
     schedule_of,
     versions,
-    weights_sha256,
 )
 from pcae_onnx.session import InferenceSession
 
@@ -148,7 +149,7 @@ def _describe(
         preprocessing=preprocessing_of(config, loader),
         schedule=schedule_of(config, options.keep),
         versions=versions(),
-        weights_sha256=weights_sha256(config, parameters),
+        weights_sha256=arrays_sha256(parameters, encoder_shapes(config)),
         class_names=options.class_names if task == "image-classification" else None,
     )
 

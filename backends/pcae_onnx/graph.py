@@ -12,18 +12,16 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 IR_VERSIONS = {20: 9, 23: 11}
 """By opset: the IR version of the ONNX release that brought the opset."""
-ONNX_DTYPES = {
-    "float16": TensorProto.FLOAT16,
-    "float32": TensorProto.FLOAT,
-    "float64": TensorProto.DOUBLE,
-    "int64": TensorProto.INT64,
-}
-
 Dim = int | str
+
+
+def onnx_dtype(name: str) -> int:
+    """ONNX's number of a dtype, by NumPy's name."""
+    return helper.np_dtype_to_tensor_dtype(np.dtype(name))
 
 
 @dataclass(frozen=True)
@@ -61,15 +59,19 @@ class Graph:
 
     def input(self, name: str, dtype: str, shape: Sequence[Dim], default: np.ndarray | None = None) -> str:
         """Declare an input; `default` makes it optional."""
-        self._inputs.append(helper.make_tensor_value_info(name, ONNX_DTYPES[dtype], shape))
+        self._inputs.append(helper.make_tensor_value_info(name, onnx_dtype(dtype), shape))
         if default is not None:
             self._initializers.append(numpy_helper.from_array(default, name))
         return name
 
-    def output(self, value: str, name: str, dtype: str, shape: Sequence[Dim]) -> None:
-        """Declare `value` as the output `name`."""
+    def output(self, value: str, name: str, dtype: str | None = None, shape: Sequence[Dim] | None = None) -> None:
+        """Declare `value` as the output `name`; without dtype and shape runtimes infer them."""
         self._nodes.append(helper.make_node("Identity", [value], [name], name=f"output_{name}"))
-        self._outputs.append(helper.make_tensor_value_info(name, ONNX_DTYPES[dtype], shape))
+        known = dtype is not None
+        info = (
+            helper.make_tensor_value_info(name, onnx_dtype(dtype), shape) if known else onnx.ValueInfoProto(name=name)
+        )
+        self._outputs.append(info)
 
     def add(self, op: str, *inputs: str, **attributes: Any) -> str:
         """Add a node with one output; returns the output's name."""
@@ -103,7 +105,7 @@ class Graph:
 
     def cast(self, value: str, dtype: str) -> str:
         """Cast by NumPy's name."""
-        return self.add("Cast", value, to=ONNX_DTYPES[dtype])
+        return self.add("Cast", value, to=onnx_dtype(dtype))
 
     def proto(self, name: str, metadata: dict[str, str]) -> onnx.ModelProto:
         """The model without its weights, which `writer` adds."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, Self
 
 import numpy as np
@@ -14,7 +14,6 @@ import onnx
 import pcae_core
 from pcae_core.config import Config, DataConfig, ModelConfig
 from pcae_core.errors import ConfigError, ModelFileError
-from pcae_core.parameters import encoder_shapes
 
 FORMAT = 1
 PREFIX = "pcae."
@@ -116,10 +115,10 @@ def versions() -> dict[str, str]:
     }
 
 
-def weights_sha256(model: ModelConfig, parameters: Mapping[str, np.ndarray]) -> str:
-    """Of each parameter's name and bytes, in the canonical order."""
+def arrays_sha256(arrays: Mapping[str, np.ndarray], names: Iterable[str] | None = None) -> str:
+    """Of each array's name and bytes; of all of them in their order, or of those named."""
     digest = hashlib.sha256()
-    for name in encoder_shapes(model):
+    for name in arrays if names is None else names:
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(parameters[name]).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8))
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import onnxruntime
@@ -27,7 +28,7 @@ def session(model: Path | bytes, provider: str = "cpu", threads: int | None = No
     Args:
         model: a file, or its content where that is small; external data is found only beside a file.
         provider: a key of `PROVIDERS`.
-        threads: of one operator; by default as many as there are cores.
+        threads: of one operator; by default `OMP_NUM_THREADS`, or as many as there are cores.
 
     Raises:
         BackendError: unknown provider, or one that is not there; ONNX Runtime itself would silently use the CPU.
@@ -36,14 +37,13 @@ def session(model: Path | bytes, provider: str = "cpu", threads: int | None = No
     if provider not in PROVIDERS:
         raise BackendError(f"unknown provider {provider!r}; known: {', '.join(PROVIDERS)}")
     wanted = PROVIDERS[provider]
-    if wanted not in onnxruntime.get_available_providers():
+    if not is_available(provider):
         raise BackendError(_unavailable(provider))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
-    if threads is not None:
-        if threads < 1:
-            raise BackendError(f"threads must be at least 1, not {threads}")
-        options.intra_op_num_threads = threads
+    if threads is not None and threads < 1:
+        raise BackendError(f"threads must be at least 1, not {threads}")
+    options.intra_op_num_threads = threads or _threads_of_environment()
     try:
         loaded = onnxruntime.InferenceSession(
             model if isinstance(model, bytes) else str(model), options, providers=[wanted]
@@ -54,6 +54,17 @@ def session(model: Path | bytes, provider: str = "cpu", threads: int | None = No
     if wanted not in loaded.get_providers():
         raise BackendError(_unavailable(provider))
     return loaded
+
+
+def is_available(provider: str) -> bool:
+    """Whether ONNX Runtime lists the provider; it may list one whose device is not there."""
+    return PROVIDERS[provider] in onnxruntime.get_available_providers()
+
+
+def _threads_of_environment() -> int:
+    """0 leaves the choice to ONNX Runtime, which knows nothing of the variable."""
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    return int(text) if text.isdecimal() else 0
 
 
 def _unavailable(provider: str) -> str:

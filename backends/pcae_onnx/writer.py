@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 
 from pcae_core.errors import ModelFileError
-from pcae_onnx.graph import ONNX_DTYPES, Weight
+from pcae_onnx.graph import Weight, onnx_dtype
 
 EXTERNAL_DATA_BYTES = 1_900_000_000
 """Weights of more bytes are stored beside the model; the format's own limit is 2**31 - 1 for the whole message."""
@@ -64,7 +64,7 @@ def _size(weight: Weight) -> int:
 
 
 def _head(weight: Weight) -> onnx.TensorProto:
-    return onnx.TensorProto(dims=weight.shape, data_type=ONNX_DTYPES[weight.dtype], name=weight.name)
+    return onnx.TensorProto(dims=weight.shape, data_type=onnx_dtype(weight.dtype), name=weight.name)
 
 
 def _raw(weight: Weight) -> memoryview:
