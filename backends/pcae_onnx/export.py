@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from pcae_core.config import DataConfig, ModelConfig
-from pcae_core.errors import ConfigError, ModelFileError
+from pcae_core.errors import ConfigError, ConformanceError, ModelFileError
 from pcae_core.parameters import encoder_shapes
 from pcae_onnx import model, quantize, verify, writer
 from pcae_onnx.graph import Graph
@@ -87,7 +87,7 @@ def export(
     Raises:
         ConfigError: a task without its head, a ratio or limit out of range, class names that do not fit the head.
         ModelFileError: the folder cannot be written.
-        ConformanceError: the written model differs from the reference; it is left where it is.
+        ConformanceError: the written float32 model differs from the reference; it is left where it is.
     """
     info = _describe(config, loader, parameters, folder, options)
     path = folder / MODEL_FILE
@@ -98,7 +98,10 @@ def export(
     except OSError as error:
         raise ModelFileError(f"cannot write to {folder}: {error.strerror or error}") from None
     if options.dtype == "fp32":
-        return Exported(path, info, _write_and_verify(info, parameters, path, options))
+        try:
+            return Exported(path, info, _write_and_verify(info, parameters, path, options))
+        except ConformanceError as error:
+            raise ConformanceError(f"{error}; {path} is kept for a look") from None
     with tempfile.TemporaryDirectory(dir=folder, prefix=".float32-") as temporary:
         exact = Path(temporary) / MODEL_FILE
         exact_info = info.model_copy(update={"dtype": "fp32"})

@@ -50,7 +50,8 @@ def session(model: Path | bytes, provider: str = "cpu", threads: int | None = No
         )
     except Exception as error:  # ONNX Runtime has a dozen exception classes without a common base of their own
         name = "the model" if isinstance(model, bytes) else str(model)
-        raise ModelFileError(f"ONNX Runtime {onnxruntime.__version__} refuses {name}: {error}") from None
+        reason = " ".join(str(error).split())
+        raise ModelFileError(f"ONNX Runtime {onnxruntime.__version__} refuses {name}: {reason}") from None
     if wanted not in loaded.get_providers():
         raise BackendError(_unavailable(provider))
     return loaded
