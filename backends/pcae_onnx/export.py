@@ -89,7 +89,7 @@ def export(
         ModelFileError: the folder cannot be written.
         ConformanceError: the written float32 model differs from the reference; it is left where it is.
     """
-    info = _describe(config, loader, parameters, folder, options)
+    info = describe(config, loader, parameters, folder, options)
     path = folder / MODEL_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -131,9 +131,10 @@ def _write_and_verify(
     return verify.verify(path, info.model, parameters, info.schedule.keep, options.atol, options.opset)
 
 
-def _describe(
+def describe(
     config: ModelConfig, loader: DataConfig, parameters: Mapping[str, np.ndarray], folder: Path, options: Options
 ) -> ModelInfo:
+    """What the model will say of itself. Raises ConfigError."""
     task = options.task or ("image-classification" if config.num_classes else "feature-extraction")
     if task == "image-classification" and not config.num_classes:
         raise ConfigError("the checkpoint has no label head; export it with --task feature-extraction")

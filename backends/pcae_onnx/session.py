@@ -18,6 +18,10 @@ from pcae_onnx import guard, runtime
 if TYPE_CHECKING:
     from PIL import Image
 
+    from pcae_core.config import ModelConfig
+
+_CACHE_BYTES = 5_000_000
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -96,6 +100,7 @@ class InferenceSession:
         self.image_size, self.in_chans = self.info.model.image_size, self.info.model.in_chans
         self.dynamic_keep = self.info.schedule.keep is None
         self.class_names = self.info.class_names
+        self._part = _images_in_cache(self.info.model) if provider == "cpu" else None
 
     def preprocess(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Pictures of any size and mode to pixels, float32 (B, C, H, W), as the model's metadata says.
@@ -139,10 +144,16 @@ class InferenceSession:
             raise DataError("pixel_values is an empty batch; give at least one picture")
         if pixels.dtype.kind != "f":
             raise DataError(f"pixel_values must be floating and normalised, not {pixels.dtype}; use preprocess")
-        feeds = {"pixel_values": np.ascontiguousarray(pixels, dtype=np.float32)}
-        if self.dynamic_keep or keep is not None:
-            feeds["keep"] = self._keep(1.0 if keep is None else keep)
-        hidden, kept_ids, *logits = self._session.run(None, feeds)
+        dynamic = self.dynamic_keep or keep is not None
+        feeds = {"keep": self._keep(1.0 if keep is None else keep)} if dynamic else {}
+        step = self._part or len(pixels)
+        parts = [
+            self._session.run(
+                None, feeds | {"pixel_values": pixels[start : start + step].astype(np.float32, order="C")}
+            )
+            for start in range(0, len(pixels), step)
+        ]
+        hidden, kept_ids, *logits = (np.concatenate(values) for values in zip(*parts, strict=True))
         return Outputs(hidden, kept_ids, logits[0] if logits else None)
 
     def predict(
@@ -180,3 +191,8 @@ class InferenceSession:
         best = np.argsort(-probabilities, kind="stable")[:topk]
         names = self.class_names
         return tuple(ClassScore(int(i), names[i] if names else None, float(probabilities[i])) for i in best)
+
+
+def _images_in_cache(model: ModelConfig) -> int:
+    """Images whose widest activations a CPU's cache holds: beyond, a batch costs more than its parts."""
+    return max(1, _CACHE_BYTES // ((1 + model.num_patches) * model.hidden_dim(model.embed_dim) * 4))

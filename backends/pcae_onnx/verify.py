@@ -29,7 +29,7 @@ KEEPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 FEW_KEEPS = (1.0, 0.7, 0.5)
 LARGE_MACS = 1_000_000_000
 """Of one image; larger models are verified economically."""
-REFERENCE_MACS = 40_000_000_000
+REFERENCE_MACS = 20_000_000_000
 """That the reference may spend on a large model's images, some seconds."""
 TIE_MARGIN = 1e-5
 """Scores that are nearer to each other may change places in float32."""
