@@ -155,6 +155,11 @@ def _surplus_metadata(model):
     model.metadata_props.add(key="pcae.plugin", value='"x.so"')
 
 
+def _other_channels(model):
+    entry = next(entry for entry in model.metadata_props if entry.key == "pcae.preprocessing")
+    entry.value = json.dumps(json.loads(entry.value) | {"mean": [0.5]})
+
+
 def _other_operator(model):
     model.graph.node[5].op_type = "Loop"
 
@@ -189,6 +194,7 @@ def _local_function(model):
         (_without_metadata, "metadata is missing"),
         (_damaged_metadata, "metadata .* is damaged"),
         (_surplus_metadata, "plugin: Extra inputs"),
+        (_other_channels, "preprocessing does not fit the model"),
         (_other_operator, "holds the operator 'Loop'"),
         (_other_domain, r"holds the operator 'com\.microsoft\."),
         (_imported_domain, "beyond the standard"),
@@ -227,6 +233,15 @@ def test_large_models_keep_their_weights_beside_them(external, monkeypatch, tmp_
     np.testing.assert_allclose(got.last_hidden_state, expected.last_hidden_state, atol=1e-4)
     root = triton.write_repository(moved / "model.onnx", InferenceSession(moved).info, tmp_path / "repository")
     assert (root / "1" / "model.onnx.data").is_file()
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "int8"])
+def test_large_narrow_models_keep_their_weights_beside_them(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr(writer, "EXTERNAL_DATA_BYTES", 1000)
+    exported(tmp_path, keep=0.7, dtype=dtype)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"model.onnx", "model.onnx.data", "config.json", "preprocessor_config.json"}
+    assert InferenceSession(tmp_path).run(pixels(2)).kept_ids.shape == (2, 11)
 
 
 def test_a_small_model_leaves_no_data_of_a_larger_one(external, monkeypatch):

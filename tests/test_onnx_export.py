@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +14,7 @@ import pytest
 import runs
 from onnx.reference import ReferenceEvaluator
 from onnx_models import CLASSES, CONFIG, HEADLESS, KEEPS, exported, pixels, weights
+from safetensors.numpy import save
 
 from pcae_core import checkpoint, parameters, registry, schedule
 from pcae_core.checkpoint import DataPosition
@@ -171,7 +174,8 @@ def test_wrong_weights_are_told_and_the_file_is_kept(tmp_path, monkeypatch, run,
         ({"keep": 1.5}, "keep must be in"),
         ({"keep": 0.0}, "keep must be in"),
         ({"atol": 0.0}, "atol must be positive"),
-        ({"class_names": ("a",)}, "1 class names do not fit a head of 5"),
+        ({"class_names": ("a",)}, "1 class names do not fit 5 outputs"),
+        ({"name": "../elsewhere"}, r"name '\.\./elsewhere' must be letters"),
     ],
 )
 def test_wrong_options_are_refused(tmp_path, options, message):
@@ -260,6 +264,28 @@ def test_wrong_requests_are_one_line(run, tmp_path, capsys, arguments, message):
     line = capsys.readouterr().err
     assert message in line
     assert line.count("\n") == 1
+
+
+def test_damaged_checkpoints_are_refused(run, tmp_path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    folder = copy / "checkpoints" / "step_00000000"
+    file, manifest = folder / "student.safetensors", folder / "manifest.json"
+    described = json.loads(manifest.read_text())
+
+    def refused() -> str:
+        assert cli.run(["export", str(copy), str(tmp_path / "out")]) == 2
+        return capsys.readouterr().err
+
+    file.write_bytes(file.read_bytes()[:-1])
+    assert "truncated or changed" in refused()
+    for content, message in ((b"no tensors", "is not a safetensors file"), (save({"cls_token": np.zeros(3)}), "(3,)")):
+        file.write_bytes(content)
+        entry = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        manifest.write_text(json.dumps(described | {"files": described["files"] | {file.name: entry}}))
+        assert message in refused()
+    manifest.write_text(json.dumps(described | {"format": 2}))
+    assert "has checkpoint format 2, not 1" in refused()
 
 
 def test_no_checkpoint_and_no_place_to_write(run, tmp_path, capsys):

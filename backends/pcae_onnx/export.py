@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pydantic
 
 from pcae_core.config import DataConfig, ModelConfig
-from pcae_core.errors import ConfigError, ConformanceError, ModelFileError
+from pcae_core.errors import ConfigError, ConformanceError, ModelFileError, describe_validation_error
 from pcae_core.parameters import encoder_shapes
 from pcae_onnx import model, quantize, verify, writer
 from pcae_onnx.graph import Graph
@@ -142,20 +143,22 @@ def describe(
         raise ConfigError(f"keep must be in (0, 1], not {options.keep}")
     if not options.atol > 0.0:
         raise ConfigError(f"atol must be positive, not {options.atol}")
-    if options.class_names is not None and len(options.class_names) != config.num_classes:
-        raise ConfigError(f"{len(options.class_names)} class names do not fit a head of {config.num_classes} outputs")
-    return ModelInfo(
-        format=FORMAT,
-        name=options.name or re.sub(r"[^A-Za-z0-9_.-]+", "_", folder.resolve().name) or "model",
-        task=task,
-        dtype=options.dtype,
-        model=config,
-        preprocessing=preprocessing_of(config, loader),
-        schedule=schedule_of(config, options.keep),
-        versions=versions(),
-        weights_sha256=arrays_sha256(parameters, encoder_shapes(config)),
-        class_names=options.class_names if task == "image-classification" else None,
-    )
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", folder.resolve().name).lstrip("_.-")
+    try:
+        return ModelInfo(
+            format=FORMAT,
+            name=options.name or name or "model",
+            task=task,
+            dtype=options.dtype,
+            model=config,
+            preprocessing=preprocessing_of(config, loader),
+            schedule=schedule_of(config, options.keep),
+            versions=versions(),
+            weights_sha256=arrays_sha256(parameters, encoder_shapes(config)),
+            class_names=options.class_names if task == "image-classification" else None,
+        )
+    except pydantic.ValidationError as error:
+        raise ConfigError(describe_validation_error(error)) from None
 
 
 def _config_json(info: ModelInfo) -> dict[str, object]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, Self
 
 import numpy as np
 import onnx
+from pydantic import model_validator
 
 import pcae_core
 from pcae_core.config import Config, DataConfig, ModelConfig
@@ -17,6 +19,7 @@ from pcae_core.errors import ConfigError, ModelFileError
 
 FORMAT = 1
 PREFIX = "pcae."
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 Task = Literal["feature-extraction", "image-classification"]
 Dtype = Literal["fp32", "fp16", "int8"]
@@ -56,7 +59,7 @@ class ModelInfo(Config):
     """All of it.
 
     Attributes:
-        name: what a server calls the model.
+        name: what a server calls the model, and the name of its folder there.
         dtype: of the weights.
         weights_sha256: of the encoder's parameters in the checkpoint: names and values in canonical order.
         class_names: of the logits, where they are known.
@@ -72,6 +75,18 @@ class ModelInfo(Config):
     versions: dict[str, str]
     weights_sha256: str
     class_names: tuple[str, ...] | None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"name {self.name!r} must be letters, digits, '_', '-' and '.', a letter or digit first")
+        shown = self.preprocessing
+        chans = {self.model.in_chans, shown.in_chans, len(shown.mean), len(shown.std)}
+        if len(chans) > 1 or shown.size != self.model.image_size:
+            raise ValueError("preprocessing does not fit the model")
+        if self.class_names is not None and len(self.class_names) != self.model.num_classes:
+            raise ValueError(f"{len(self.class_names)} class names do not fit {self.model.num_classes} outputs")
+        return self
 
     def to_metadata(self) -> dict[str, str]:
         """The texts that `from_metadata` takes back."""

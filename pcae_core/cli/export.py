@@ -38,7 +38,7 @@ class Arguments:
         outdir: folder for model.onnx, config.json and preprocessor_config.json.
         task: by default image-classification where there is a label head.
         encoder: the student's, or the teacher's (whose CLS token is not trained).
-        opset: 23 needs ONNX Runtime 1.22; 20 suits older runtimes.
+        opset: 23 needs ONNX Runtime 1.23; 20 runs on 1.18 too.
         dtype: fp16 and int8 are measured against fp32, and warn when they are worth little.
         keep: share of the patch tokens that each stage keeps; 1 by default.
         dynamic_keep: make that share an input of the model.
@@ -113,7 +113,8 @@ def show(done: Exported, on_real_images: bool) -> None:
     runs = ", ".join(f"{len(list(group))} runs of {name}" for name, group in by_name)
     print(f"verified in fp32: {runs}; largest difference {report.worst:.2g}, limit {report.atol:g}; kept ids equal")
     if report.tied:
-        print(f"  {report.tied} of {report.compared + report.tied} images left out: their scores tie within rounding")
+        left_out = f"{report.tied} of {report.compared + report.tied} images"
+        print(f"WARNING: {left_out} were left out: their scores nearly tie, and rounding chose other patches")
     if done.agreement is None:
         return
     found = done.agreement

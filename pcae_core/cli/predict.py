@@ -21,6 +21,8 @@ summary of the features where the model has no label head.
 Example:
   pcae predict models/demo cat.jpg dog.jpg --keep 0.7 --json"""
 
+BATCH_SIZE = 32
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -56,8 +58,10 @@ def main(arguments: Sequence[str]) -> None:
 
     session = InferenceSession(chosen.model, chosen.provider, chosen.threads)
     chans = session.in_chans if session.in_chans in images.MODES else 3  # preprocess says what is wrong
-    pictures = [images.read(path, str(path), chans) for path in chosen.images]
-    predictions = session.predict(pictures, chosen.keep, topk=chosen.topk)
+    predictions = []
+    for start in range(0, len(chosen.images), BATCH_SIZE):  # so that few pictures are in memory
+        pictures = [images.read(path, str(path), chans) for path in chosen.images[start : start + BATCH_SIZE]]
+        predictions += session.predict(pictures, chosen.keep, topk=chosen.topk)
     if chosen.json:
         found = [as_json(str(path), p) for path, p in zip(chosen.images, predictions, strict=True)]
         print(json.dumps(found, indent=2))
