@@ -21,7 +21,7 @@ from pcae_core.checkpoint import DataPosition
 from pcae_core.cli import main as cli
 from pcae_core.config import PretrainConfig
 from pcae_core.errors import ConfigError, ConformanceError
-from pcae_onnx import graph, model, ops, quantize, runtime, verify, writer
+from pcae_onnx import graph, model, ops, runtime, verify, writer
 from pcae_onnx.session import InferenceSession
 
 
@@ -198,31 +198,6 @@ def test_evaluator_of_onnx_agrees(tmp_path):
     expected = InferenceSession(path).run(pixels(2))
     np.testing.assert_array_equal(ids, expected.kept_ids)
     np.testing.assert_allclose(logits, expected.logits, atol=1e-5)
-
-
-@pytest.mark.parametrize("dtype", ["fp16", "int8"])
-@pytest.mark.parametrize("keep", [0.7, None])
-def test_narrow_models_are_measured(tmp_path, dtype, keep):
-    done = exported(tmp_path, keep=keep, dtype=dtype)
-    assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "config.json", "preprocessor_config.json"}
-    session = InferenceSession(tmp_path)
-    assert session.info.dtype == dtype
-    assert session.run(pixels(2)).logits.dtype == np.float32
-    assert done.agreement.images == 16
-    assert done.agreement.kept_ids > 0.8
-    assert done.agreement.cosine > 0.9
-    assert [batch for batch, _ in done.agreement.speed] == [1, 8]
-
-
-def test_warnings_name_what_is_below_its_limit():
-    assert quantize.Agreement(8, 1.0, 1.0, None, ((1, 1.5),)).warnings() == []
-    lines = quantize.Agreement(8, 0.5, 0.6, 0.7, ((1, 0.5), (8, 2.0))).warnings()
-    assert lines == [
-        "kept patches 0.500 is below 0.95",
-        "cosine of features 0.600 is below 0.99",
-        "same best class 0.700 is below 0.98",
-        "at batch 1 it is slower than float32 (0.50 x)",
-    ]
 
 
 def test_command_line(run, tmp_path, capsys):

@@ -103,7 +103,14 @@ def export(
             return Exported(path, info, _write_and_verify(info, parameters, path, options))
         except ConformanceError as error:
             raise ConformanceError(f"{error}; {path} is kept for a look") from None
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".float32-") as temporary:
+    return _export_narrow(info, parameters, path, options, images)
+
+
+def _export_narrow(
+    info: ModelInfo, parameters: Mapping[str, np.ndarray], path: Path, options: Options, images: np.ndarray | None
+) -> Exported:
+    """Verify the float32 model, then write the narrower one and measure it."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".float32-") as temporary:
         exact = Path(temporary) / MODEL_FILE
         exact_info = info.model_copy(update={"dtype": "fp32"})
         report = _write_and_verify(exact_info, parameters, exact, options)
@@ -111,7 +118,7 @@ def export(
             quantize.to_int8(exact, path, info)
         else:
             write_model(info, parameters, path, options.opset, "float16")
-        pixels = verify.random_images(config, _RANDOM_IMAGES) if images is None else images
+        pixels = verify.random_images(info.model, _RANDOM_IMAGES) if images is None else images
         agreement = quantize.measure(InferenceSession(exact), InferenceSession(path), pixels)
     return Exported(path, info, report, agreement)
 

@@ -125,21 +125,12 @@ def verify(
     if large:
         config = _twin(config)
         weights = parameters.initial_parameters(config, seed=0)
-    graph = Graph(opset)
-    model.encoder(graph, config, weights, keep, logits=bool(config.num_classes))
-    proto = onnx.load_from_string(writer.to_bytes(graph.proto("twin", {}), graph.weights)) if large else onnx.load(path)
-    evaluator = ReferenceEvaluator(proto)
-    images = random_images(config, 2)
-    for ratio in FEW_KEEPS if keep is None else (keep,):
-        outputs = evaluator.run(None, _feeds(images, keep, ratio))
-        names = [output.name for output in proto.graph.output]
-        _compare(
-            report,
-            "ONNX's evaluator",
-            dict(zip(names, outputs, strict=True)),
-            expected(config, weights, images, ratio),
-            ratio,
-        )
+        graph = Graph(opset)
+        model.encoder(graph, config, weights, keep, logits=bool(config.num_classes))
+        proto = onnx.load_from_string(writer.to_bytes(graph.proto("twin", {}), graph.weights))
+    else:
+        proto = onnx.load(path)
+    _verify_evaluator(report, proto, config, weights, keep)
     return report
 
 
@@ -170,6 +161,18 @@ def _verify_runtime(
         rows = np.arange(batch) % distinct
         outputs = session.run(None, _feeds(images[rows], keep, ratio))
         _compare(report, "ONNX Runtime", dict(zip(names, outputs, strict=True)), _rows(answers[ratio], rows), ratio)
+
+
+def _verify_evaluator(
+    report: Report, proto: onnx.ModelProto, config: ModelConfig, weights: Mapping[str, np.ndarray], keep: float | None
+) -> None:
+    evaluator = ReferenceEvaluator(proto)
+    names = [output.name for output in proto.graph.output]
+    images = random_images(config, 2)
+    for ratio in FEW_KEEPS if keep is None else (keep,):
+        outputs = evaluator.run(None, _feeds(images, keep, ratio))
+        answer = expected(config, weights, images, ratio)
+        _compare(report, "ONNX's evaluator", dict(zip(names, outputs, strict=True)), answer, ratio)
 
 
 def _rows(answer: Expected, rows: np.ndarray) -> Expected:
