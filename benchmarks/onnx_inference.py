@@ -112,7 +112,7 @@ def main() -> None:
         for batch in options.batches:
             contenders = calls(config, weights, models, images[:batch], options.keeps)
             show(config, interleaved(contenders, options.rounds), options.keeps, batch)
-        found = quantize.measure(models["dynamic"], models["int8"], images, 0.7)
+        found = quantize.measure(models["dynamic"], models["int8"], images)
     print(
         f"int8, random weights, keep 0.7: kept {found.kept_ids:.3f}, cosine {found.cosine:.4f}, top-1 {found.top1:.3f}"
     )

@@ -219,7 +219,7 @@ def test_command_line(run, tmp_path, capsys):
     assert cli.run([str(a) for a in arguments]) == 0
     printed = capsys.readouterr().out
     assert "feature-extraction, int8, keep 0.7" in printed
-    assert "against fp32 on 32 images: kept patches " in printed
+    assert "against fp32 on 32 images at keep 0.7: kept patches " in printed
     assert "speed " in printed
     assert (tmp_path / "triton" / "model" / "1" / "model.onnx").is_file()
     assert cli.run(["export", str(run), str(out), "--dtype", "fp16"]) == 0

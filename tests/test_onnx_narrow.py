@@ -18,15 +18,15 @@ def test_narrow_models_are_measured(tmp_path, dtype, keep):
     session = InferenceSession(tmp_path)
     assert session.info.dtype == dtype
     assert session.run(pixels(2)).logits.dtype == np.float32
-    assert done.agreement.images == 16
+    assert (done.agreement.images, done.agreement.keep) == (16, 0.7)
     assert done.agreement.kept_ids > 0.8
     assert done.agreement.cosine > 0.9
     assert [batch for batch, _ in done.agreement.speed] == [1, 8]
 
 
 def test_warnings_name_what_is_below_its_limit():
-    assert quantize.Agreement(8, 1.0, 1.0, None, ((1, 1.5),)).warnings() == []
-    lines = quantize.Agreement(8, 0.5, 0.6, 0.7, ((1, 0.5), (8, 2.0))).warnings()
+    assert quantize.Agreement(8, 0.7, 1.0, 1.0, None, ((1, 1.5),)).warnings() == []
+    lines = quantize.Agreement(8, 0.7, 0.5, 0.6, 0.7, ((1, 0.5), (8, 2.0))).warnings()
     assert lines == [
         "kept patches 0.500 is below 0.95",
         "cosine of features 0.600 is below 0.99",

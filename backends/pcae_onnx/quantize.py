@@ -20,6 +20,7 @@ from pcae_onnx.session import InferenceSession, Outputs
 
 KEPT_IDS_LIMIT, COSINE_LIMIT, TOP1_LIMIT, SPEED_LIMIT = 0.95, 0.99, 0.98, 1.0
 """Agreement and speed below these are worth a warning."""
+MEASURED_KEEP = 0.7
 _ROUNDS = 7
 _BATCH = 8
 
@@ -30,6 +31,7 @@ class Agreement:
 
     Attributes:
         images: how many were compared.
+        keep: at which ratio.
         kept_ids: mean share of the kept patches that both keep.
         cosine: mean cosine of the features that both keep, CLS included.
         top1: share of the images with the same best class; None without a head.
@@ -37,6 +39,7 @@ class Agreement:
     """
 
     images: int
+    keep: float
     kept_ids: float
     cosine: float
     top1: float | None
@@ -57,6 +60,7 @@ def to_int8(source: Path, target: Path, info: ModelInfo) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     large = source.with_name(f"{source.name}.data").exists()
+    target.with_name(f"{target.name}.data").unlink(missing_ok=True)  # the quantiser would append to it
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)  # the quantiser recommends a preprocessing that this graph does not need
@@ -78,10 +82,10 @@ def to_int8(source: Path, target: Path, info: ModelInfo) -> None:
     onnx.save(model, target)
 
 
-def measure(
-    exact: InferenceSession, narrow: InferenceSession, images: np.ndarray, keep: float | None = None
-) -> Agreement:
-    """Compare two models on normalised images, float32 (n, C, H, W)."""
+def measure(exact: InferenceSession, narrow: InferenceSession, images: np.ndarray) -> Agreement:
+    """Compare two models on normalised images, float32 (n, C, H, W); at `MEASURED_KEEP` where the ratio is an input."""
+    ratio = exact.info.schedule.keep or MEASURED_KEEP
+    keep = ratio if exact.dynamic_keep else None
     shares, cosines, same = [], [], []
     for start in range(0, len(images), _BATCH):
         batch = images[start : start + _BATCH]
@@ -96,7 +100,7 @@ def measure(
     speed = tuple(
         (size, _speed(exact, narrow, np.resize(images, (size, *images.shape[1:])), keep)) for size in (1, _BATCH)
     )
-    return Agreement(len(images), float(np.mean(shares)), float(np.mean(cosines)), top1, speed)
+    return Agreement(len(images), ratio, float(np.mean(shares)), float(np.mean(cosines)), top1, speed)
 
 
 def _compare_row(one: Outputs, other: Outputs, row: int) -> tuple[float, float]:

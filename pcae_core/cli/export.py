@@ -119,7 +119,8 @@ def show(done: Exported, on_real_images: bool) -> None:
         return
     found = done.agreement
     top1 = "" if found.top1 is None else f", same best class {found.top1:.3f}"
-    print(f"against fp32 on {found.images} images: kept patches {found.kept_ids:.3f}, cosine {found.cosine:.4f}{top1}")
+    where = f"against fp32 on {found.images} images at keep {found.keep:g}"
+    print(f"{where}: kept patches {found.kept_ids:.3f}, cosine {found.cosine:.4f}{top1}")
     print("  speed " + ", ".join(f"{ratio:.2f} x at batch {batch}" for batch, ratio in found.speed))
     warnings = found.warnings()
     if not on_real_images:
