@@ -18,6 +18,7 @@ from pcae_core.cli import main as cli
 from pcae_core.data import augment, normalize
 from pcae_core.errors import BackendError, ConfigError, DataError
 from pcae_onnx import runtime, triton
+from pcae_onnx import session as session_module
 from pcae_onnx.session import InferenceSession
 
 
@@ -98,6 +99,15 @@ def test_predictions_do_not_depend_on_the_batch(dynamic, picture):
         assert one.classes[0].name == CLASSES[one.classes[0].index]
     with pytest.raises(ConfigError, match="at least 1"):
         session.predict(images, topk=0)
+
+
+def test_parts_of_a_large_batch_give_the_whole(dynamic, monkeypatch):
+    whole = InferenceSession(dynamic).run(pixels(5), 0.7)
+    monkeypatch.setattr(session_module, "_CACHE_BYTES", 2 * 37 * 128 * 4)
+    parts = InferenceSession(dynamic).run(pixels(5), 0.7)
+    np.testing.assert_array_equal(parts.kept_ids, whole.kept_ids)
+    np.testing.assert_allclose(parts.last_hidden_state, whole.last_hidden_state, atol=1e-5)
+    np.testing.assert_allclose(parts.logits, whole.logits, atol=1e-5)
 
 
 def test_provider_is_never_replaced_in_silence(dynamic, monkeypatch):
