@@ -170,7 +170,7 @@ class InferenceSession:
         for start in range(0, max(1, len(images)), batch_size):
             outputs = self.run(self.preprocess(images[start : start + batch_size]), keep)
             for i, kept_ids in enumerate(outputs.kept_ids):
-                classes = None if outputs.logits is None else self._best(outputs.logits[i], topk)
+                classes = None if outputs.logits is None else self.best_classes(outputs.logits[i], topk)
                 found.append(Prediction(classes, outputs.last_hidden_state[i], kept_ids))
         return found
 
@@ -184,8 +184,8 @@ class InferenceSession:
             raise ConfigError(f"keep must be in (0, 1], not {keep}")
         return np.array(keep, dtype=np.float32)
 
-    def _best(self, logits: np.ndarray, topk: int) -> tuple[ClassScore, ...]:
-        """The `topk` most probable classes by logits (num_classes,)."""
+    def best_classes(self, logits: np.ndarray, topk: int) -> tuple[ClassScore, ...]:
+        """The `topk` most probable classes by logits, floating (num_classes,), best first."""
         exponential = np.exp(logits.astype(np.float64) - logits.max())
         probabilities = exponential / exponential.sum()
         best = np.argsort(-probabilities, kind="stable")[:topk]

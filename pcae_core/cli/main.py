@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "probe the frozen features of a run",
     "export": "write an encoder as a verified ONNX model",
     "predict": "run an exported model on pictures",
+    "serve": "answer requests over HTTP with an exported model",
     "convert": "write the weights of a run as a file of a framework's own kind",
     "profile": "count multiply-accumulates and tokens of a model",
     "conformance": "hold a backend to the reference",
