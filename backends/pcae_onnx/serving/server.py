@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import warnings
 from types import FrameType
 
 import numpy as np
@@ -35,7 +36,7 @@ def serve(session: InferenceSession, settings: Settings) -> None:
     listener = _listen(settings)
     size = session.image_size
     session.run(np.zeros((1, session.in_chans, size, size), np.float32))  # the first run is a slow one
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # clients must not be able to fill the log
+    _quieten()
     config = uvicorn.Config(
         create_app(session, settings),
         http=_PatientProtocol,
@@ -60,6 +61,12 @@ def serve(session: InferenceSession, settings: Settings) -> None:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _quieten() -> None:
+    """Clients must not be able to fill the log, or the memory that remembers which warnings were shown."""
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def _listen(settings: Settings) -> socket.socket:
