@@ -60,6 +60,7 @@ bench: setup
 	$(BIN)/python benchmarks/mindspore_step.py
 	$(BIN)/python benchmarks/onnx_inference.py
 	$(BIN)/python benchmarks/onnx_export.py
+	$(BIN)/python benchmarks/serving.py
 
 clean:
 	rm -rf .venv .venv-numpy2 build dist runs

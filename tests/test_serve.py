@@ -231,6 +231,20 @@ def test_bodies_that_are_too_large_or_too_slow(client, session):
     assert_well(client, session)
 
 
+def test_headers_that_do_not_come(client, session):
+    partial = client.raw(b"GET / HT")
+    second = client.raw(b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = b""
+    while not answer.endswith(b"}"):
+        answer += second.recv(1000)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    second.sendall(b"GET /v2 HT")
+    for connection in (partial, second):
+        with connection:
+            assert connection.recv(100) == b""
+    assert_well(client, session)
+
+
 def test_requests_share_batches(client, session):
     def counts() -> tuple[float, float]:
         found = client.metrics()

@@ -19,7 +19,6 @@ from pcae_onnx.serving.app import create_app
 from pcae_onnx.serving.settings import Settings
 from pcae_onnx.session import InferenceSession
 
-_HEADER_SECONDS = 10.0
 _SHUTDOWN_SECONDS = 30
 _SPARE_CONNECTIONS = 200
 
@@ -39,7 +38,7 @@ def serve(session: InferenceSession, settings: Settings) -> None:
     _quieten()
     config = uvicorn.Config(
         create_app(session, settings),
-        http=_PatientProtocol,
+        http=_protocol(settings.read_timeout / 2),
         ws="none",
         log_level="error",
         access_log=False,
@@ -78,21 +77,24 @@ def _listen(settings: Settings) -> socket.socket:
         raise ConfigError(f"cannot listen on {settings.host} port {settings.port}: {reason}") from None
 
 
-class _PatientProtocol(H11Protocol):
-    """Closes connections whose next request's header does not come, which uvicorn itself leaves open."""
+def _protocol(seconds: float) -> type[H11Protocol]:
+    """HTTP that closes connections whose next header is not complete in time, which uvicorn leaves open."""
 
-    _before: RequestResponseCycle | None = None
+    class Impatient(H11Protocol):
+        _before: RequestResponseCycle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.loop.call_later(_HEADER_SECONDS, self._check)
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self.loop.call_later(seconds, self._check)
 
-    def _check(self) -> None:
-        if self.transport.is_closing():
-            return
-        waiting = self.cycle is None or self.cycle.response_complete
-        if waiting and self.cycle is self._before:
-            self.transport.close()
-            return
-        self._before = self.cycle
-        self.loop.call_later(_HEADER_SECONDS, self._check)
+        def _check(self) -> None:
+            if self.transport.is_closing():
+                return
+            waiting = self.cycle is None or self.cycle.response_complete
+            if waiting and self.cycle is self._before:
+                self.transport.close()
+                return
+            self._before = self.cycle
+            self.loop.call_later(seconds, self._check)
+
+    return Impatient

@@ -19,7 +19,7 @@ class Settings:
         queue: pictures that may wait; beyond, the answer is 503.
         max_body_mb: megabytes of one request's body.
         max_pixels: of one picture, before it is decoded.
-        read_timeout: seconds for one request's body to arrive.
+        read_timeout: seconds for one request's header, and for its body, to arrive.
     """
 
     host: str = "127.0.0.1"
