@@ -20,15 +20,19 @@ PROVIDERS = {
 }
 """ONNX Runtime's names by ours."""
 _ERRORS_ONLY = 3
+_EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"
 
 
-def session(model: Path | bytes, provider: str = "cpu", threads: int | None = None) -> onnxruntime.InferenceSession:
+def session(
+    model: Path | bytes, provider: str = "cpu", threads: int | None = None, external_data: Path | None = None
+) -> onnxruntime.InferenceSession:
     """Load a model.
 
     Args:
-        model: a file, or its content where that is small; external data is found only beside a file.
+        model: a file, or its content where that is small.
         provider: a key of `PROVIDERS`.
         threads: of one operator; by default `OMP_NUM_THREADS`, or as many as there are cores.
+        external_data: folder of the external data of a model given by its content.
 
     Raises:
         BackendError: unknown provider, or one that is not there; ONNX Runtime itself would silently use the CPU.
@@ -44,6 +48,8 @@ def session(model: Path | bytes, provider: str = "cpu", threads: int | None = No
     if threads is not None and threads < 1:
         raise BackendError(f"threads must be at least 1, not {threads}")
     options.intra_op_num_threads = threads or _threads_of_environment()
+    if external_data is not None:
+        options.add_session_config_entry(_EXTERNAL_DATA, str(external_data))
     try:
         loaded = onnxruntime.InferenceSession(
             model if isinstance(model, bytes) else str(model), options, providers=[wanted]

@@ -21,6 +21,7 @@ COMMANDS = {
     "predict": "run an exported model on pictures",
     "serve": "answer requests over HTTP with an exported model",
     "convert": "write the weights of a run as a file of a framework's own kind",
+    "visualize": "draw which tokens of images an encoder keeps",
     "profile": "count multiply-accumulates and tokens of a model",
     "conformance": "hold a backend to the reference",
     "backends": "list backends and how to install them",

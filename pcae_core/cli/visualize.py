@@ -1,0 +1,89 @@
+"""`pcae visualize`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from pcae_core.cli.parsing import parse
+from pcae_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pcae_core.report.subjects import Subject
+
+DESCRIPTION = """Draw which tokens of an image an encoder keeps: the tokens left after each stage, the similarity scores
+that decide, and what pre-training would show the student and ask of it. Writes PNG files and one page, index.html.
+
+Examples:
+  pcae visualize runs/demo cat.jpg dog.jpg --out pictures
+  pcae visualize runs/demo data/fashion-mnist --limit 8 --keep 0.7 --out pictures
+  pcae visualize models/demo/model.onnx cat.jpg --out pictures"""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What `pcae visualize` takes.
+
+    Attributes:
+        source: a run's folder, one of its checkpoints, or an exported model.
+        images: image files, folders of images, or data sets.
+        out: folder to write into.
+        keep: share of the patch tokens that each stage keeps; by default that of pre-training.
+        encoder: the student's by default, or the teacher's; only of a run.
+        backend: torch by default; only of a run.
+        seed: of the noise that splits the patches; by default the run's.
+        limit: images to draw at most.
+    """
+
+    source: Annotated[Path, tyro.conf.Positional]
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    out: Path
+    keep: float | None = None
+    encoder: Literal["student", "teacher"] | None = None
+    backend: str | None = None
+    device: str = "auto"
+    seed: int | None = None
+    limit: int = 16
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, draw, say what was written."""
+    chosen = parse(Arguments, "visualize", arguments, description=DESCRIPTION)
+    if chosen.keep is not None and not 0.0 < chosen.keep <= 1.0:
+        raise ConfigError(f"keep must be in (0, 1], not {chosen.keep}")
+    if chosen.seed is not None and not 0 <= chosen.seed < 2**63:
+        raise ConfigError(f"seed must be from 0 to 2**63 - 1, not {chosen.seed}")
+    if chosen.limit < 1:
+        raise ConfigError(f"limit must be at least 1, not {chosen.limit}")
+    from pcae_core.report import pictures
+
+    subject = open_subject(chosen)
+    shown = pictures.read_images(chosen.images, subject.model, chosen.limit)
+    drawn, warnings = pictures.figures(subject, shown)
+    for line in warnings:
+        print(f"WARNING: {line}", file=sys.stderr)
+    written = pictures.write(chosen.out, subject.title, drawn, warnings)
+    print(f"wrote {written[-1]} and {len(written) - 1} PNG files: {len(drawn)} images, {subject.title}")
+
+
+def open_subject(chosen: Arguments) -> Subject:
+    """What to draw. Raises ConfigError for options that it does not have; else as the subjects' constructors."""
+    if chosen.source.suffix == ".onnx" or (chosen.source / "model.onnx").is_file():
+        if chosen.encoder is not None or chosen.backend is not None:
+            raise ConfigError("--encoder and --backend are for runs and checkpoints; an exported model has neither")
+        import pcae_onnx
+
+        pcae_onnx.require("onnx", "onnxruntime")
+        from pcae_onnx.observe import OnnxSubject
+
+        return OnnxSubject(chosen.source, chosen.keep)
+    from pcae_core import registry
+    from pcae_core.report.subjects import CheckpointSubject
+
+    backend = registry.create(chosen.backend or "torch", device=chosen.device)
+    return CheckpointSubject(chosen.source, backend, chosen.encoder or "student", chosen.keep, chosen.seed)

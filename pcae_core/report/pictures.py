@@ -1,0 +1,114 @@
+"""`pcae visualize`: figures of images, as PNG files and as one page.
+
+Letters: B images, C channels, H = W pixels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pcae_core.config import ModelConfig
+from pcae_core.data import augment, images, normalize, open_source
+from pcae_core.errors import ConfigError, DataError
+from pcae_core.report import page, sheet
+from pcae_core.report.figure import Figure, draw
+from pcae_core.report.panels import Pixels
+from pcae_core.report.subjects import Subject
+
+INDEX, CONTACT_SHEET = "index.html", "contact-sheet.png"
+_BATCH = 8
+_EXPLANATION = (
+    "Grey tokens are gone; the orange line surrounds those that stay. A stage drops the tokens most similar to the "
+    "mean of its tokens, so of the scores the dark end stays and the bright end goes; blank cells went before."
+)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Images to draw: their names, and pixels uint8 (B, C, H, W)."""
+
+    names: list[str]
+    pixels: Pixels
+
+
+def read_images(paths: Sequence[Path], model: ModelConfig, limit: int) -> Shown:
+    """The first `limit` images of files, folders and data sets, prepared as for evaluation.
+
+    Of a data set with splits it is the test split.
+
+    Raises:
+        DataError: something cannot be read, or there is no image.
+    """
+    names: list[str] = []
+    pixels: list[Pixels] = []
+    for path in paths:
+        for name, image in _images(path, model.in_chans):
+            if len(names) == limit:
+                break
+            names.append(name)
+            pixels.append(augment.resize_center_crop(image, model.image_size))
+    if not names:
+        raise DataError("there is no image to draw; name image files, a folder or an .npz file")
+    return Shown(names, np.stack(pixels))
+
+
+def _images(path: Path, in_chans: int) -> Iterator[tuple[str, images.AnyImage]]:
+    if path.is_file() and path.suffix.lower() != ".npz":
+        if in_chans not in images.MODES:
+            raise DataError(f"image files give 1 or 3 channels, but the model takes {in_chans}; use an .npz file")
+        yield path.name, images.read(path, str(path), in_chans)
+        return
+    try:
+        source = open_source(path, in_chans, "test")
+    except DataError:
+        source = open_source(path, in_chans)
+    for index in range(len(source)):
+        yield source.name(index), source.load(index)
+
+
+def figures(subject: Subject, shown: Shown) -> tuple[list[Figure], list[str]]:
+    """A figure an image, and warnings without repetition."""
+    drawn: list[Figure] = []
+    warnings: list[str] = []
+    for start in range(0, len(shown.names), _BATCH):
+        pixels = shown.pixels[start : start + _BATCH]
+        normalized = normalize(pixels, *subject.normalization)
+        stages, said = subject.stages(normalized)
+        splits = subject.splits(normalized, start)
+        warnings += said
+        for row, image in enumerate(pixels):
+            split = splits if isinstance(splits, str) else splits[row]
+            drawn.append(draw(shown.names[start + row], image, subject.model, stages, row, split))
+    return drawn, list(dict.fromkeys(warnings))
+
+
+def write(folder: Path, title: str, drawn: Sequence[Figure], warnings: Sequence[str]) -> list[Path]:
+    """Write a PNG an image, the contact sheet and the page into a folder; returns their paths, the page last.
+
+    Raises:
+        ConfigError: the disk refuses.
+    """
+    written = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, figure in enumerate(drawn, 1):
+            written.append(folder / f"{number:03d}_{_safe(figure.name)}.png")
+            sheet.whole(figure).save(written[-1])
+        written.append(folder / CONTACT_SHEET)
+        sheet.contact_sheet(drawn, title).save(written[-1])
+    except OSError as error:
+        raise ConfigError(f"cannot write into {folder}: {error.strerror or error}; choose another --out") from None
+    written.append(folder / INDEX)
+    intro = [*page.warnings(warnings), page.paragraph(_EXPLANATION, "faint")]
+    page.write(written[-1], page.page(f"Kept tokens: {title}", [*intro, *map(page.figure_card, drawn)]))
+    return written
+
+
+def _safe(name: str) -> str:
+    """A file's name from an image's."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", Path(name).stem if "[" not in name else name).strip("_")[:60] or "image"
