@@ -22,6 +22,7 @@ COMMANDS = {
     "serve": "answer requests over HTTP with an exported model",
     "convert": "write the weights of a run as a file of a framework's own kind",
     "visualize": "draw which tokens of images an encoder keeps",
+    "report": "write a page about a run",
     "profile": "count multiply-accumulates and tokens of a model",
     "conformance": "hold a backend to the reference",
     "backends": "list backends and how to install them",

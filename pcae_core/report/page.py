@@ -27,13 +27,15 @@ h1{font-size:1.5rem;line-height:1.25;margin:.2em 0 .4em}h2{font-size:1.2rem;marg
 h3{font-size:1rem;margin:0 0 .5em}p{margin:.4em 0;max-width:75ch}.faint,figcaption{color:var(--faint)}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:12px}
 .card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px;min-width:0}
-.card+.card.wide,.wide+.wide{margin-top:12px}
 .numbers{display:grid;grid-template-columns:repeat(auto-fit,minmax(130px,1fr));gap:12px}
 .numbers b{display:block;font-size:1.3rem;font-variant-numeric:tabular-nums}
 .panels{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(46%,210px),1fr));gap:12px}
-.panels+.panels{margin-top:14px}.small{grid-template-columns:repeat(auto-fill,minmax(min(30%,132px),1fr))}
+.panels+.panels{margin-top:14px}.panels.small{grid-template-columns:repeat(auto-fill,minmax(min(30%,92px),1fr))}
+.single{grid-template-columns:minmax(0,1fr)}
+.pairs{grid-template-columns:repeat(auto-fit,minmax(min(100%,560px),1fr))}
 figure{margin:0;min-width:0}figcaption{font-size:.82rem;line-height:1.35}figcaption b{color:var(--ink);display:block}
 .panels img{width:100%;height:auto;display:block;image-rendering:pixelated;border-radius:3px;margin-bottom:4px}
+.panels.small img{image-rendering:auto}
 .alone{grid-column:1/-1;padding:10px;border:1px dashed var(--line);border-radius:6px}
 .bar{height:8px;border-radius:2px;margin:4px 0 1px}.ends{display:flex;justify-content:space-between;
 font-variant-numeric:tabular-nums}
@@ -93,11 +95,24 @@ def numbers(found: dict[str, str]) -> str:
     return f'<div class="card numbers">{"".join(cells)}</div>'
 
 
-def figure_card(figure: Figure, small: bool = False) -> str:
-    """A figure's panels, row by row."""
+def cards(parts: Iterable[str], kind: str = "") -> str:
+    """HTML of cards side by side; of the kind "pairs" at most two."""
+    return f'<div class="cards {kind}">{"".join(parts)}</div>'
+
+
+def card(heading: str, *parts: str) -> str:
+    """A framed part with a heading; `parts` are HTML."""
+    return f'<div class="card"><h3>{escape(heading)}</h3>{"".join(parts)}</div>'
+
+
+def figures(found: Iterable[Figure], small: bool = False) -> str:
+    """A card a figure with its panels, row by row; small ones side by side."""
     kind = "panels small" if small else "panels"
-    rows = "".join(f'<div class="{kind}">{"".join(map(_panel, row))}</div>' for row in figure.rows)
-    return f'<div class="card wide"><h3>{escape(figure.name)}</h3>{rows}</div>'
+    drawn = (
+        card(figure.name, *(f'<div class="{kind}">{"".join(map(_panel, row))}</div>' for row in figure.rows))
+        for figure in found
+    )
+    return cards(drawn, "pairs" if small else "single")
 
 
 def _panel(panel: Panel) -> str:

@@ -105,7 +105,7 @@ def write(folder: Path, title: str, drawn: Sequence[Figure], warnings: Sequence[
         raise ConfigError(f"cannot write into {folder}: {error.strerror or error}; choose another --out") from None
     written.append(folder / INDEX)
     intro = [*page.warnings(warnings), page.paragraph(_EXPLANATION, "faint")]
-    page.write(written[-1], page.page(f"Kept tokens: {title}", [*intro, *map(page.figure_card, drawn)]))
+    page.write(written[-1], page.page(f"Kept tokens: {title}", [*intro, page.figures(drawn)]))
     return written
 
 

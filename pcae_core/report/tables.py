@@ -1,0 +1,52 @@
+"""Numbers of a model and of its evaluation as tables of a page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pcae_core import cost
+from pcae_core.config import ModelConfig
+from pcae_core.report import page
+
+if TYPE_CHECKING:
+    from pcae_core.training.evaluate import Evaluation
+
+KEEPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+
+
+def cost_tables(model: ModelConfig) -> list[str]:
+    """Multiply-accumulates of a pre-training step, and of inference at several keep ratios, of one image."""
+    parts = cost.pretraining_forward_macs(model)
+    passes = {name: 1 if name == "teacher" else 3 for name in parts}
+    rows = [(name, _mega(macs), str(passes[name]), _mega(passes[name] * macs)) for name, macs in parts.items()]
+    total, mae = cost.pretraining_macs(model), cost.mae_macs(model)
+    rows += [("PCAE step", "", "", _mega(total)), ("MAE step, same encoder and decoder", "", "", _mega(mae))]
+    rows += [("PCAE / MAE", "", "", f"{total / mae:.3f}")]
+    full = cost.encoder_macs(model)
+    inference = []
+    for keep in KEEPS:
+        macs = cost.encoder_macs(model, keep)
+        left = list(model.kept_after_block(model.num_patches, keep).values())[-1]
+        inference.append((f"{keep:.1f}", _mega(macs), f"{full / macs:.2f}", f"{1 + left} of {1 + model.num_patches}"))
+    return [
+        page.paragraph("Millions of multiply-accumulates for one image, by arithmetic on the shapes.", "faint"),
+        page.cards(
+            [
+                page.card("Pre-training", page.table(("part", "forward", "passes", "a step"), rows)),
+                page.card("Inference", page.table(("keep", "MMACs", "speed-up", "tokens left"), inference)),
+            ]
+        ),
+    ]
+
+
+def _mega(macs: int) -> str:
+    return f"{macs / 1e6:,.2f}" if macs < 1e8 else f"{macs / 1e6:,.0f}"
+
+
+def evaluation_table(results: dict[str, Evaluation]) -> str:
+    """A row an encoder, accuracies in percent."""
+    rows = []
+    for name, found in results.items():
+        percent = (found.knn.top1, found.knn.top5, found.linear.top1, found.linear.top5)
+        rows.append((name, *(f"{value:.2f}" for value in percent), f"{found.effective_rank:.2f}"))
+    return page.table(("encoder", "k-NN top-1", "top-5", "linear top-1", "top-5", "effective rank"), rows)
