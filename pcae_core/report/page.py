@@ -34,8 +34,7 @@ h3{font-size:1rem;margin:0 0 .5em}p{margin:.4em 0;max-width:75ch}.faint,figcapti
 .single{grid-template-columns:minmax(0,1fr)}
 .pairs{grid-template-columns:repeat(auto-fit,minmax(min(100%,560px),1fr))}
 figure{margin:0;min-width:0}figcaption{font-size:.82rem;line-height:1.35}figcaption b{color:var(--ink);display:block}
-.panels img{width:100%;height:auto;display:block;image-rendering:pixelated;border-radius:3px;margin-bottom:4px}
-.panels.small img{image-rendering:auto}
+.panels img{width:100%;height:auto;display:block;border-radius:3px;margin-bottom:4px}
 .alone{grid-column:1/-1;padding:10px;border:1px dashed var(--line);border-radius:6px}
 .bar{height:8px;border-radius:2px;margin:4px 0 1px}.ends{display:flex;justify-content:space-between;
 font-variant-numeric:tabular-nums}

@@ -75,9 +75,10 @@ def heat_map(ids: Ids, scores: Floats, grid_size: int, side: int) -> Image.Image
 
 def colour(scores: Floats) -> Pixels:
     """Colours (n, 3) of scores (n,), the lowest the first of `SCALE` and the highest the last; NaN the last too."""
-    low, high = np.nanmin(scores, initial=np.inf), np.nanmax(scores, initial=-np.inf)
-    spread = high - low
-    share = np.nan_to_num((scores - low) / spread, nan=1.0) if spread > 0 else np.zeros(len(scores))
+    finite = scores[np.isfinite(scores)]
+    spread = np.ptp(finite) if len(finite) else 0.0
+    share = (scores - finite.min()) / spread if spread > 0 else np.zeros(len(scores))
+    share = np.where(np.isfinite(scores), share, 1.0)
     stops = np.linspace(0.0, 1.0, len(SCALE))
     channels = [np.interp(share, stops, channel) for channel in zip(*SCALE, strict=True)]
     return np.stack(channels, axis=1).round().astype(np.uint8)

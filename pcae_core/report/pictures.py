@@ -5,6 +5,7 @@ Letters: B images, C channels, H = W pixels.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -46,18 +47,18 @@ def read_images(paths: Sequence[Path], model: ModelConfig, limit: int) -> Shown:
     """
     names: list[str] = []
     pixels: list[Pixels] = []
-    for path in paths:
-        for name, image in _images(path, model.in_chans):
-            if len(names) == limit:
-                break
-            names.append(name)
-            pixels.append(augment.resize_center_crop(image, model.image_size))
+    found = (image for path in paths for image in _images(path, model.in_chans))
+    for name, image in itertools.islice(found, limit):
+        names.append(name)
+        pixels.append(augment.resize_center_crop(image, model.image_size))
     if not names:
         raise DataError("there is no image to draw; name image files, a folder or an .npz file")
     return Shown(names, np.stack(pixels))
 
 
 def _images(path: Path, in_chans: int) -> Iterator[tuple[str, images.AnyImage]]:
+    if not path.exists():
+        raise DataError(f"there is no image and no data set at {path}")
     if path.is_file() and path.suffix.lower() != ".npz":
         if in_chans not in images.MODES:
             raise DataError(f"image files give 1 or 3 channels, but the model takes {in_chans}; use an .npz file")

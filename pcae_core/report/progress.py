@@ -43,7 +43,7 @@ def section(
     Raises:
         DataError: `data` cannot be read.
     """
-    source = data or (Path(values["data"]) if values.get("data") else None)
+    source = data or (Path(values["data"]) if isinstance(values.get("data"), str) else None)
     try:
         if source is None:
             raise DataError("the run names no data set")

@@ -13,6 +13,7 @@ from pcae_core.report.panels import SCALE
 _MARGIN, _TITLE, _TEXT, _BAR = 12, 15, 12, 10
 _INK, _FAINT, _PAPER = (20, 22, 26), (96, 100, 108), (255, 255, 255)
 _BELOW, _SCALE = _TEXT + 6, _TEXT + 4 + _BAR  # room for the text below a panel, and for a scale below that
+_MOST_LINES = 3  # of a text that stands where a picture would be
 _NARROWEST = 240  # of a panel with its text
 
 
@@ -49,21 +50,23 @@ def _paint(title: str, rows: Sequence[tuple[str, Sequence[Panel]]]) -> Image.Ima
 def _height(row: Sequence[Panel], side: int) -> int:
     """Of a row of panels."""
     drawn = side if any(panel.image for panel in row) else 0
-    return _TITLE + drawn + _BELOW + (_SCALE if any(panel.scale for panel in row) else 0) + 2 * _MARGIN
+    below = _BELOW if drawn else _MOST_LINES * (_TEXT + 4)
+    return _TITLE + drawn + below + (_SCALE if any(panel.scale for panel in row) else 0) + 2 * _MARGIN
 
 
 def _panel(
     sheet: Image.Image, draw: ImageDraw.ImageDraw, corner: tuple[int, int], panel: Panel, width: int, side: int
 ) -> None:
     left, top = corner
-    if panel.image is None:  # the text has the row to itself
-        width = sheet.width - left - _MARGIN
     _write(draw, corner, panel.title, _TITLE, _INK, width)
     top += _TITLE + 6
     if panel.image is not None:
         rgba = panel.image.convert("RGBA")
         sheet.paste(rgba, (left, top), rgba)
         top += side
+    if panel.image is None:  # the text has what is left of the row to itself
+        _write(draw, (left, top + 4), panel.text, _TEXT, _FAINT, sheet.width - left - _MARGIN, _MOST_LINES)
+        return
     _write(draw, (left, top + 4), panel.text, _TEXT, _FAINT, width)
     if panel.scale is not None:
         _scale(sheet, draw, (left, top + 10 + _TEXT), panel.scale, side)
@@ -84,11 +87,25 @@ def _scale(
 
 
 def _write(
-    draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, size: int, ink: tuple[int, int, int], width: int
+    draw: ImageDraw.ImageDraw,
+    corner: tuple[int, int],
+    text: str,
+    size: int,
+    ink: tuple[int, int, int],
+    width: int,
+    most_lines: int = 1,
 ) -> None:
-    """One line, shortened to `width` pixels."""
+    """Lines of at most `width` pixels; what does not fit into the last one is cut off."""
     font = ImageFont.load_default(size)
-    text = " ".join(text.split())
-    while len(text) > 1 and draw.textlength(text, font) > width:
-        text = text.removesuffix("…")[:-1].rstrip() + "…"
-    draw.text(corner, text, ink, font)
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if len(lines) < most_lines and draw.textlength(longer, font) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    if draw.textlength(lines[-1], font) > width:
+        while lines[-1] and draw.textlength(f"{lines[-1]}…", font) > width:
+            lines[-1] = lines[-1][:-1].rstrip()
+        lines[-1] += "…"
+    draw.multiline_text(corner, "\n".join(lines), ink, font)

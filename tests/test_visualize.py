@@ -1,0 +1,218 @@
+"""`pcae visualize`: what is drawn is what the backend keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import onnx_models
+import pages
+import pytest
+import runs
+from PIL import Image
+
+from pcae_conformance import selections
+from pcae_core import randomness, registry
+from pcae_core.checkpoint import DataPosition, load, save
+from pcae_core.cli import main as cli
+from pcae_core.config import ModelConfig, PretrainConfig
+from pcae_core.data import normalize
+from pcae_core.errors import BackendError
+from pcae_core.parameters import initial_state
+from pcae_core.report import panels, pictures, stages
+from pcae_core.report.subjects import CheckpointSubject
+from pcae_onnx import observe, writer
+from pcae_onnx.session import InferenceSession
+
+MODEL = ModelConfig(
+    image_size=24, patch_size=4, in_chans=1, embed_dim=32, depth=7, num_heads=4, decoder_embed_dim=16,
+    decoder_depth=1, decoder_num_heads=2, mask_ratio=0.6,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("visualize") / "run" / "checkpoints"
+    state, config = initial_state(MODEL, seed=3), PretrainConfig(model=MODEL, seed=5)
+    return save(folder, state, config, DataPosition(fingerprint="0", num_samples=1, samples_seen=0), {}, {})
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    runs.write_shapes(folder / "shapes.npz", 9, seed=0, size=24)
+    return folder / "shapes.npz"
+
+
+@pytest.fixture(scope="module")
+def images(data) -> np.ndarray:
+    shown = pictures.read_images([data], MODEL, 9)
+    return normalize(shown.pixels, *PretrainConfig(model=MODEL).loader.normalization(1))
+
+
+def visualize(*arguments: object) -> int:
+    return cli.run(["visualize", *map(str, arguments)])
+
+
+def drawn(folder: Path) -> dict[str, np.ndarray]:
+    return pages.pictures(pages.assert_self_contained((folder / "index.html").read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch", "onnx"])
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_drawn_tokens_are_those_that_the_backend_keeps(backend, side, checkpoint, data, images, tmp_path):
+    options = ("--backend", backend, "--encoder", side, "--keep", 0.6, "--limit", 1)
+    assert visualize(checkpoint, data, "--out", tmp_path, *options) == 0
+    found = drawn(tmp_path)
+    parameters = getattr(load(checkpoint).state, side)
+    kept = registry.create(backend).encode(MODEL, parameters, images[:1], 0.6).kept_ids
+    assert pages.bright_tokens(found["after block 5"], found["input"], 6) == np.asarray(kept)[0].tolist()
+    assert len(pages.bright_tokens(found["after block 1"], found["input"], 6)) == 21
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch", "onnx"])
+def test_stages_are_the_reference_s(backend, checkpoint, images):
+    student = load(checkpoint).state.student
+    every = np.tile(np.arange(MODEL.num_patches), (len(images), 1))
+    wide = {name: value.astype(np.float64) for name, value in student.items()}
+    expected = selections.stages(MODEL, wide, images.astype(np.float64), every, 0.5, with_cls=True)
+    found = stages.encoder_stages(registry.create(backend), MODEL, student, images, 0.5)
+    assert [stage.block for stage in found] == [0, 2, 4]
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours.kept, theirs.kept)
+        np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-12)
+        assert (ours.excess() < 0).all()
+
+
+def test_pretraining_is_the_backend_s(checkpoint, data, images, tmp_path):
+    assert visualize(checkpoint, data, "--out", tmp_path, "--limit", 1, "--seed", 9) == 0
+    state, noise = load(checkpoint).state, randomness.mask_noise(9, 0, 0, 1, MODEL.num_patches)
+    out = registry.create("numpy").pretraining_forward(MODEL, state.student, state.teacher, images[:1], noise)
+    found = drawn(tmp_path)
+    visible = pages.bright_tokens(found["visible"], found["input"], 6)
+    assert visible == out.visible_ids[0].tolist()
+    assert pages.bright_tokens(found["targets"], found["input"], 6) == out.target_ids[0].tolist()
+    assert pages.bright_tokens(found["masked"], found["input"], 6) == sorted(set(range(36)) - set(visible))
+
+
+def test_noise_is_the_image_s_whatever_the_batch(checkpoint, images):
+    subject = CheckpointSubject(checkpoint, registry.create("numpy"))
+    whole, part = subject.splits(images, 0), subject.splits(images[4:], 4)
+    np.testing.assert_array_equal(whole[6].visible, part[2].visible)
+
+
+def test_a_backend_that_keeps_other_tokens_is_pointed_out(checkpoint, images):
+    backend = registry.create("numpy")
+    encode = backend.encode
+
+    def first_tokens(config, *arguments):
+        out = encode(config, *arguments)
+        return dataclasses.replace(out, kept_ids=np.tile(np.arange(out.kept_ids.shape[1]), (len(images), 1)))
+
+    backend.encode = first_tokens
+    _, warnings = CheckpointSubject(checkpoint, backend).stages(images)
+    assert "after block 1 the backend 'numpy' kept a token whose score" in warnings[0]
+    backend.encode = lambda config, *arguments: dataclasses.replace(
+        encode(config, *arguments), kept_ids=np.full((len(images), 2), config.depth)
+    )
+    with pytest.raises(BackendError, match="not deterministic"):
+        CheckpointSubject(checkpoint, backend).stages(images)
+
+
+@pytest.mark.parametrize("options", [{"keep": None}, {"keep": 0.6}, {"keep": 0.6, "dtype": "fp16"}, {"keep": 1.0}])
+def test_an_exported_model_is_watched(options, tmp_path, monkeypatch):
+    if options["keep"] == 0.6:
+        monkeypatch.setattr(writer, "EXTERNAL_DATA_BYTES", 0)  # the weights lie beside the model
+    path = onnx_models.exported(tmp_path, onnx_models.HEADLESS, **options).path
+    pixels = onnx_models.pixels(3)
+    subject = observe.OnnxSubject(path, 0.7 if options["keep"] is None else None)
+    found, warnings = subject.stages(pixels)
+    assert warnings == []
+    if options["keep"] == 1.0:
+        assert found == []
+        return
+    keep = options["keep"] or 0.7
+    kept = InferenceSession(path).run(pixels, 0.7 if options["keep"] is None else None).kept_ids
+    np.testing.assert_array_equal(found[-1].kept, kept)
+    if options.get("dtype") != "fp16":
+        config, weights = onnx_models.HEADLESS, onnx_models.weights()
+        expected = stages.encoder_stages(registry.create("numpy"), config, weights, pixels, keep)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours.block == theirs.block
+            np.testing.assert_array_equal(ours.kept, theirs.kept)
+            np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-5)
+
+
+def test_pictures_of_an_exported_model(tmp_path, capsys):
+    path = onnx_models.exported(tmp_path / "model", onnx_models.HEADLESS).path
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 3), np.uint8))
+    image.save(tmp_path / "<b>&.png")
+    assert visualize(path, tmp_path / "<b>&.png", "--out", tmp_path / "out") == 0
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    elements = pages.assert_self_contained(page)
+    assert "without teacher and decoder" in elements.text
+    assert "drops no token" in elements.text
+    assert "<b>&.png" in elements.text
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "001_b.png",
+        "contact-sheet.png",
+        "index.html",
+    ]
+    assert "1 images" in capsys.readouterr().out
+
+
+def test_contact_sheet_has_every_image(checkpoint, data, tmp_path):
+    assert visualize(checkpoint, data, "--out", tmp_path, "--backend", "numpy", "--limit", 9) == 0
+    assert len(list(tmp_path.glob("0*.png"))) == 9
+    with Image.open(tmp_path / "001_shapes_npz_0.png") as single, Image.open(tmp_path / "contact-sheet.png") as sheet:
+        assert sheet.height > 9 * panels.SIDE
+        assert single.width == sheet.width
+
+
+def test_colours_of_scores():
+    shown = panels.colour(np.array([0.2, np.nan, 0.4, 0.3]))
+    assert tuple(shown[0]) == panels.SCALE[0]
+    assert tuple(shown[1]) == tuple(shown[2]) == panels.SCALE[-1]
+    assert (panels.colour(np.full(3, 0.5)) == panels.SCALE[0]).all()
+    assert panels.colour(np.full(2, np.nan)).shape == (2, 3)
+
+
+def test_images_of_other_channels_are_drawn_grey():
+    pixels = np.stack([np.full((8, 8), value, np.uint8) for value in (10, 20, 30, 40)])
+    assert panels.picture(pixels).shape == (224, 224, 3)
+    assert (panels.picture(pixels) == 25).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["CHECKPOINT", "nowhere.png"], "no image and no data set at nowhere.png"),
+        (["nowhere", "DATA"], "nowhere does not exist"),
+        (["nowhere.onnx", "DATA"], "there is no model at nowhere.onnx"),
+        (["CHECKPOINT", "DATA", "--keep", "0"], "keep must be in (0, 1], not 0"),
+        (["CHECKPOINT", "DATA", "--limit", "0"], "limit must be at least 1"),
+        (["CHECKPOINT", "DATA", "--seed", "-1"], "seed must be from 0"),
+        (["CHECKPOINT", "DATA", "--backend", "jacks"], "unknown backend 'jacks'"),
+        (["nowhere.onnx", "DATA", "--backend", "numpy"], "an exported model has neither"),
+        (["CHECKPOINT", "TEXT"], "cannot read the image"),
+        (["CHECKPOINT", "DATA", "--out", "TEXT"], "choose another --out"),
+    ],
+)
+def test_wrong_requests_get_one_line(arguments, message, checkpoint, data, tmp_path, capsys):
+    (tmp_path / "text.png").write_text("no image")
+    names = {"CHECKPOINT": checkpoint, "DATA": data, "TEXT": tmp_path / "text.png"}
+    request = [names.get(argument, argument) for argument in arguments]
+    out = [] if "--out" in arguments else ["--out", tmp_path / "out"]
+    assert visualize(*request, *out) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_fixed_keep_ratio_cannot_be_chosen(tmp_path, capsys):
+    path = onnx_models.exported(tmp_path, onnx_models.HEADLESS, keep=0.6).path
+    assert visualize(path, path, "--out", tmp_path / "out", "--keep", 0.5) == 2
+    assert "fixed at 0.6" in capsys.readouterr().err
