@@ -132,6 +132,15 @@ def test_damage_is_named_and_does_not_stop_the_page(run, capsys):
     assert list(pages.pictures(elements)) == ["input", "before training", "step 4"]
 
 
+def test_a_checkpoint_may_vanish_while_it_is_read(run, monkeypatch, capsys):
+    def gone(self, name):
+        raise FileNotFoundError(2, "No such file or directory", f"{self.path}/student.safetensors")
+
+    monkeypatch.setattr(StoredEncoder, "__getitem__", gone)
+    assert list(pages.pictures(page_of(run))) == ["input", "before training"]
+    assert capsys.readouterr().err.count("No such file") == 3
+
+
 def test_data_that_are_gone_are_said_to_be_gone(run):
     config = (run / "config.yaml").read_text(encoding="utf-8").splitlines()
     changed = ["data: nowhere" if line.startswith("data:") else line for line in config]

@@ -82,7 +82,7 @@ def _kept_by_step(
             if stored.manifest.config.model != model:
                 raise CheckpointError(f"{path} is a checkpoint of another architecture than config.yaml tells")
             found[f"step {stored.manifest.step}"] = kept(stored)
-        except (CheckpointError, ConfigError) as error:
+        except (CheckpointError, ConfigError, OSError) as error:  # a run that goes on deletes old ones
             warnings.append(str(error))
     return found, warnings
 
