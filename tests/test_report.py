@@ -108,10 +108,11 @@ def test_a_run_that_goes_on(run):
     found = history.read(run / "metrics.jsonl")
     assert found.steps.tolist() == [1, 2, 3, 4, 5, 6]
     assert found.unreadable == 5
-    assert found.series["loss"][2] == 0.25
-    assert np.isnan(found.series["loss"][4])
+    assert found.series["loss"].values[2] == 0.25
+    assert np.isnan(found.series["loss"].values[4])
+    assert found.series["<b>top1"].steps.tolist() == [3, 5, 6]
     elements = page_of(run)
-    assert "5 lines of metrics.jsonl" in elements.text
+    assert "left out: 5." in elements.text
     assert "<b>top1 4.5" in elements.text
     (run / "metrics.jsonl").unlink()
     shutil.rmtree(run / "checkpoints")
@@ -193,20 +194,21 @@ def test_long_runs_make_small_charts():
     assert len(thin_steps) == len(thin_values) <= 300
     assert np.isnan(thin_values).any()
     np.testing.assert_allclose(np.nanmean(thin_values), np.nanmean(values), atol=0.01)
-    measured = history.History(steps, {"loss": values, "never": np.full(100_000, np.nan)}, 0)
+    never = history.Series(steps, np.full(100_000, np.nan))
+    measured = history.History(steps, {"loss": history.Series(steps, values), "never": never}, 0)
     assert len(charts.card(charts.KNOWN[0], measured)) < 10_000
     assert [chart.title for chart in charts.charts(measured)] == ["loss"]
 
 
-def write_line(path: Path, **values: object) -> None:
-    path.write_text(json.dumps(values) + "\n", encoding="utf-8")
-
-
-def test_one_measurement_is_a_dot(tmp_path):
-    write_line(tmp_path / "m.jsonl", step=20, loss=0.5)
+def test_one_measurement_is_a_dot_and_rare_ones_are_a_line(tmp_path):
+    entries: list[dict[str, float]] = [{"step": 1, "often": 1, "rare": 1}, {"step": 2, "often": 2}]
+    entries += [{"step": 3, "often": 3, "rare": 3, "loss": 0.5}]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, entries)), encoding="utf-8")
     measured = history.read(tmp_path / "m.jsonl")
-    (chart,) = charts.charts(measured)
-    assert "h0.1" in charts.card(chart, measured)
+    drawn = {chart.title: charts.card(chart, measured) for chart in charts.charts(measured)}
+    assert "<circle" in drawn["loss"]
+    assert "<circle" not in drawn["rare"]
+    assert drawn["rare"].count("L") == 1
 
 
 @pytest.mark.skipif(browser.CHROMIUM is None, reason="Chromium is not installed")

@@ -13,11 +13,11 @@ import numpy as np
 
 from pcae_core.protocol import Floats
 from pcae_core.report import page
-from pcae_core.report.history import History
+from pcae_core.report.history import History, Series
 from pcae_core.report.page import escape
 
 _WIDTH, _HEIGHT = 360, 190
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 8, 32
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 12, 8, 32
 _MOST_POINTS = 300
 _NUM_COLOURS = 4
 _DASHES = ("", "6 3", "2 3", "8 3 2 3")
@@ -75,8 +75,7 @@ def constants(history: History) -> dict[str, float]:
 
 def is_constant(history: History, name: str) -> bool:
     """Whether a measurement has fewer than two different values."""
-    values = history.series[name]
-    return len(np.unique(values[np.isfinite(values)])) < 2
+    return len(np.unique(history.series[name].finite)) < 2
 
 
 def card(chart: Chart, history: History) -> str:
@@ -102,15 +101,14 @@ def _border(place: int) -> str:
 
 
 def _svg(chart: Chart, history: History) -> str:
-    values = np.concatenate([history.series[name] for name in chart.names])
-    values = values[np.isfinite(values)]
+    values = np.concatenate([history.series[name].finite for name in chart.names])
     if not len(values):
         return '<p class="faint">no finite value so far</p>'
     marked = [] if chart.level is None else [chart.level[0]]
     y = ticks(min(values.min(), *marked) if marked else values.min(), max([values.max(), *marked]), 4)
     x = ticks(history.steps[0], history.steps[-1], 4, whole=True)
     frame = _Frame((history.steps[0], history.steps[-1]), (y[0], y[-1]))
-    lines = [frame.line(history.steps, history.series[name], i) for i, name in enumerate(chart.names)]
+    lines = [frame.line(history.series[name], i) for i, name in enumerate(chart.names)]
     level = "" if chart.level is None else frame.level(*chart.level)
     steps = f"step {history.steps[0]:g} to {history.steps[-1]:g}"
     label = f"{chart.title}, {steps}: from {values.min():.4g} to {values.max():.4g}"
@@ -139,7 +137,7 @@ class _Frame:
     def axes(self, x_ticks: Sequence[float], y_ticks: Sequence[float]) -> str:
         rows = [
             f'<path d="M{_LEFT} {self.y(v)}H{_WIDTH - _RIGHT}" stroke="var(--line)"/>'
-            f'<text x="{_LEFT - 6}" y="{self.y(v) + 4}" text-anchor="end">{v:g}</text>'
+            f'<text x="{_LEFT - 6}" y="{self.y(v) + 4:g}" text-anchor="end">{v:g}</text>'
             for v in y_ticks
         ]
         low, high = self.x_range
@@ -158,18 +156,19 @@ class _Frame:
             f'<text x="{right}" y="{y - 4 if y > _TOP + 14 else y + 13}" text-anchor="end">{escape(name)}</text>'
         )
 
-    def line(self, steps: Floats, values: Floats, place: int) -> str:
+    def line(self, series: Series, place: int) -> str:
         """A path, broken where values are not finite; a point that stands alone is a dot."""
-        steps, values = thinned(steps, values)
-        finite = np.isfinite(values)
-        path = []
-        for i in np.flatnonzero(finite):
-            command = "L" if i > 0 and finite[i - 1] else "M"
-            path.append(f"{command}{self.x(float(steps[i]))} {self.y(float(values[i]))}")
-            if command == "M" and not (i + 1 < len(values) and finite[i + 1]):
-                path.append("h0.1")
-        style = f'stroke="var(--c{place % _NUM_COLOURS})" stroke-dasharray="{_DASHES[place % len(_DASHES)]}"'
-        return f'<path d="{"".join(path)}" fill="none" stroke-width="2" stroke-linecap="round" {style}/>'
+        steps, values = thinned(series.steps, series.values)
+        finite = np.pad(np.isfinite(values), 1)
+        colour = f"var(--c{place % _NUM_COLOURS})"
+        path, dots = [], []
+        for i in np.flatnonzero(finite[1:-1]):
+            x, y = self.x(float(steps[i])), self.y(float(values[i]))
+            path.append(f"{'L' if finite[i] else 'M'}{x} {y}")
+            if not finite[i] and not finite[i + 2]:
+                dots.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>')
+        style = f'stroke="{colour}" stroke-dasharray="{_DASHES[place % len(_DASHES)]}"'
+        return f'<path d="{"".join(path)}" fill="none" stroke-width="2" {style}/>{"".join(dots)}'
 
 
 def thinned(steps: Floats, values: Floats) -> tuple[Floats, Floats]:

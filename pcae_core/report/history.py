@@ -1,4 +1,7 @@
-"""A run's measurements, read while the run may still be writing them."""
+"""A run's measurements, read while the run may still be writing them.
+
+Letters: n steps, m of them at which something was measured.
+"""
 
 from __future__ import annotations
 
@@ -18,23 +21,36 @@ LARGEST = 1e100
 
 
 @dataclass(frozen=True)
+class Series:
+    """One measurement: steps (m,) at which it was taken, ascending, and values (m,), NaN beyond `LARGEST`."""
+
+    steps: Floats
+    values: Floats
+
+    @property
+    def finite(self) -> Floats:
+        """The values that are numbers."""
+        found: Floats = self.values[np.isfinite(self.values)]
+        return found
+
+
+@dataclass(frozen=True)
 class History:
-    """What `metrics.jsonl` holds; m lines.
+    """What `metrics.jsonl` holds.
 
     Attributes:
-        steps: ascending (m,), each once: of a step that was done again, the last measurement.
-        series: values by name (m,), NaN where one was not measured or is beyond `LARGEST`; in the file's order.
+        steps: ascending (n,), each once: of a step that was done again, the last measurement.
+        series: by name, in the file's order.
         unreadable: lines that were left out, such as a last one that is half written.
     """
 
     steps: Floats
-    series: dict[str, Floats]
+    series: dict[str, Series]
     unreadable: int
 
     def last(self, name: str) -> float | None:
         """The newest finite value of a measurement."""
-        values = self.series.get(name, np.empty(0))
-        finite = values[np.isfinite(values)]
+        finite = self.series[name].finite if name in self.series else np.empty(0)
         return float(finite[-1]) if len(finite) else None
 
 
@@ -54,7 +70,10 @@ def read(path: Path) -> History:
     by_step = {entry["step"]: entry for entry in found if entry is not None}
     rows = [by_step[step] for step in sorted(by_step)]
     names = dict.fromkeys(name for row in rows for name in row if name != "step")
-    series = {name: np.array([row.get(name, MISSING) for row in rows]) for name in names}
+    series = {}
+    for name in names:
+        measured = [row for row in rows if name in row]
+        series[name] = Series(*(np.array([row[key] for row in measured]) for key in ("step", name)))
     return History(np.array([row["step"] for row in rows]), series, found.count(None))
 
 

@@ -97,7 +97,7 @@ def _state(run: Path, values: dict[str, Any], measured: History, manifest: Manif
     if total is not None and step < total:
         text += " The run goes on, or was stopped."
     if measured.unreadable:
-        text += f" {measured.unreadable} lines of metrics.jsonl could not be read and are left out."
+        text += f" Lines of metrics.jsonl that could not be read and are left out: {measured.unreadable}."
     return [page.numbers(shown), page.paragraph(text, "faint")]
 
 
