@@ -39,7 +39,7 @@ figure{margin:0;min-width:0}figcaption{font-size:.82rem;line-height:1.35}figcapt
 .bar{height:8px;border-radius:2px;margin:4px 0 1px}.ends{display:flex;justify-content:space-between;
 font-variant-numeric:tabular-nums}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem}
-th,td{overflow-wrap:normal;white-space:nowrap;padding:4px 12px 4px 0;text-align:right}
+th,td{overflow-wrap:normal;padding:4px 10px 4px 0;text-align:right}
 tr>*{border-bottom:1px solid var(--line)}
 th:first-child,td:first-child{text-align:left}
 pre{margin:0;font:13px/1.45 ui-monospace,monospace;overflow-x:auto}code{font-family:ui-monospace,monospace}

@@ -129,7 +129,7 @@ def _evaluation(
     except (DataError, CheckpointError) as error:
         return [page.paragraph(f"Not measured: {error}")], [f"no evaluation: {error}"]
     note = f"Step {manifest.step}, mean of the patch tokens, percent of the test split. The row random is the same "
-    note += "encoder before training."
+    note += "encoder before training; the rank is the effective rank of the features."
     return [page.paragraph(note, "faint"), tables.evaluation_table(results)], []
 
 

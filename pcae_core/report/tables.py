@@ -49,4 +49,4 @@ def evaluation_table(results: dict[str, Evaluation]) -> str:
     for name, found in results.items():
         percent = (found.knn.top1, found.knn.top5, found.linear.top1, found.linear.top5)
         rows.append((name, *(f"{value:.2f}" for value in percent), f"{found.effective_rank:.2f}"))
-    return page.table(("encoder", "k-NN top-1", "top-5", "linear top-1", "top-5", "effective rank"), rows)
+    return page.table(("encoder", "k-NN top-1", "top-5", "linear top-1", "top-5", "rank"), rows)
