@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 STANDARDIZE_EPS = 1e-6
 """Added to the variance of a target token."""
 LAYER_NORM_EPS = 1e-6
-"""Of every LayerNorm."""
+"""Of every LayerNorm, unless `ModelConfig.layer_norm_eps` says otherwise."""
 NORM_EPS = 1e-12
 """Smallest length that a vector is divided by, its largest entry scaled to 1: only a zero token has similarity 0."""
 ADAM_EPS = 1e-8

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf
 
-from pcae_core.protocol import LAYER_NORM_EPS, NORM_EPS, STANDARDIZE_EPS, Center
+from pcae_core.protocol import NORM_EPS, STANDARDIZE_EPS, Center
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
@@ -88,15 +88,15 @@ def ema_update(teacher: Mapping[str, Floats], student: Mapping[str, Floats], mom
 # Layers
 
 
-def layer_norm(x: Floats, weight: Floats, bias: Floats) -> Floats:
-    """(..., D): biased variance, eps 1e-6."""
-    return normalized(x)[0] * weight + bias
+def layer_norm(x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:
+    """(..., D): biased variance."""
+    return normalized(x, eps)[0] * weight + bias
 
 
-def normalized(x: Floats) -> tuple[Floats, Floats]:
+def normalized(x: Floats, eps: float) -> tuple[Floats, Floats]:
     """(..., D) to mean 0 and variance 1, and the inverse standard deviations (..., 1)."""
     centered = x - x.mean(axis=-1, keepdims=True)
-    inverse_std = 1.0 / np.sqrt((centered**2).mean(axis=-1, keepdims=True) + LAYER_NORM_EPS)
+    inverse_std = 1.0 / np.sqrt((centered**2).mean(axis=-1, keepdims=True) + eps)
     return centered * inverse_std, inverse_std
 
 

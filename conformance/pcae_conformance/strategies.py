@@ -164,6 +164,7 @@ def _model_values(draw: st.DrawFn, max_depth: int) -> dict[str, Any]:
         "keep": draw(st.sampled_from([0.5, 0.7, 0.3, 0.9, 1.0])),
         "mask_ratio": draw(st.sampled_from([0.5, 0.75, 0.25])),
         "center": draw(CENTERS),
+        "norm_eps": draw(st.sampled_from([1e-6, 1e-2, 1e-12])),
         "seed": draw(SEEDS),
     }
 
