@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import mindspore as ms
@@ -62,6 +62,10 @@ class MindSporeBackend(Backend):
     ) -> tuple[Tensor, Tensor]:
         return ops.reduce_tokens(_tensor(tokens), k, num_prefix_tokens, center)
 
+    def restore_grid(self, tokens: Array, kept_ids: Array, num_patches: int, features: Array | None = None) -> Tensor:
+        own = None if features is None else _tensor(features)
+        return ops.restore_grid(_tensor(tokens), _tensor(kept_ids), num_patches, own)
+
     def standardize(self, latents: Array, eps: float = STANDARDIZE_EPS) -> Tensor:
         return ops.standardize(_tensor(latents), eps)
 
@@ -116,6 +120,9 @@ class MindSporeBackend(Backend):
 
         loss, gradients = ms.value_and_grad(loss_of, None, ms.ParameterTuple(trained.values()))(patches)
         return loss, dict(zip(trained, gradients, strict=True))
+
+    def gradient(self, function: Callable[[Array], Array], x: Array) -> Tensor:
+        return ms.grad(function)(_tensor(x))
 
     def create_pretrainer(self, config: PretrainConfig, state: TrainState | None = None) -> Pretrainer:
         return MindSporePretrainer(config, self.device, state)

@@ -6,6 +6,7 @@ D width, T tokens of a sequence with its prefix, h heads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -65,6 +66,31 @@ def reduce_tokens(tokens: Floats, k: int, num_prefix_tokens: int = 0, center: Ce
     prefix, patches = tokens[:, :num_prefix_tokens], tokens[:, num_prefix_tokens:]
     ids = select_tokens(similarity_scores(patches, center), k)
     return np.concatenate([prefix, gather_tokens(patches, ids)], axis=1), ids
+
+
+def restore_grid(tokens: Floats, kept_ids: Ids, num_patches: int, features: Floats | None) -> Floats:
+    """(B, k, D), (B, k) -> (B, N, D): each patch its own token, or that of its most similar survivor.
+
+    Args:
+        features: of all patches (B, N, F), whose cosine is the similarity; without them closeness on the grid is.
+    """
+    order = np.argsort(kept_ids, axis=1)  # the first of equals is then the lowest id
+    survivors = np.take_along_axis(kept_ids, order, axis=1)
+    if features is None:
+        similarity = -squared_distances(num_patches)[:, survivors].swapaxes(0, 1)  # (B, N, k)
+    else:
+        unit = unit_length(features)
+        similarity = unit @ gather_tokens(unit, survivors).swapaxes(1, 2)
+    similarity = np.where(np.isnan(similarity), -np.inf, similarity)
+    own = survivors[:, None, :] == np.arange(num_patches)[:, None]
+    nearest = np.where(own, np.inf, similarity).argmax(axis=2)  # (B, N)
+    return gather_tokens(tokens, np.take_along_axis(order, nearest, axis=1))
+
+
+def squared_distances(num_patches: int) -> Floats:
+    """Between the patches of a square grid, in patches: (N, N)."""
+    row, column = np.divmod(np.arange(num_patches), math.isqrt(num_patches))
+    return 1.0 * (row[:, None] - row) ** 2 + (column[:, None] - column) ** 2
 
 
 def standardize(latents: Floats, eps: float = STANDARDIZE_EPS) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,10 @@ class TorchBackend(Backend):
     ) -> tuple[Tensor, Tensor]:
         return ops.reduce_tokens(self._tensor(tokens), k, num_prefix_tokens, center)
 
+    def restore_grid(self, tokens: Array, kept_ids: Array, num_patches: int, features: Array | None = None) -> Tensor:
+        own = None if features is None else self._tensor(features)
+        return ops.restore_grid(self._tensor(tokens), self._tensor(kept_ids).long(), num_patches, own)
+
     def standardize(self, latents: Array, eps: float = STANDARDIZE_EPS) -> Tensor:
         return ops.standardize(self._tensor(latents), eps)
 
@@ -142,6 +146,10 @@ class TorchBackend(Backend):
         names = [name for name in own if is_trainable(name)]
         gradients = torch.autograd.grad(loss, [own[name] for name in names], materialize_grads=True)
         return loss.detach(), dict(zip(names, gradients, strict=True))
+
+    def gradient(self, function: Callable[[Array], Array], x: Array) -> Tensor:
+        own = self.asarray(x).requires_grad_()
+        return torch.autograd.grad(function(own), own)[0]
 
     def create_pretrainer(self, config: PretrainConfig, state: TrainState | None = None) -> Pretrainer:
         return TorchPretrainer(config, self.device, state)

@@ -12,6 +12,8 @@ from typing import Any, get_args
 from hypothesis import strategies as st
 
 from pcae_conformance.cases import (
+    GridCase,
+    GridKind,
     ImagesCase,
     MaskCase,
     PairCase,
@@ -108,6 +110,20 @@ def pairs() -> st.SearchStrategy[PairCase]:
 def parameters() -> st.SearchStrategy[ParametersCase]:
     """Parameter dictionaries: mixed shapes, scalars, arrays without elements, no arrays at all."""
     return st.builds(ParametersCase, count=st.integers(0, 7), momentum=MOMENTA, seed=SEEDS)
+
+
+@st.composite
+def grids(draw: st.DrawFn, everything: bool = False) -> GridCase:
+    """Grids of up to 16 patches of which some, or `everything`, survive."""
+    side = draw(st.integers(1, 4))
+    return GridCase(
+        batch=draw(BATCHES),
+        grid=side,
+        k=side**2 if everything else draw(st.integers(1, side**2)),
+        width=draw(WIDTHS),
+        kind=draw(st.sampled_from(get_args(GridKind))),
+        seed=draw(SEEDS),
+    )
 
 
 @st.composite
