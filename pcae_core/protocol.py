@@ -352,6 +352,19 @@ class Backend(abc.ABC):
 
         raise BackendError(f"the backend {self.name!r} has no weights file of its own")
 
+    def load_weights(self, path: Path) -> dict[str, NDArray[Any]]:
+        """The arrays in such a file, whoever wrote it, by name; half precision becomes float32.
+
+        Names of nested dictionaries are joined by dots; what is no array is left out. Nothing in the file is run.
+
+        Raises:
+            BackendError: this backend has no such files.
+            CheckpointError: the file cannot be read, or only by running code that is in it.
+        """
+        from pcae_core.errors import BackendError
+
+        raise BackendError(f"the backend {self.name!r} has no weights file of its own")
+
     def _no_training(self) -> Exception:
         from pcae_core.errors import BackendError
 

@@ -10,6 +10,7 @@ import numpy as np
 from mindspore import Tensor
 
 from pcae_core.config import ModelConfig, PretrainConfig
+from pcae_core.errors import CheckpointError
 from pcae_core.parameters import is_trainable
 from pcae_core.protocol import (
     STANDARDIZE_EPS,
@@ -129,6 +130,16 @@ class MindSporeBackend(Backend):
 
     def save_weights(self, path: Path, parameters: Mapping[str, np.ndarray]) -> None:
         ms.save_checkpoint([{"name": name, "data": Tensor(value)} for name, value in parameters.items()], str(path))
+
+    def load_weights(self, path: Path) -> dict[str, np.ndarray]:
+        try:
+            stored = ms.load_checkpoint(str(path))
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            raise CheckpointError(f"{path} is not a MindSpore checkpoint: {str(error).splitlines()[0]}") from None
+        return {name: self._weights(value) for name, value in stored.items()}
+
+    def _weights(self, value: Tensor) -> np.ndarray:
+        return self.to_numpy(ops.at_least_float32(value))
 
 
 def _tensor(x: Array) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pcae_core.config import ModelConfig, PretrainConfig
-from pcae_core.errors import BackendError
+from pcae_core.errors import BackendError, CheckpointError
 from pcae_core.protocol import (
     STANDARDIZE_EPS,
     Array,
@@ -133,6 +134,15 @@ class NumpyBackend(Backend):
 
     def save_weights(self, path: Path, parameters: Mapping[str, np.ndarray]) -> None:
         np.savez(path, **parameters)
+
+    def load_weights(self, path: Path) -> dict[str, np.ndarray]:
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = dict(stored)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise CheckpointError(f"{path} is not a NumPy file of plain arrays: {error}") from None
+        half = np.dtype(np.float16)
+        return {name: value.astype(np.float32) if value.dtype == half else value for name, value in arrays.items()}
 
     def _traced_forward(
         self,

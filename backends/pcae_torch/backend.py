@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+import pickle
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from pcae_core.config import ModelConfig, PretrainConfig
-from pcae_core.errors import BackendError
+from pcae_core.errors import BackendError, CheckpointError
 from pcae_core.parameters import is_trainable
 from pcae_core.protocol import (
     STANDARDIZE_EPS,
@@ -56,6 +57,15 @@ def _call(module_class: type, config: ModelConfig, parameters: Mapping[str, Tens
     module, names = _skeleton(module_class, config)
     own = {name: parameters[canonical] for canonical, name in names.items()}
     return functional_call(module, own, args, strict=True)
+
+
+def _flat(stored: object, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors in nested dictionaries, by their keys joined by dots."""
+    if isinstance(stored, Mapping):
+        for key, value in stored.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(stored, Tensor):
+        yield prefix, stored
 
 
 class TorchBackend(Backend):
@@ -156,6 +166,21 @@ class TorchBackend(Backend):
 
     def save_weights(self, path: Path, parameters: Mapping[str, np.ndarray]) -> None:
         torch.save({name: torch.from_numpy(value) for name, value in parameters.items()}, path)
+
+    def load_weights(self, path: Path) -> dict[str, np.ndarray]:
+        try:
+            stored = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            raise CheckpointError(
+                f"{path} is not a file of plain tensors: reading it could run code that is in it, which is refused"
+            ) from None
+        except Exception as error:  # the reader meets any bytes, and stumbles over them in many ways
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise CheckpointError(f"{path} is not a PyTorch file, or damaged: {reason}") from None
+        return {name: self._weights(value) for name, value in _flat(stored)}
+
+    def _weights(self, value: Tensor) -> np.ndarray:
+        return self.to_numpy(value.float() if value.dtype in (torch.float16, torch.bfloat16) else value)
 
     def _forward(
         self,

@@ -17,7 +17,7 @@ COMMANDS = {
     "data": "fetch a data set",
     "pretrain": "pre-train on images, or continue a run",
     "evaluate": "probe the frozen features of a run",
-    "convert": "write the weights of a run as a file of a framework's own kind",
+    "convert": "other people's weights into ours, and ours into theirs",
     "profile": "count multiply-accumulates and tokens of a model",
     "conformance": "hold a backend to the reference",
     "backends": "list backends and how to install them",
