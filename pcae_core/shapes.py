@@ -1,4 +1,7 @@
-"""Whether arrays fit together, for every backend alike. Letters: B images, N patches, k kept, D width, F features."""
+"""Whether arrays fit together, for every backend alike.
+
+Letters: B images, C channels, N patches, k kept, D width, F features.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,12 @@ import math
 from collections.abc import Sequence
 
 from pcae_core.errors import ShapeError
+
+
+def check_images(images: Sequence[int], chans: int, size: int) -> None:
+    """Raises ShapeError unless `images` is the shape (B, C, size, size)."""
+    if tuple(images[1:]) != (chans, size, size):
+        raise ShapeError(f"images must be (B, {chans}, {size}, {size}), not {tuple(images)}")
 
 
 def check_restore_grid(

@@ -17,6 +17,7 @@ import mindspore as ms
 from mindspore import Tensor, communication, mint, ops
 from mindspore.ops.primitive import constexpr
 
+from pcae_core import shapes
 from pcae_core.errors import BackendError
 
 _TARGETS = {"ascend": "Ascend", "gpu": "GPU", "cpu": "CPU"}  # best first
@@ -144,6 +145,10 @@ def _on_ascend() -> bool:
 
 
 # Operations
+
+check_images = constexpr(shapes.check_images)
+check_restore_grid = constexpr(shapes.check_restore_grid)
+"""Run while a graph is compiled, which cannot raise errors of ours itself."""
 
 
 def stable_argsort(x: Tensor) -> Tensor:

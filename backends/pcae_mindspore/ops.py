@@ -13,7 +13,6 @@ import mindspore as ms
 from mindspore import Tensor, mint, ops
 
 from pcae_core.protocol import NORM_EPS, STANDARDIZE_EPS, Center
-from pcae_core.shapes import check_restore_grid
 from pcae_mindspore import _compat
 
 _SMALLEST_SQUARE = NORM_EPS**2
@@ -104,7 +103,7 @@ def restore_grid(tokens: Tensor, kept_ids: Tensor, num_patches: int, features: T
     Raises:
         ShapeError: as `Backend.restore_grid`.
     """
-    check_restore_grid(tokens.shape, kept_ids.shape, num_patches, None if features is None else features.shape)
+    _compat.check_restore_grid(tokens.shape, kept_ids.shape, num_patches, None if features is None else features.shape)
     survivors, order = ops.sort(kept_ids.astype(ms.int32), -1)  # the first of equals is then the lowest id
     place = ops.arange(num_patches, dtype=ms.int32)
     if features is None:
