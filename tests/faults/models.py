@@ -274,7 +274,7 @@ GRADIENTS = [
     numpy_fault(
         "drop path left out of the backward pass",
         "gradients-reference",
-        ("backward", "num_heads, drop_path, grad)", "num_heads, np.ones_like(drop_path), grad)"),
+        ("backward", "heads, drop_path, eps, grad)", "heads, np.ones_like(drop_path), eps, grad)"),
     ),
     numpy_fault(
         "drop path ignored",
