@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$p && break; done)
 BACKEND ?= torch
 BIN := .venv/bin
-EXTRAS_NUMPY2 := torch,hf,conformance,dev
+EXTRAS_NUMPY2 := torch,hf,conformance,dev,ort,serve
 EXTRAS := $(EXTRAS_NUMPY2),mindspore
 RUN := runs/demo-$(BACKEND)
 
@@ -38,7 +38,8 @@ test: lint
 # MindSpore needs NumPy 1; everything else is also tested with the current NumPy 2, in an environment of its own.
 test-numpy2: .venv-numpy2/installed
 	.venv-numpy2/bin/pytest tests/test_core.py tests/test_registry.py tests/test_backends.py tests/test_checkpoint.py \
-		tests/test_data.py tests/test_training.py tests/test_conformance.py
+		tests/test_data.py tests/test_training.py tests/test_conformance.py \
+		tests/test_onnx*.py tests/test_serve*.py
 
 .venv-numpy2/installed: pyproject.toml constraints.txt
 	mkdir -p .venv-numpy2
@@ -57,6 +58,9 @@ format: setup
 bench: setup
 	$(BIN)/python benchmarks/pretraining_step.py
 	$(BIN)/python benchmarks/mindspore_step.py
+	$(BIN)/python benchmarks/onnx_inference.py
+	$(BIN)/python benchmarks/onnx_export.py
+	$(BIN)/python benchmarks/serving.py
 
 clean:
 	rm -rf .venv .venv-numpy2 build dist runs

@@ -242,12 +242,8 @@ def _check_architecture(path: Path, found: ModelConfig, expected: ModelConfig | 
     raise CheckpointError(f"{path} is a checkpoint of another architecture: {'; '.join(changes)}")
 
 
-def read_tensors(path: Path, files: Mapping[str, FileEntry], name: str) -> Arrays:
-    """The arrays of one file in a folder, as its manifest describes it.
-
-    Raises:
-        CheckpointError: the file is missing, truncated or changed.
-    """
+def verified_file(path: Path, files: Mapping[str, FileEntry], name: str) -> Path:
+    """The file `name` of the folder `path`. Raises CheckpointError unless its size and SHA-256 are as in `files`."""
     entry, file = files.get(name), path / name
     if entry is None or not file.is_file():
         raise CheckpointError(f"the checkpoint {path} lacks {name}; use an earlier checkpoint of the run")
@@ -258,6 +254,16 @@ def read_tensors(path: Path, files: Mapping[str, FileEntry], name: str) -> Array
         )
     if _sha256(file) != entry.sha256:
         raise CheckpointError(f"{file} is damaged: its SHA-256 differs from the manifest's; use an earlier checkpoint")
+    return file
+
+
+def read_tensors(path: Path, files: Mapping[str, FileEntry], name: str) -> Arrays:
+    """The arrays of one file in a folder, as its manifest describes it.
+
+    Raises:
+        CheckpointError: the file is missing, truncated or changed.
+    """
+    file = verified_file(path, files, name)
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:

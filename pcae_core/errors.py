@@ -42,6 +42,10 @@ class CheckpointError(PcaeError):
     """A checkpoint is missing, damaged, or belongs to another model."""
 
 
+class ModelFileError(PcaeError):
+    """An exported model is missing, damaged, not one of ours, or cannot be written."""
+
+
 class TrainingError(PcaeError):
     """A run had to stop although the request was right."""
 

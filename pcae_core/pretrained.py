@@ -16,7 +16,7 @@ import pydantic
 
 from pcae_core import checkpoint
 from pcae_core.checkpoint import FileEntry, check_tensors, read_tensors, versions, write_manifest, write_tensors
-from pcae_core.config import Config, DataConfig, ModelConfig
+from pcae_core.config import Config, DataConfig, ModelConfig, PretrainConfig
 from pcae_core.errors import CheckpointError, describe_validation_error
 from pcae_core.parameters import Arrays, decoder_shapes, encoder_shapes
 
@@ -113,8 +113,7 @@ def load_all(path: Path, sides: Sequence[Side]) -> dict[str, Pretrained]:
     if is_encoder(path):
         return {"encoder": _load_folder(path)}
     found = checkpoint.load(path)
-    started = found.manifest.config
-    config = EncoderConfig(model=started.model, loader=started.loader, seed=started.seed)
+    config = config_of(found.manifest.config)
     decoder = {name: found.state.student[name] for name in decoder_shapes(config.model)}
     student = {name: found.state.student[name] for name in encoder_shapes(config.model)}
     loaded: dict[str, Pretrained] = {}
@@ -125,8 +124,13 @@ def load_all(path: Path, sides: Sequence[Side]) -> dict[str, Pretrained]:
     return loaded
 
 
+def config_of(run: PretrainConfig) -> EncoderConfig:
+    """What a run's features depend on beside the weights."""
+    return EncoderConfig(model=run.model, loader=run.loader, seed=run.seed)
+
+
 def _load_folder(path: Path) -> Pretrained:
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     model = manifest.config.model
     encoder = read_tensors(path, manifest.files, ENCODER)
     check_tensors(path / ENCODER, encoder, encoder_shapes(model))
@@ -137,7 +141,8 @@ def _load_folder(path: Path) -> Pretrained:
     return Pretrained(path, "the encoder", manifest.config, encoder, decoder)
 
 
-def _read_manifest(path: Path) -> EncoderManifest:
+def read_manifest(path: Path) -> EncoderManifest:
+    """The manifest of the encoder's folder `path`. Raises CheckpointError when it is damaged or of another format."""
     try:
         manifest = EncoderManifest.model_validate_json((path / MANIFEST).read_text(encoding="utf-8"))
     except pydantic.ValidationError as error:

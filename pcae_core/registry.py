@@ -72,6 +72,16 @@ def _missing(spec: BackendSpec) -> list[str]:
     return [module for module in spec.requires if importlib.util.find_spec(module) is None]
 
 
+def _version(spec: BackendSpec) -> str | None:
+    if spec.distribution is None:
+        return None
+    try:
+        return importlib.metadata.version(spec.distribution)
+    except importlib.metadata.PackageNotFoundError:  # another one brings the module, as onnxruntime-gpu does
+        names = importlib.metadata.packages_distributions().get(spec.requires[-1], [])
+        return importlib.metadata.version(names[0]) if names else None
+
+
 def _info(point: importlib.metadata.EntryPoint) -> BackendInfo:
     try:
         spec = _load(point)
@@ -80,8 +90,7 @@ def _info(point: importlib.metadata.EntryPoint) -> BackendInfo:
     missing = _missing(spec)
     if missing:
         return BackendInfo(False, None, spec.capabilities, spec.install, f"{', '.join(missing)} is not installed")
-    version = importlib.metadata.version(spec.distribution) if spec.distribution else None
-    return BackendInfo(True, version, spec.capabilities, spec.install)
+    return BackendInfo(True, _version(spec), spec.capabilities, spec.install)
 
 
 def available() -> dict[str, BackendInfo]:

@@ -25,6 +25,7 @@ ABSENT = BackendSpec(
     "absent", lambda: None, Capabilities(False, (), ()), ("no_such_framework",), install='pip install "pcae[absent]"'
 )
 NOT_A_SPEC = "something else"
+RENAMED = BackendSpec("renamed", lambda: None, Capabilities(False, (), ()), ("numpy",), distribution="numpy-gpu")
 
 
 def test_own_backends_are_available():
@@ -35,8 +36,13 @@ def test_own_backends_are_available():
     assert found["numpy"].capabilities.training
 
 
+def test_version_of_a_module_that_another_package_brings(monkeypatch):
+    _announce(monkeypatch, renamed="RENAMED")
+    assert pcae_core.available()["renamed"].version == importlib.metadata.version("numpy")
+
+
 def test_every_backend_has_the_contract_s_signatures():
-    for name in ("numpy", "torch"):
+    for name in ("numpy", "torch", "onnx"):
         ours = type(registry.create(name))
         for method, stated in inspect.getmembers(Backend, inspect.isfunction):
             if not method.startswith("_"):

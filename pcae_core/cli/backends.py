@@ -17,6 +17,7 @@ def main(arguments: Sequence[str]) -> None:
     """Print what there is."""
     parse(Arguments, "backends", arguments, description="List backends, what they can do, and how to install them.")
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from pcae_core.registry import available
@@ -30,6 +31,6 @@ def main(arguments: Sequence[str]) -> None:
             ("yes" if able.training else "no") if able else "",
             ", ".join(able.devices) if able else "",
             ", ".join(able.dtypes) if able else "",
-            "" if info.installed else info.install,
+            "" if info.installed else escape(info.install),  # "pcae[torch]" is no style
         )
     Console().print(table)

@@ -18,7 +18,7 @@ DESCRIPTION = """Turn weights into the form that somebody else loads, or somebod
 
 SOURCE is a run, one of its checkpoints, or an encoder that this command wrote; a .pth or .safetensors file with timm's
 names (timm, MAE, DeiT); or a folder that Hugging Face's save_pretrained wrote of a ViT or a ViTMAE.
-The ending of OUT chooses the form: none, an encoder's folder, for pcae evaluate and Encoder.from_pretrained;
+The ending of OUT chooses the form: none, an encoder's folder, for pcae evaluate, export and Encoder.from_pretrained;
 .safetensors, timm's names; .pth (PyTorch), .ckpt (MindSpore), .npz (NumPy), the framework's own file. --to hf writes a
 Hugging Face folder. Nothing is lost or made up in silence: tensors that are missing or surplus must be waived by name.
 

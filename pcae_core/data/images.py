@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pcae_core.errors import DataError
 
@@ -20,32 +20,37 @@ MODES = {1: "L", 3: "RGB"}
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 
-def read(file: Path | BinaryIO, name: str, in_chans: int) -> Image.Image:
+def read(file: Path | BinaryIO, name: str, in_chans: int, max_pixels: int | None = None) -> Image.Image:
     """Decode an image file: upright (EXIF orientation), on white where it is transparent, first frame only.
 
     Args:
         file: a path, or the file's content.
         name: what to call it in an error.
         in_chans: 1 for mode "L", 3 for mode "RGB".
+        max_pixels: that its header may announce; by default as many as Pillow allows.
 
     Raises:
-        DataError: the file cannot be opened, is damaged or truncated, or holds more pixels than Pillow allows.
+        DataError: the file cannot be opened, is damaged or truncated, or holds more pixels than allowed.
     """
     try:
         if isinstance(file, Path):
             with file.open("rb") as stream:
-                return _decode(stream, in_chans)
-        return _decode(file, in_chans)
+                return _decode(stream, in_chans, max_pixels)
+        return _decode(file, in_chans, max_pixels)
+    except UnidentifiedImageError as error:  # whose own text holds the address of an object
+        known = ", ".join(_FORMATS)
+        raise DataError(f"cannot read the image {name}: cannot identify its format; known: {known}") from error
     except Exception as error:  # Pillow's plug-ins raise about any exception on damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"cannot read the image {name}: {reason}") from error
 
 
-def _decode(stream: BinaryIO, in_chans: int) -> Image.Image:
+def _decode(stream: BinaryIO, in_chans: int, max_pixels: int | None) -> Image.Image:
     image: Image.Image = Image.open(stream, formats=_FORMATS)
     # Pillow itself only warns up to twice its limit; whether that is shown depends on Python's warning filters.
-    if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
-        raise ValueError(f"{image.width} x {image.height} pixels are more than {Image.MAX_IMAGE_PIXELS}")
+    limit = Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
+    if limit is not None and image.width * image.height > limit:
+        raise ValueError(f"{image.width} x {image.height} pixels are more than {limit}")
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
     return convert(image, in_chans)

@@ -1,0 +1,239 @@
+"""`OnnxBackend`: the contract's inference part, every function an ONNX graph on ONNX Runtime. Arrays are NumPy's.
+
+`encode` runs the graph that `pcae export` writes, so that the conformance suite holds what is shipped to the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from pcae_core.config import ModelConfig
+from pcae_core.errors import BackendError
+from pcae_core.parameters import encoder_shapes, student_shapes
+from pcae_core.protocol import STANDARDIZE_EPS, Array, Backend, Center, EncoderOutput, PretrainingOutput
+from pcae_core.shapes import check_restore_grid
+from pcae_onnx import CAPABILITIES, model, ops, runtime, writer
+from pcae_onnx.graph import Graph
+from pcae_onnx.info import arrays_sha256
+
+Build = Callable[..., list[str]]
+"""Takes a graph and the names of its inputs, adds nodes, returns the names of the results."""
+_CACHED_MODELS = 4  # sessions with weights
+
+
+def _wide(dtype: str) -> str:
+    """Of scores, standardisation and loss."""
+    return "float64" if dtype == "float64" else "float32"
+
+
+class OnnxBackend(Backend):
+    """Its methods are documented in `pcae_core.protocol.Backend`."""
+
+    name = "onnx"
+    capabilities = CAPABILITIES
+
+    def __init__(self, device: str = "cpu") -> None:
+        if device == "auto":
+            device = "cuda" if runtime.is_available("cuda") else "cpu"
+        if device not in CAPABILITIES.devices:
+            raise BackendError(
+                f"the onnx backend runs on the devices {', '.join(CAPABILITIES.devices)}, not {device!r}"
+            )
+        self.device = device
+        self._functions: dict[tuple[Any, ...], onnxruntime.InferenceSession] = {}
+        self._models: dict[tuple[Any, ...], onnxruntime.InferenceSession] = {}
+        self._call(("probe",), lambda g, x: [g.add("Abs", x)], np.zeros(1, np.float32))  # the device is there
+
+    def asarray(self, x: Array, dtype: str | None = None) -> np.ndarray:
+        return np.array(x, dtype=dtype)
+
+    def to_numpy(self, x: Array) -> np.ndarray:
+        return np.array(x)
+
+    def patchify(self, images: Array, patch_size: int) -> np.ndarray:
+        images, p = np.asarray(images), patch_size
+        _, chans, height, width = images.shape
+        rows, columns = height // p, width // p
+
+        def build(g: Graph, x: str) -> list[str]:
+            grid = g.add("Reshape", x, g.ints(0, chans, rows, p, columns, p))
+            grid = g.add("Transpose", grid, perm=[0, 2, 4, 1, 3, 5])
+            return [g.add("Reshape", grid, g.ints(0, rows * columns, chans * p * p))]
+
+        return self._call(("patchify", p, *images.shape[1:]), build, images)[0]
+
+    def split_by_noise(self, noise: Array, num_visible: int) -> tuple[np.ndarray, np.ndarray]:
+        noise = _sortable(noise)
+        num_masked = noise.shape[1] - num_visible
+
+        def build(g: Graph, x: str) -> list[str]:
+            order = ops.order(g, x, noise.dtype.name)
+            parts = ops.slice_tokens(g, order, 0, num_visible), ops.slice_tokens(g, order, num_visible)
+            return [ops.ascending(g, ids, k) for ids, k in zip(parts, (num_visible, num_masked), strict=True)]
+
+        visible, masked = self._call(("split", num_visible, num_masked), build, noise)
+        return visible, masked
+
+    def similarity_scores(self, tokens: Array, center: Center = "unit") -> np.ndarray:
+        tokens = np.asarray(tokens)
+        wide = _wide(tokens.dtype.name)
+
+        def build(g: Graph, x: str) -> list[str]:
+            return [ops.similarity_scores(g, g.cast(x, wide), wide, center)]
+
+        return self._call(("scores", center), build, tokens)[0]
+
+    def select_tokens(self, scores: Array, k: int) -> np.ndarray:
+        scores = _sortable(scores)
+
+        def build(g: Graph, x: str) -> list[str]:
+            return [ops.ascending(g, ops.slice_tokens(g, ops.order(g, x, scores.dtype.name), 0, k), k)]
+
+        return self._call(("select", k), build, scores)[0]
+
+    def gather_tokens(self, tokens: Array, ids: Array) -> np.ndarray:
+        return self._call(
+            ("gather",), lambda g, x, i: [ops.gather(g, x, i)], np.asarray(tokens), np.asarray(ids, dtype=np.int64)
+        )[0]
+
+    def reduce_tokens(
+        self, tokens: Array, k: int, num_prefix_tokens: int = 0, center: Center = "unit"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        tokens = np.asarray(tokens)
+
+        def build(g: Graph, x: str) -> list[str]:
+            return ops.reduce_tokens(g, x, k, num_prefix_tokens, center, tokens.dtype.name)
+
+        kept, ids = self._call(("reduce", k, num_prefix_tokens, center), build, tokens)
+        return kept, ids
+
+    def restore_grid(
+        self, tokens: Array, kept_ids: Array, num_patches: int, features: Array | None = None
+    ) -> np.ndarray:
+        tokens, ids = np.asarray(tokens), np.asarray(kept_ids, dtype=np.int64)
+        others = [] if features is None else [np.asarray(features)]
+        check_restore_grid(tokens.shape, ids.shape, num_patches, others[0].shape if others else None)
+        wide = _wide(others[0].dtype.name) if others else "float32"
+
+        def build(g: Graph, x: str, i: str, *known: str) -> list[str]:
+            return [ops.restore_grid(g, x, i, num_patches, g.cast(known[0], wide) if known else None, wide)]
+
+        return self._call(("grid", num_patches), build, tokens, ids, *others)[0]
+
+    def standardize(self, latents: Array, eps: float = STANDARDIZE_EPS) -> np.ndarray:
+        latents = np.asarray(latents)
+        wide = _wide(latents.dtype.name)
+
+        def build(g: Graph, x: str, added: str) -> list[str]:
+            width = g.cast(g.add("Shape", x, start=2, end=3), wide)
+            freedom = g.add("Sub", width, g.constant(1.0, wide))
+            return [ops.standardize(g, g.cast(x, wide), added, freedom)]
+
+        return self._call(("standardize",), build, latents, np.array(eps, dtype=wide))[0]
+
+    def cosine_loss(self, prediction: Array, target: Array) -> np.ndarray:
+        prediction, target = np.asarray(prediction), np.asarray(target)
+        wide = _wide(np.result_type(prediction, target).name)
+
+        def build(g: Graph, x: str, y: str) -> list[str]:
+            return [ops.cosine_loss(g, g.cast(x, wide), g.cast(y, wide), wide)]
+
+        return self._call(("loss",), build, prediction, target)[0]
+
+    def ema_update(
+        self, teacher: Mapping[str, Array], student: Mapping[str, Array], momentum: float
+    ) -> dict[str, np.ndarray]:
+        def build(g: Graph, old: str, new: str, m: str, rest: str) -> list[str]:
+            return [g.add("Add", g.add("Mul", m, old), g.add("Mul", rest, new))]
+
+        updated = {}
+        for name, value in teacher.items():
+            dtype = np.asarray(value).dtype
+            wide = _wide(dtype.name)
+            arrays = [np.asarray(x, dtype=wide) for x in (value, student[name], momentum, 1.0 - momentum)]
+            updated[name] = self._call(("ema",), build, *arrays)[0].astype(dtype, copy=False)
+        return updated
+
+    def pretraining_forward(
+        self,
+        config: ModelConfig,
+        student: Mapping[str, Array],
+        teacher: Mapping[str, Array],
+        images: Array,
+        noise: Array,
+    ) -> PretrainingOutput:
+        own = _arrays(student, student_shapes(config))
+        other = _arrays(teacher, encoder_shapes(config))
+        dtype, noise = _model_dtype(own), _sortable(noise)
+
+        def build(g: Graph) -> None:
+            model.pretraining(g, config, own, other, noise.dtype.name)
+
+        key = ("pretraining", config, noise.dtype.name, arrays_sha256(own), arrays_sha256(other))
+        feeds = {"pixel_values": np.asarray(images, dtype=np.float32, order="C"), "noise": noise}
+        loss, prediction, target, visible, targets = self._model(key, build, dtype).run(None, feeds)
+        return PretrainingOutput(loss, prediction.astype(dtype, copy=False), target, visible, targets)
+
+    def encode(
+        self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
+    ) -> EncoderOutput:
+        own = _arrays(parameters, encoder_shapes(config))
+        dtype = _model_dtype(own)
+
+        def build(g: Graph) -> None:
+            model.encoder(g, config, own, float(keep), logits=bool(config.num_classes))
+
+        session = self._model(("encoder", config, keep, arrays_sha256(own)), build, dtype)
+        feeds = {"pixel_values": np.asarray(images, dtype=np.float32, order="C")}
+        hidden, ids, *logits = session.run(None, feeds)
+        head = logits[0].astype(dtype, copy=False) if logits else None
+        return EncoderOutput(hidden.astype(dtype, copy=False), ids, head)
+
+    def _call(self, key: tuple[Any, ...], build: Build, *arrays: np.ndarray) -> list[np.ndarray]:
+        """Run the graph that `build` makes; it is made once for a key and the inputs' dtypes and ranks."""
+        arrays = tuple(np.asarray(x, order="C") for x in arrays)
+        key = (*key, *((x.dtype.name, x.ndim) for x in arrays))
+        names = [f"input_{i}" for i in range(len(arrays))]
+        if key not in self._functions:
+            g = Graph()
+            for name, x in zip(names, arrays, strict=True):
+                g.input(name, x.dtype.name, [f"{name}_{axis}" for axis in range(x.ndim)])
+            for i, value in enumerate(build(g, *names)):
+                g.output(value, f"output_{i}")
+            self._functions[key] = self._load(g)
+        return self._functions[key].run(None, dict(zip(names, arrays, strict=True)))
+
+    def _model(self, key: tuple[Any, ...], build: Callable[[Graph], None], dtype: str) -> onnxruntime.InferenceSession:
+        """The session of a model with weights; the last few are kept."""
+        key = (*key, dtype)
+        if key not in self._models:
+            g = Graph(dtype=dtype)
+            build(g)
+            while len(self._models) >= _CACHED_MODELS:
+                self._models.pop(next(iter(self._models)))
+            self._models[key] = self._load(g)
+        return self._models[key]
+
+    def _load(self, g: Graph) -> onnxruntime.InferenceSession:
+        return runtime.session(writer.to_bytes(g.proto("pcae", {}), g.weights), self.device)
+
+
+def _sortable(x: Array) -> np.ndarray:
+    """float16 widened, since runtimes sort float32 and float64."""
+    array = np.asarray(x, order="C")
+    return array if array.dtype == np.float64 else array.astype(np.float32, copy=False)
+
+
+def _arrays(parameters: Mapping[str, Array], names: Mapping[str, object]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(parameters[name]) for name in names}
+
+
+def _model_dtype(parameters: Mapping[str, np.ndarray]) -> str:
+    dtype = parameters["cls_token"].dtype.name
+    if dtype not in CAPABILITIES.dtypes:
+        raise BackendError(f"the onnx backend computes models in {' or '.join(CAPABILITIES.dtypes)}, not in {dtype}")
+    return dtype

@@ -1,0 +1,200 @@
+"""From a configuration and parameters to a folder that holds an ONNX model and what its users need beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pydantic
+
+from pcae_core.config import DataConfig, ModelConfig
+from pcae_core.errors import ConfigError, ConformanceError, ModelFileError, describe_validation_error
+from pcae_core.parameters import encoder_shapes
+from pcae_onnx import model, quantize, verify, writer
+from pcae_onnx.graph import Graph
+from pcae_onnx.info import (
+    FORMAT,
+    Dtype,
+    ModelInfo,
+    Task,
+    arrays_sha256,
+    preprocessing_of,
+    schedule_of,
+    versions,
+)
+from pcae_onnx.session import InferenceSession
+
+MODEL_FILE = "model.onnx"
+_RANDOM_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to export.
+
+    Attributes:
+        task: None takes image classification where there is a head.
+        opset: 20 for runtimes that lack the operator `Attention`.
+        keep: share of the patch tokens that each stage keeps; None makes it an input of the model.
+        atol: largest difference from the reference that is accepted, of the float32 model.
+    """
+
+    task: Task | None = None
+    opset: Literal[20, 23] = 23
+    dtype: Dtype = "fp32"
+    keep: float | None = 1.0
+    atol: float = 1e-4
+    name: str | None = None
+    class_names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        info: what the model says of itself.
+        report: how the float32 model was verified.
+        agreement: of a narrower model with it; None for float32.
+    """
+
+    path: Path
+    info: ModelInfo
+    report: verify.Report
+    agreement: quantize.Agreement | None = None
+
+
+def export(
+    config: ModelConfig,
+    loader: DataConfig,
+    parameters: Mapping[str, np.ndarray],
+    folder: Path,
+    options: Options,
+    images: np.ndarray | None = None,
+) -> Exported:
+    """Write `folder/model.onnx`, `config.json` and `preprocessor_config.json`, and verify.
+
+    Args:
+        loader: gives the normalisation.
+        parameters: the encoder's, by canonical name; each is read when it is needed.
+        images: normalised, float32 (n, C, H, W), on which a narrower model is measured; random pixels by default.
+
+    Raises:
+        ConfigError: a task without its head, a ratio or limit out of range, class names that do not fit the head.
+        ModelFileError: the folder cannot be written.
+        ConformanceError: the written float32 model differs from the reference; it is left where it is.
+    """
+    info = describe(config, loader, parameters, folder, options)
+    path = folder / MODEL_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_json(folder / "config.json", _config_json(info))
+        _write_json(folder / "preprocessor_config.json", _preprocessor_json(info))
+    except OSError as error:
+        raise ModelFileError(f"cannot write to {folder}: {error.strerror or error}") from None
+    if options.dtype == "fp32":
+        try:
+            return Exported(path, info, _write_and_verify(info, parameters, path, options))
+        except ConformanceError as error:
+            raise ConformanceError(f"{error}; {path} is kept for a look") from None
+    return _export_narrow(info, parameters, path, options, images)
+
+
+def _export_narrow(
+    info: ModelInfo, parameters: Mapping[str, np.ndarray], path: Path, options: Options, images: np.ndarray | None
+) -> Exported:
+    """Verify the float32 model, then write the narrower one and measure it."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".float32-") as temporary:
+        exact = Path(temporary) / MODEL_FILE
+        exact_info = info.model_copy(update={"dtype": "fp32"})
+        report = _write_and_verify(exact_info, parameters, exact, options)
+        if options.dtype == "int8":
+            quantize.to_int8(exact, path, info)
+        else:
+            write_model(info, parameters, path, options.opset, "float16")
+        pixels = verify.random_images(info.model, _RANDOM_IMAGES) if images is None else images
+        agreement = quantize.measure(InferenceSession(exact), InferenceSession(path), pixels)
+    return Exported(path, info, report, agreement)
+
+
+def write_model(
+    info: ModelInfo, parameters: Mapping[str, np.ndarray], path: Path, opset: int = 23, dtype: str = "float32"
+) -> None:
+    """Write the model alone. Raises ModelFileError."""
+    graph = Graph(opset, dtype)
+    model.encoder(graph, info.model, parameters, info.schedule.keep, info.task == "image-classification")
+    writer.write(graph.proto(info.name, info.to_metadata()), graph.weights, path)
+
+
+def _write_and_verify(
+    info: ModelInfo, parameters: Mapping[str, np.ndarray], path: Path, options: Options
+) -> verify.Report:
+    write_model(info, parameters, path, options.opset)
+    return verify.verify(path, info.model, parameters, info.schedule.keep, options.atol, options.opset)
+
+
+def describe(
+    config: ModelConfig, loader: DataConfig, parameters: Mapping[str, np.ndarray], folder: Path, options: Options
+) -> ModelInfo:
+    """What the model will say of itself. Raises ConfigError."""
+    task = options.task or ("image-classification" if config.num_classes else "feature-extraction")
+    if task == "image-classification" and not config.num_classes:
+        raise ConfigError("the checkpoint has no label head; export it with --task feature-extraction")
+    if options.keep is not None and not 0.0 < options.keep <= 1.0:
+        raise ConfigError(f"keep must be in (0, 1], not {options.keep}")
+    if not options.atol > 0.0:
+        raise ConfigError(f"atol must be positive, not {options.atol}")
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", folder.resolve().name).lstrip("_.-")
+    try:
+        return ModelInfo(
+            format=FORMAT,
+            name=options.name or name or "model",
+            task=task,
+            dtype=options.dtype,
+            model=config,
+            preprocessing=preprocessing_of(config, loader),
+            schedule=schedule_of(config, options.keep),
+            versions=versions(),
+            weights_sha256=arrays_sha256(parameters, encoder_shapes(config)),
+            class_names=options.class_names if task == "image-classification" else None,
+        )
+    except pydantic.ValidationError as error:
+        raise ConfigError(describe_validation_error(error)) from None
+
+
+def _config_json(info: ModelInfo) -> dict[str, object]:
+    """Our settings, and the class names as Hugging Face writes them."""
+    names = info.class_names or ()
+    labels = {"id2label": {str(i): n for i, n in enumerate(names)}, "label2id": {n: i for i, n in enumerate(names)}}
+    described = info.to_dict()
+    settings = {key: described[key] for key in ("name", "task", "dtype", "schedule", "versions", "weights_sha256")}
+    return {"model_type": "pcae"} | described["model"] | settings | (labels if names else {})
+
+
+def _preprocessor_json(info: ModelInfo) -> dict[str, object]:
+    """As Hugging Face's image processors read it: shorter side to `size`, centre cut out."""
+    size = info.preprocessing.size
+    return {
+        "image_processor_type": "BitImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": size},
+        "resample": 3,  # bicubic
+        "do_center_crop": True,
+        "crop_size": {"height": size, "width": size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(info.preprocessing.mean),
+        "image_std": list(info.preprocessing.std),
+        "do_convert_rgb": info.preprocessing.in_chans == 3,
+    }
+
+
+def _write_json(path: Path, values: dict[str, object]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,120 @@
+"""An ONNX graph under construction: nodes, small constants, and weights that are read when the file is written.
+
+Only operators of the standard domain are used. Opset and IR version are pinned, since the newest that `onnx` writes are
+ahead of what runtimes load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+IR_VERSIONS = {20: 9, 23: 11}
+"""By opset: the IR version of the ONNX release that brought the opset."""
+Dim = int | str
+
+
+def onnx_dtype(name: str) -> int:
+    """ONNX's number of a dtype, by NumPy's name."""
+    return helper.np_dtype_to_tensor_dtype(np.dtype(name))
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A large initializer.
+
+    Attributes:
+        shape, dtype: of what `read` gives; dtype by NumPy's name.
+        read: loads the values, so that only one weight at a time need be in memory.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[], np.ndarray]
+
+
+class Graph:
+    """Nodes are added by `add`, which names their outputs.
+
+    Attributes:
+        opset: 20 or 23.
+        dtype: of activations and weights, by NumPy's name.
+        weights: in the order in which they were added.
+    """
+
+    def __init__(self, opset: int = 23, dtype: str = "float32") -> None:
+        self.opset, self.dtype = opset, dtype
+        self.weights: list[Weight] = []
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._initializers: list[onnx.TensorProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+
+    def input(self, name: str, dtype: str, shape: Sequence[Dim], default: np.ndarray | None = None) -> str:
+        """Declare an input; `default` makes it optional."""
+        self._inputs.append(helper.make_tensor_value_info(name, onnx_dtype(dtype), shape))
+        if default is not None:
+            self._initializers.append(numpy_helper.from_array(default, name))
+        return name
+
+    def output(self, value: str, name: str, dtype: str | None = None, shape: Sequence[Dim] | None = None) -> None:
+        """Declare `value` as the output `name`; without dtype and shape runtimes infer them."""
+        self._nodes.append(helper.make_node("Identity", [value], [name], name=f"output_{name}"))
+        known = dtype is not None
+        info = (
+            helper.make_tensor_value_info(name, onnx_dtype(dtype), shape) if known else onnx.ValueInfoProto(name=name)
+        )
+        self._outputs.append(info)
+
+    def add(self, op: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node with one output; returns the output's name."""
+        return self.add_many(op, 1, *inputs, **attributes)[0]
+
+    def add_many(self, op: str, count: int, *inputs: str, **attributes: Any) -> list[str]:
+        """Add a node with `count` outputs; returns their names."""
+        name = f"{op}_{len(self._nodes)}"
+        outputs = [name] if count == 1 else [f"{name}_{i}" for i in range(count)]
+        self._nodes.append(helper.make_node(op, list(inputs), outputs, name=name, **attributes))
+        return outputs
+
+    def constant(self, value: Any, dtype: str) -> str:
+        """A small constant; equal ones are stored once."""
+        array = np.asarray(value, dtype=dtype)
+        key = (dtype, array.shape, array.tobytes())
+        if key not in self._constants:
+            self._constants[key] = f"constant_{len(self._constants)}"
+            self._initializers.append(numpy_helper.from_array(array, self._constants[key]))
+        return self._constants[key]
+
+    def ints(self, *values: int) -> str:
+        """An int64 vector."""
+        return self.constant(list(values), "int64")
+
+    def weight(self, name: str, shape: tuple[int, ...], read: Callable[[], np.ndarray]) -> str:
+        """A weight of the graph's dtype; `read` may give another floating dtype."""
+        dtype = self.dtype
+        self.weights.append(Weight(name, shape, dtype, lambda: read().astype(dtype, copy=False)))
+        return name
+
+    def cast(self, value: str, dtype: str) -> str:
+        """Cast by NumPy's name."""
+        return self.add("Cast", value, to=onnx_dtype(dtype))
+
+    def proto(self, name: str, metadata: dict[str, str]) -> onnx.ModelProto:
+        """The model without its weights, which `writer` adds."""
+        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._initializers)
+        model = helper.make_model(
+            graph,
+            producer_name="pcae",
+            opset_imports=[helper.make_opsetid("", self.opset)],
+            ir_version=IR_VERSIONS[self.opset],
+        )
+        helper.set_model_props(model, metadata)
+        return model

@@ -1,0 +1,95 @@
+"""Refusing files that are not whole models of ours, before a runtime loads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from pcae_core.errors import ModelFileError
+from pcae_onnx.info import ModelInfo
+
+OPERATORS = frozenset({
+    "Abs", "Add", "Attention", "Cast", "Ceil", "Concat", "Conv", "Div", "Expand", "GatherND", "Gelu", "Greater",
+    "Identity", "IsNaN", "LayerNormalization", "Less", "MatMul", "Max", "Mul", "ReduceMax", "ReduceMean", "ReduceSum",
+    "Reshape", "Shape", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "TopK", "Transpose", "Unsqueeze",
+    "Where",
+    "DynamicQuantizeLinear", "MatMulInteger",  # of int8 models
+})  # fmt: skip
+"""Of the standard domain; an exported encoder uses no others."""
+
+
+def inspect(path: Path) -> ModelInfo:
+    """What the model at `path` says of itself.
+
+    Raises:
+        ModelFileError: missing, truncated, without our metadata, with other operators, inputs or outputs than ours, or
+            with external data that leaves the model's folder.
+    """
+    model = _load(path)
+    info = ModelInfo.from_metadata({entry.key: entry.value for entry in model.metadata_props}, path)
+    _check_operators(path, model)
+    for tensor in _tensors(model):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            _check_external(path, tensor)
+    _check_interface(path, model.graph, info)
+    return info
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(path, load_external_data=False)
+    except OSError as error:
+        raise ModelFileError(f"cannot read the model {path}: {error.strerror or error}") from None
+    except DecodeError:
+        raise ModelFileError(f"{path} is not an ONNX file, or is truncated; export the model again") from None
+
+
+def _check_operators(path: Path, model: onnx.ModelProto) -> None:
+    if model.functions or any(entry.domain not in ("", "ai.onnx") for entry in model.opset_import):
+        raise ModelFileError(f"{path} uses operators beyond the standard ones; PCAE exports none, so it is refused")
+    for node in model.graph.node:
+        if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS:
+            operator = f"{node.domain}.{node.op_type}".removeprefix(".")
+            raise ModelFileError(f"{path} holds the operator {operator!r}, which PCAE does not export; it is refused")
+        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+            raise ModelFileError(f"{path} holds a graph within a graph, which PCAE does not export; it is refused")
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    yield from model.graph.initializer
+    for sparse in model.graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+
+
+def _check_external(path: Path, tensor: onnx.TensorProto) -> None:
+    location = {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
+    file = path.parent / location
+    if not location or Path(location).name != location or location == "..":
+        raise ModelFileError(f"{path} takes weights from {location!r}, outside its own folder; it is refused")
+    if not file.is_file():
+        raise ModelFileError(f"{path} needs {file}, which is missing; copy both files together")
+    if file.is_symlink() or file.stat().st_nlink > 1:
+        raise ModelFileError(f"{file} is a link and may lead out of the model's folder; copy the file itself")
+
+
+def _check_interface(path: Path, graph: onnx.GraphProto, info: ModelInfo) -> None:
+    size, chans = info.model.image_size, info.model.in_chans
+    inputs: dict[str, list[object]] = {"pixel_values": ["batch_size", chans, size, size]}
+    if info.schedule.keep is None:
+        inputs["keep"] = []
+    outputs = ["last_hidden_state", "kept_ids", *(["logits"] if info.task == "image-classification" else [])]
+    found = {value.name: _shape(value) for value in graph.input}
+    if found != inputs or [value.name for value in graph.output] != outputs:
+        raise ModelFileError(
+            f"the inputs and outputs of {path} are not those that its metadata describes; it is refused"
+        )
+
+
+def _shape(value: onnx.ValueInfoProto) -> list[object]:
+    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]

@@ -1,0 +1,139 @@
+"""What an exported model says of itself: kept in its `metadata_props`, one JSON text a topic, under `pcae.TOPIC`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+from collections.abc import Iterable, Mapping
+from typing import Literal, Self
+
+import numpy as np
+import onnx
+from pydantic import model_validator
+
+import pcae_core
+from pcae_core.config import Config, DataConfig, ModelConfig
+from pcae_core.errors import ConfigError, ModelFileError
+
+FORMAT = 1
+PREFIX = "pcae."
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+Task = Literal["feature-extraction", "image-classification"]
+Dtype = Literal["fp32", "fp16", "int8"]
+
+
+class Preprocessing(Config):
+    """How a picture becomes pixels.
+
+    Attributes:
+        size: the centred square of the picture is resized to this many pixels a side.
+        mean, std: per channel, of pixel values in [0, 1].
+    """
+
+    size: int
+    in_chans: int
+    interpolation: Literal["bicubic"] = "bicubic"
+    crop: Literal["center"] = "center"
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Schedule(Config):
+    """Where tokens are dropped.
+
+    Attributes:
+        keep: share of the patch tokens that each stage keeps; None when it is an input of the model.
+        blocks: after which blocks, 0-based.
+        tokens_per_block: tokens that enter each block, CLS included; None when it depends on the input.
+    """
+
+    keep: float | None
+    blocks: tuple[int, ...]
+    tokens_per_block: tuple[int, ...] | None
+
+
+class ModelInfo(Config):
+    """All of it.
+
+    Attributes:
+        name: what a server calls the model, and the name of its folder there.
+        dtype: of the weights.
+        weights_sha256: of the encoder's parameters in the checkpoint: names and values in canonical order.
+        class_names: of the logits, where they are known.
+    """
+
+    format: int
+    name: str
+    task: Task
+    dtype: Dtype
+    model: ModelConfig
+    preprocessing: Preprocessing
+    schedule: Schedule
+    versions: dict[str, str]
+    weights_sha256: str
+    class_names: tuple[str, ...] | None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"name {self.name!r} must be letters, digits, '_', '-' and '.', a letter or digit first")
+        shown = self.preprocessing
+        chans = {self.model.in_chans, shown.in_chans, len(shown.mean), len(shown.std)}
+        if len(chans) > 1 or shown.size != self.model.image_size:
+            raise ValueError("preprocessing does not fit the model")
+        if self.class_names is not None and len(self.class_names) != self.model.num_classes:
+            raise ValueError(f"{len(self.class_names)} class names do not fit {self.model.num_classes} outputs")
+        return self
+
+    def to_metadata(self) -> dict[str, str]:
+        """The texts that `from_metadata` takes back."""
+        return {f"{PREFIX}{key}": json.dumps(value) for key, value in self.to_dict().items()}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], source: object) -> Self:
+        """Raises ModelFileError, naming `source`, when something is missing or wrong."""
+        ours = {key.removeprefix(PREFIX): text for key, text in metadata.items() if key.startswith(PREFIX)}
+        if not ours:
+            raise ModelFileError(f"{source} was not exported by PCAE: its metadata is missing; use pcae export")
+        try:
+            info = cls.from_dict({key: json.loads(text) for key, text in ours.items()})
+        except (ConfigError, ValueError) as error:
+            raise ModelFileError(f"the metadata of {source} is damaged: {error}; export the model again") from None
+        if info.format != FORMAT:
+            raise ModelFileError(f"{source} has model format {info.format}; this version reads format {FORMAT}")
+        return info
+
+
+def preprocessing_of(model: ModelConfig, loader: DataConfig) -> Preprocessing:
+    """As evaluation prepares pictures."""
+    mean, std = loader.normalization(model.in_chans)
+    return Preprocessing(size=model.image_size, in_chans=model.in_chans, mean=mean, std=std)
+
+
+def schedule_of(model: ModelConfig, keep: float | None) -> Schedule:
+    """The schedule at a keep ratio, or with one that is an input."""
+    blocks = tuple(model.kept_after_block(model.num_patches))
+    counts = None if keep is None else tuple(model.tokens_per_block(model.num_patches, 1, keep))
+    return Schedule(keep=keep, blocks=blocks, tokens_per_block=counts)
+
+
+def versions() -> dict[str, str]:
+    """Of what wrote the model."""
+    return {
+        "pcae": pcae_core.__version__,
+        "onnx": onnx.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def arrays_sha256(arrays: Mapping[str, np.ndarray], names: Iterable[str] | None = None) -> str:
+    """Of each array's name and bytes; of all of them in their order, or of those named."""
+    digest = hashlib.sha256()
+    for name in arrays if names is None else names:
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8))
+    return digest.hexdigest()

@@ -1,0 +1,216 @@
+"""The models as ONNX graphs: the encoder with token reduction, and the forward pass of pre-training.
+
+Weights are read by canonical name from a mapping when the file is written. Letters: B images, C channels, p patch size,
+N patches, V visible, M masked, K targets, T tokens of a sequence with its prefix, D width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from pcae_core.config import ModelConfig
+from pcae_core.parameters import decoder_shapes, encoder_shapes
+from pcae_core.protocol import STANDARDIZE_EPS
+from pcae_onnx import ops
+from pcae_onnx.graph import Graph
+
+Parameters = Mapping[str, np.ndarray]
+
+
+class Layers:
+    """Layers with the weights of one set of parameters.
+
+    Attributes:
+        g: the graph that they are added to.
+        dim: width of a token.
+    """
+
+    def __init__(self, g: Graph, config: ModelConfig, parameters: Parameters, owner: str = "") -> None:
+        """`owner` distinguishes the weights of two sets in one graph."""
+        self.g, self.config, self.dim = g, config, config.embed_dim
+        self._parameters, self._owner = parameters, owner
+        self._shapes = encoder_shapes(config) | decoder_shapes(config)
+
+    def weight(self, name: str) -> str:
+        """A parameter as it is."""
+        return self._weight(name, name, self._shapes[name], lambda x: x)
+
+    def linear(self, x: str, name: str) -> str:
+        """(..., D_in) -> (..., D_out)."""
+        rows, columns = self._shapes[f"{name}.weight"]
+        matrix = self._weight(f"{name}.weight", f"{name}.weight.T", (columns, rows), np.transpose)
+        return self.g.add("Add", self.g.add("MatMul", x, matrix), self.weight(f"{name}.bias"))
+
+    def norm(self, x: str, name: str) -> str:
+        """LayerNorm over the last axis."""
+        weight, bias = self.weight(f"{name}.weight"), self.weight(f"{name}.bias")
+        return self.g.add("LayerNormalization", x, weight, bias, axis=-1, epsilon=self.config.layer_norm_eps)
+
+    def attention(self, x: str, name: str, num_heads: int) -> str:
+        """Multi-head self-attention (B, T, D) -> (B, T, D)."""
+        qkv = self.linear(x, f"{name}.qkv")
+        if self.g.opset >= 23:
+            parts = self.g.add_many("Split", 3, qkv, axis=-1, num_outputs=3)
+            mixed = self.g.add("Attention", *parts, q_num_heads=num_heads, kv_num_heads=num_heads)
+        else:
+            mixed = self._attention_by_hand(qkv, num_heads, self._shapes[f"{name}.proj.bias"][0])
+        return self.linear(mixed, f"{name}.proj")
+
+    def _attention_by_hand(self, qkv: str, num_heads: int, dim: int) -> str:
+        """(B, T, 3*D) -> (B, T, D), from operators that older runtimes know."""
+        g, head_dim = self.g, dim // num_heads
+        heads = g.add("Reshape", qkv, g.ints(0, 0, 3, num_heads, head_dim))
+        query, key, value = (
+            g.add("Squeeze", part, g.ints(2)) for part in g.add_many("Split", 3, heads, axis=2, num_outputs=3)
+        )
+        query = g.add("Transpose", query, perm=[0, 2, 1, 3])
+        scale = g.constant(1.0 / math.sqrt(head_dim), g.dtype)
+        query = g.add("Mul", query, scale)  # before the product, which could overflow float16
+        scores = g.add("MatMul", query, g.add("Transpose", key, perm=[0, 2, 3, 1]))
+        weights = g.add("Softmax", scores, axis=-1)
+        mixed = g.add("MatMul", weights, g.add("Transpose", value, perm=[0, 2, 1, 3]))
+        return g.add("Reshape", g.add("Transpose", mixed, perm=[0, 2, 1, 3]), g.ints(0, 0, dim))
+
+    def block(self, x: str, name: str, num_heads: int) -> str:
+        """Pre-norm block (B, T, D)."""
+        x = self.g.add("Add", x, self.attention(self.norm(x, f"{name}.norm1"), f"{name}.attn", num_heads))
+        hidden = self.g.add("Gelu", self.linear(self.norm(x, f"{name}.norm2"), f"{name}.mlp.fc1"))
+        return self.g.add("Add", x, self.linear(hidden, f"{name}.mlp.fc2"))
+
+    def patches(self, images: str) -> str:
+        """Images (B, C, H, W) of the graph's dtype to embedded patches (B, N, D) with their positions."""
+        g, size = self.g, self.config.patch_size
+        weight, bias = self.weight("patch_embed.proj.weight"), self.weight("patch_embed.proj.bias")
+        grid = g.add("Conv", images, weight, bias, kernel_shape=[size, size], strides=[size, size])
+        flat = g.add("Reshape", grid, g.ints(0, self.dim, self.config.num_patches))
+        positions = self.weight_part("pos_embed", "pos_embed.patches", 1, None)
+        return g.add("Add", g.add("Transpose", flat, perm=[0, 2, 1]), positions)
+
+    def prepend_cls(self, tokens: str) -> str:
+        """(B, n, D) -> (B, 1 + n, D)."""
+        position = self.weight_part("pos_embed", "pos_embed.cls", 0, 1)
+        cls = self.g.add("Add", self.weight("cls_token"), position)
+        return self.g.add("Concat", repeat(self.g, cls, tokens, (1, self.dim)), tokens, axis=1)
+
+    def weight_part(self, name: str, part: str, start: int, end: int | None) -> str:
+        """Rows start:end of position embeddings."""
+        _, rows, dim = self._shapes[name]
+        shape = (1, (rows if end is None else end) - start, dim)
+        return self._weight(name, part, shape, lambda x: x[:, start:end])
+
+    def _weight(self, name: str, label: str, shape: tuple[int, ...], change: Callable[[np.ndarray], np.ndarray]) -> str:
+        parameters = self._parameters
+        return self.g.weight(f"{self._owner}{label}", shape, lambda: change(parameters[name]))
+
+
+def repeat(g: Graph, x: str, like: str, rest: tuple[int, ...]) -> str:
+    """(1, *rest) -> (B, *rest), with the batch size of `like`."""
+    batch = g.add("Shape", like, start=0, end=1)
+    return g.add("Expand", x, g.add("Concat", batch, g.ints(*rest), axis=0))
+
+
+def reduced_blocks(
+    layers: Layers, tokens: str, prefix: int, num_tokens: int, keep: float | str
+) -> tuple[str, str | None]:
+    """All blocks and the final norm, dropping tokens at each stage.
+
+    Args:
+        tokens: (B, P + num_tokens, D).
+        keep: the ratio, or the name of a float32 scalar.
+
+    Returns:
+        What is left (B, P + k, D), and which patches of those that entered (B, k); None when all of them stay.
+    """
+    g, config = layers.g, layers.config
+    static = config.kept_after_block(num_tokens, keep) if isinstance(keep, float) else None
+    ratio = ops.read_keep_nodes(g, keep) if isinstance(keep, str) else ""
+    count: ops.Count = num_tokens
+    ids = None
+    for i in range(config.depth):
+        tokens = layers.block(tokens, f"blocks.{i}", config.num_heads)
+        if i not in config.kept_after_block(num_tokens):
+            continue
+        k = static[i] if static is not None else ops.num_kept(g, count, ratio)
+        if k != count:
+            tokens, chosen = ops.reduce_tokens(g, tokens, k, prefix, config.reduction.center, g.dtype)
+            ids = chosen if ids is None else ops.gather(g, ids, chosen)
+        count = k
+    return layers.norm(tokens, "norm"), ids
+
+
+def encoder(g: Graph, config: ModelConfig, parameters: Parameters, keep: float | None, logits: bool) -> None:
+    """Inputs `pixel_values`, and `keep` when `keep` is None; outputs `last_hidden_state`, `kept_ids`, `logits`.
+
+    Pixels and outputs are float32 whatever the graph's dtype.
+    """
+    size, layers = config.image_size, Layers(g, config, parameters)
+    images = g.input("pixel_values", "float32", ["batch_size", config.in_chans, size, size])
+    ratio = g.input("keep", "float32", [], np.float32(1.0)) if keep is None else keep
+    tokens = layers.prepend_cls(layers.patches(g.cast(images, g.dtype) if g.dtype != "float32" else images))
+    hidden, ids = reduced_blocks(layers, tokens, 1, config.num_patches, ratio)
+    if ids is None:
+        every = g.constant(np.arange(config.num_patches)[None], "int64")
+        ids = repeat(g, every, images, (config.num_patches,))
+    kept = "kept_patches" if keep is None else list(config.kept_after_block(config.num_patches, keep).values())[-1]
+    length = f"1 + {kept}" if isinstance(kept, str) else 1 + kept
+    _output_float32(g, hidden, "last_hidden_state", ["batch_size", length, config.embed_dim])
+    g.output(ids, "kept_ids", "int64", ["batch_size", kept])
+    if logits:
+        cls = g.add("Squeeze", ops.slice_tokens(g, hidden, 0, 1), g.ints(1))
+        _output_float32(g, layers.linear(cls, "head"), "logits", ["batch_size", config.num_classes])
+
+
+def _output_float32(g: Graph, value: str, name: str, shape: list[int | str]) -> None:
+    g.output(g.cast(value, "float32") if g.dtype != "float32" else value, name, "float32", shape)
+
+
+def pretraining(g: Graph, config: ModelConfig, student: Parameters, teacher: Parameters, noise_dtype: str) -> None:
+    """Inputs `pixel_values` and `noise` (B, N); outputs as the fields of `PretrainingOutput`.
+
+    Losses and targets are float32; predictions too, whatever the graph's dtype.
+    """
+    size, count, num_visible = config.image_size, config.num_patches, config.num_visible
+    images = g.input("pixel_values", "float32", ["batch_size", config.in_chans, size, size])
+    noise = g.input("noise", noise_dtype, ["batch_size", count])
+    by_noise = ops.order(g, noise, noise_dtype)
+    visible = ops.ascending(g, ops.slice_tokens(g, by_noise, 0, num_visible), num_visible)
+    masked = ops.ascending(g, ops.slice_tokens(g, by_noise, num_visible), config.num_masked)
+    pixels = g.cast(images, g.dtype) if g.dtype != "float32" else images
+
+    seen = Layers(g, config, teacher, "teacher.")
+    tokens = ops.gather(g, seen.patches(pixels), masked)
+    latent, chosen = reduced_blocks(seen, tokens, 0, config.num_masked, config.reduction.keep)
+    targets = masked if chosen is None else ops.gather(g, masked, chosen)
+    latent = g.cast(latent, "float32") if g.dtype != "float32" else latent
+    eps, freedom = (g.constant(x, "float32") for x in (STANDARDIZE_EPS, config.embed_dim - 1))
+    target = ops.standardize(g, latent, eps, freedom)
+    prediction = _student(Layers(g, config, student, "student."), pixels, visible, targets)
+    wide = g.cast(prediction, "float32") if g.dtype != "float32" else prediction
+    g.output(ops.cosine_loss(g, wide, target, "float32"), "loss", "float32", [])
+    for name, value in (("prediction", wide), ("target", target)):
+        g.output(value, name, "float32", ["batch_size", config.num_targets, config.embed_dim])
+    g.output(visible, "visible_ids", "int64", ["batch_size", num_visible])
+    g.output(targets, "target_ids", "int64", ["batch_size", config.num_targets])
+
+
+def _student(layers: Layers, pixels: str, visible: str, targets: str) -> str:
+    """Predictions (B, K, D) at the target positions from the visible patches (B, V)."""
+    g, config = layers.g, layers.config
+    width, num_targets = config.decoder_embed_dim, config.num_targets
+    tokens = layers.prepend_cls(ops.gather(g, layers.patches(pixels), visible))
+    for i in range(config.depth):
+        tokens = layers.block(tokens, f"blocks.{i}", config.num_heads)
+    context = layers.linear(layers.norm(tokens, "norm"), "decoder_embed")
+    positions = layers.weight_part("decoder_pos_embed", "decoder_pos_embed.patches", 1, None)
+    positions = repeat(g, positions, visible, (config.num_patches, width))
+    first = repeat(g, layers.weight_part("decoder_pos_embed", "decoder_pos_embed.cls", 0, 1), visible, (1, width))
+    context = g.add("Add", context, g.add("Concat", first, ops.gather(g, positions, visible), axis=1))
+    queries = g.add("Add", ops.gather(g, positions, targets), layers.weight("mask_token"))
+    decoded = g.add("Concat", context, queries, axis=1)
+    for i in range(config.decoder_depth):
+        decoded = layers.block(decoded, f"decoder_blocks.{i}", config.decoder_num_heads)
+    answers = ops.slice_tokens(g, layers.norm(decoded, "decoder_norm"), -num_targets)
+    return layers.linear(answers, "decoder_pred")

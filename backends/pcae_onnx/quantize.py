@@ -1,0 +1,125 @@
+"""Narrower models, and how far they are from the float32 model: in what they answer, and in time.
+
+Letters: n images, B of a batch.
+"""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from pcae_onnx.info import ModelInfo
+from pcae_onnx.session import InferenceSession, Outputs
+
+KEPT_IDS_LIMIT, COSINE_LIMIT, TOP1_LIMIT, SPEED_LIMIT = 0.95, 0.99, 0.98, 1.0
+"""Agreement and speed below these are worth a warning."""
+MEASURED_KEEP = 0.7
+_ROUNDS = 7
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A narrower model beside the float32 model.
+
+    Attributes:
+        images: how many were compared.
+        keep: at which ratio.
+        kept_ids: mean share of the kept patches that both keep.
+        cosine: mean cosine of the features that both keep, CLS included.
+        top1: share of the images with the same best class; None without a head.
+        speed: (batch, float32 time / own time) pairs, interleaved, medians.
+    """
+
+    images: int
+    keep: float
+    kept_ids: float
+    cosine: float
+    top1: float | None
+    speed: tuple[tuple[int, float], ...]
+
+    def warnings(self) -> list[str]:
+        """What is below its limit, a line each."""
+        found = [("kept patches", self.kept_ids, KEPT_IDS_LIMIT), ("cosine of features", self.cosine, COSINE_LIMIT)]
+        if self.top1 is not None:
+            found.append(("same best class", self.top1, TOP1_LIMIT))
+        lines = [f"{name} {value:.3f} is below {limit}" for name, value, limit in found if value < limit]
+        slow = [f"at batch {batch} it is slower than float32 ({x:.2f} x)" for batch, x in self.speed if x < SPEED_LIMIT]
+        return lines + slow
+
+
+def to_int8(source: Path, target: Path, info: ModelInfo) -> None:
+    """Quantise the matrices of the model at `source`: dynamic, per channel. `info` becomes the metadata."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    large = source.with_name(f"{source.name}.data").exists()
+    target.with_name(f"{target.name}.data").unlink(missing_ok=True)  # the quantiser would append to it
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # the quantiser recommends a preprocessing that this graph does not need
+    try:
+        quantize_dynamic(
+            source,
+            target,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            use_external_data_format=large,
+            extra_options={"MatMulConstBOnly": True},
+        )
+    finally:
+        root.setLevel(level)
+    model = onnx.load(target, load_external_data=False)
+    onnx.helper.set_model_props(model, info.to_metadata())
+    model.producer_name = "pcae"
+    onnx.save(model, target)
+
+
+def measure(exact: InferenceSession, narrow: InferenceSession, images: np.ndarray) -> Agreement:
+    """Compare two models on normalised images, float32 (n, C, H, W); at `MEASURED_KEEP` where the ratio is an input."""
+    ratio = exact.info.schedule.keep or MEASURED_KEEP
+    keep = ratio if exact.dynamic_keep else None
+    shares, cosines, same = [], [], []
+    for start in range(0, len(images), _BATCH):
+        batch = images[start : start + _BATCH]
+        one, other = exact.run(batch, keep), narrow.run(batch, keep)
+        for i in range(len(batch)):
+            share, cosine = _compare_row(one, other, i)
+            shares.append(share)
+            cosines.append(cosine)
+        if one.logits is not None and other.logits is not None:
+            same.append(one.logits.argmax(axis=1) == other.logits.argmax(axis=1))
+    top1 = float(np.concatenate(same).mean()) if same else None
+    speed = tuple(
+        (size, _speed(exact, narrow, np.resize(images, (size, *images.shape[1:])), keep)) for size in (1, _BATCH)
+    )
+    return Agreement(len(images), ratio, float(np.mean(shares)), float(np.mean(cosines)), top1, speed)
+
+
+def _compare_row(one: Outputs, other: Outputs, row: int) -> tuple[float, float]:
+    ids, places, other_places = np.intersect1d(one.kept_ids[row], other.kept_ids[row], return_indices=True)
+    a = one.last_hidden_state[row][np.concatenate([[0], 1 + places])]
+    b = other.last_hidden_state[row][np.concatenate([[0], 1 + other_places])]
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return len(ids) / one.kept_ids.shape[1], float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-12)).mean())
+
+
+def _speed(exact: InferenceSession, narrow: InferenceSession, batch: np.ndarray, keep: float | None) -> float:
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(_ROUNDS):
+        for session, found in zip((exact, narrow), times, strict=True):
+            found.append(_seconds(lambda session=session: session.run(batch, keep)))
+    return statistics.median(times[0]) / statistics.median(times[1])
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin

@@ -1,0 +1,153 @@
+"""Requests that wait, gathered into batches for one thread that computes.
+
+Letters: B images of a request, C channels, H = W pixels.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pcae_onnx.session import Outputs
+
+
+class OverloadedError(Exception):
+    """The queue is full, or the service is shutting down."""
+
+
+@dataclass(eq=False)
+class _Waiting:
+    pixels: np.ndarray
+    keep: float | None
+    future: Future[Outputs] = field(default_factory=Future)
+    since: float = field(default_factory=time.monotonic)
+
+
+class Batcher:
+    """One thread that computes the requests of equal keep ratio together, the oldest request's first."""
+
+    def __init__(
+        self,
+        run: Callable[[np.ndarray, float | None], Outputs],
+        max_batch: int,
+        max_wait: float,
+        queue: int,
+        on_batch: Callable[[int, float], None],
+    ) -> None:
+        """Start the thread.
+
+        Args:
+            run: what computes a batch, as `InferenceSession.run`.
+            max_batch: images in a batch.
+            max_wait: seconds that the first request of a batch waits for others.
+            queue: images that may wait.
+            on_batch: told of each batch: its images and the seconds it took.
+        """
+        self._run, self._on_batch = run, on_batch
+        self._max_batch, self._max_wait, self._queue = max_batch, max_wait, queue
+        self._waiting: list[_Waiting] = []
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="pcae-inference", daemon=True)
+        self._thread.start()
+
+    @property
+    def images_waiting(self) -> int:
+        """Images in the queue."""
+        with self._changed:
+            return _images(self._waiting)
+
+    @property
+    def ready(self) -> bool:
+        """Whether new requests are taken."""
+        return self._thread.is_alive() and not self._closing
+
+    def submit(self, pixels: np.ndarray, keep: float | None) -> Future[Outputs]:
+        """Queue one request. Cancelling the future takes it out again, unless its batch has begun.
+
+        Args:
+            pixels: float32 (B, C, H, W), with B from 1 to `max_batch`, of the shape that the model takes.
+            keep: as `InferenceSession.run` takes it; a number, not NaN.
+
+        Returns:
+            A future of the request's own outputs, or of what `run` raised for its batch.
+
+        Raises:
+            OverloadedError: the queue is full or closed.
+        """
+        with self._changed:
+            if self._closing:
+                raise OverloadedError("the service is shutting down")
+            self._waiting = [item for item in self._waiting if not item.future.cancelled()]
+            if _images(self._waiting) + len(pixels) > self._queue:
+                raise OverloadedError("too many pictures are waiting; try again")
+            item = _Waiting(pixels, keep)
+            self._waiting.append(item)
+            self._changed.notify()
+        return item.future
+
+    def close(self) -> None:
+        """Compute what waits, take nothing new, end the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while batch := self._next():
+            started = [item for item in batch if item.future.set_running_or_notify_cancel()]
+            if started:
+                self._compute(started)
+
+    def _next(self) -> list[_Waiting]:
+        """The next batch, or nothing at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing)
+            if not self._waiting:
+                return []
+            first = self._waiting[0]
+            while not self._closing and (left := first.since + self._max_wait - time.monotonic()) > 0:
+                if _images(self._alike(first)) >= self._max_batch:
+                    break
+                self._changed.wait(left)
+            batch = self._alike(first)
+            self._waiting = [item for item in self._waiting if item not in batch]
+            return batch
+
+    def _alike(self, first: _Waiting) -> list[_Waiting]:
+        """The oldest requests with the ratio of `first`, as many as fit a batch, and `first` among them."""
+        chosen, images = [first], len(first.pixels)
+        for item in self._waiting:
+            if item is not first and item.keep == first.keep and images + len(item.pixels) <= self._max_batch:
+                chosen.append(item)
+                images += len(item.pixels)
+        return chosen
+
+    def _compute(self, batch: Sequence[_Waiting]) -> None:
+        start = time.monotonic()
+        try:
+            pixels = batch[0].pixels if len(batch) == 1 else np.concatenate([item.pixels for item in batch])
+            outputs = self._run(pixels, batch[0].keep)
+        except Exception as error:  # whatever it is, the clients hear of it and the thread lives on
+            for item in batch:
+                item.future.set_exception(error)
+            return
+        self._on_batch(len(pixels), time.monotonic() - start)
+        stop = 0
+        for item in batch:
+            start_row, stop = stop, stop + len(item.pixels)
+            item.future.set_result(_rows(outputs, slice(start_row, stop)))
+
+
+def _images(items: Sequence[_Waiting]) -> int:
+    return sum(len(item.pixels) for item in items)
+
+
+def _rows(outputs: Outputs, rows: slice) -> Outputs:
+    logits = None if outputs.logits is None else outputs.logits[rows]
+    return Outputs(outputs.last_hidden_state[rows], outputs.kept_ids[rows], logits)

@@ -1,0 +1,198 @@
+"""`InferenceSession`: an exported model, run on pictures.
+
+Letters: B images, C channels, H = W pixels, k patches kept, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pcae_core.errors import ConfigError, DataError, ModelFileError
+from pcae_onnx import guard, runtime
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from pcae_core.config import ModelConfig
+
+_CACHE_BYTES = 5_000_000
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a batch gives.
+
+    Attributes:
+        last_hidden_state: CLS and surviving patch tokens, float32 (B, 1 + k, D).
+        kept_ids: positions of the surviving patches, row by row of the grid, int64 (B, k), ascending.
+        logits: float32 (B, num_classes), or None without a head.
+    """
+
+    last_hidden_state: np.ndarray
+    kept_ids: np.ndarray
+    logits: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class of a prediction; `name` is None when the model does not know it."""
+
+    index: int
+    name: str | None
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one picture gives.
+
+    Attributes:
+        classes: the most probable ones, best first; None without a head.
+        last_hidden_state: float32 (1 + k, D).
+        kept_ids: int64 (k,), ascending.
+    """
+
+    classes: tuple[ClassScore, ...] | None
+    last_hidden_state: np.ndarray
+    kept_ids: np.ndarray
+
+
+class InferenceSession:
+    """An exported model on ONNX Runtime. `run` may be called from several threads.
+
+    Attributes:
+        name, task: as exported; task is "feature-extraction" or "image-classification".
+        image_size, in_chans: of the pictures.
+        dynamic_keep: whether `run` takes a keep ratio.
+        class_names: of the logits, or None.
+        metadata: the model's `metadata_props`.
+        info: the same, parsed.
+        provider: in use.
+    """
+
+    def __init__(self, path: Path | str, provider: str = "cpu", threads: int | None = None) -> None:
+        """Load `path`, an ONNX file or the folder that holds `model.onnx`.
+
+        Args:
+            provider: a key of `runtime.PROVIDERS`, such as "cpu" or "cuda".
+            threads: of one operator; by default as many as there are cores.
+
+        Raises:
+            ModelFileError: the file is missing, damaged, changed, or not exported by PCAE.
+            BackendError: the provider is not there.
+        """
+        path = Path(path)
+        path = path / "model.onnx" if path.is_dir() else path
+        if not path.is_file():
+            raise ModelFileError(
+                f"there is no model at {path}; give a folder written by pcae export, or its model.onnx"
+            )
+        self.info = guard.inspect(path)
+        self.metadata = self.info.to_metadata()
+        self._session = runtime.session(path, provider, threads)
+        self.provider = provider
+        self.name, self.task = self.info.name, self.info.task
+        self.image_size, self.in_chans = self.info.model.image_size, self.info.model.in_chans
+        self.dynamic_keep = self.info.schedule.keep is None
+        self.class_names = self.info.class_names
+        self._part = _images_in_cache(self.info.model) if provider == "cpu" else None
+
+    def preprocess(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """Pictures of any size and mode to pixels, float32 (B, C, H, W), as the model's metadata says.
+
+        Raises:
+            DataError: no pictures, pixels of an unknown kind, or a model that takes neither 1 nor 3 channels.
+        """
+        # Here, since it brings the data loader's libraries, which who prepares pixels otherwise does not need
+        from pcae_core.data import augment, normalize
+        from pcae_core.data.images import MODES, convert
+
+        if not images:
+            raise DataError("there is no picture to predict")
+        if self.in_chans not in MODES:
+            raise DataError(f"the model takes {self.in_chans} channels; prepare pixel_values and call run")
+        try:
+            pixels = [augment.resize_center_crop(convert(image, self.in_chans), self.image_size) for image in images]
+        except (ValueError, OSError) as error:
+            raise DataError(f"a picture cannot be converted: {error}") from None
+        return normalize(np.stack(pixels), self.info.preprocessing.mean, self.info.preprocessing.std)
+
+    def run(self, pixel_values: np.ndarray, keep: float | None = None) -> Outputs:
+        """One batch.
+
+        Args:
+            pixel_values: floating (B, C, H, W), as `preprocess` gives them.
+            keep: share of the patch tokens that each stage keeps, in (0, 1], read to six decimals; only where
+                `dynamic_keep`, and 1 when not given.
+
+        Raises:
+            DataError: wrong shape or dtype, or an empty batch.
+            ConfigError: a keep ratio out of range, or for a model whose ratio is fixed.
+        """
+        pixels = np.asarray(pixel_values)
+        expected = (self.in_chans, self.image_size, self.image_size)
+        if pixels.ndim != 4 or pixels.shape[1:] != expected:
+            raise DataError(
+                f"pixel_values must have the shape (batch, {', '.join(map(str, expected))}), not {pixels.shape}"
+            )
+        if len(pixels) == 0:
+            raise DataError("pixel_values is an empty batch; give at least one picture")
+        if pixels.dtype.kind != "f":
+            raise DataError(f"pixel_values must be floating and normalised, not {pixels.dtype}; use preprocess")
+        dynamic = self.dynamic_keep or keep is not None
+        feeds = {"keep": self._keep(1.0 if keep is None else keep)} if dynamic else {}
+        step = self._part or len(pixels)
+        parts = [
+            self._session.run(
+                None, feeds | {"pixel_values": pixels[start : start + step].astype(np.float32, order="C")}
+            )
+            for start in range(0, len(pixels), step)
+        ]
+        hidden, kept_ids, *logits = (np.concatenate(values) for values in zip(*parts, strict=True))
+        return Outputs(hidden, kept_ids, logits[0] if logits else None)
+
+    def predict(
+        self, images: Sequence[Image.Image], keep: float | None = None, batch_size: int = 32, topk: int = 5
+    ) -> list[Prediction]:
+        """Pictures to predictions, `batch_size` at a time.
+
+        Raises:
+            DataError, ConfigError: as `preprocess` and `run`; `batch_size` or `topk` below 1.
+        """
+        if min(batch_size, topk) < 1:
+            raise ConfigError(f"batch_size and topk must be at least 1, not {batch_size} and {topk}")
+        found = []
+        for start in range(0, max(1, len(images)), batch_size):
+            outputs = self.run(self.preprocess(images[start : start + batch_size]), keep)
+            for i, kept_ids in enumerate(outputs.kept_ids):
+                classes = None if outputs.logits is None else self.best_classes(outputs.logits[i], topk)
+                found.append(Prediction(classes, outputs.last_hidden_state[i], kept_ids))
+        return found
+
+    def _keep(self, keep: float) -> np.ndarray:
+        if not self.dynamic_keep:
+            raise ConfigError(
+                f"the keep ratio of this model is fixed at {self.info.schedule.keep}; "
+                "export with --dynamic-keep to choose it for each run"
+            )
+        if not 0.0 < keep <= 1.0:
+            raise ConfigError(f"keep must be in (0, 1], not {keep}")
+        return np.array(keep, dtype=np.float32)
+
+    def best_classes(self, logits: np.ndarray, topk: int) -> tuple[ClassScore, ...]:
+        """The `topk` most probable classes by logits, floating (num_classes,), best first."""
+        exponential = np.exp(logits.astype(np.float64) - logits.max())
+        probabilities = exponential / exponential.sum()
+        best = np.argsort(-probabilities, kind="stable")[:topk]
+        names = self.class_names
+        return tuple(ClassScore(int(i), names[i] if names else None, float(probabilities[i])) for i in best)
+
+
+def _images_in_cache(model: ModelConfig) -> int:
+    """Images whose widest activations a CPU's cache holds: beyond, a batch costs more than its parts."""
+    return max(1, _CACHE_BYTES // ((1 + model.num_patches) * model.hidden_dim(model.embed_dim) * 4))

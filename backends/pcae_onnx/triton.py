@@ -1,0 +1,61 @@
+"""A model repository for NVIDIA's Triton server: `FOLDER/NAME/1/model.onnx` and `FOLDER/NAME/config.pbtxt`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import onnx
+
+from pcae_core.errors import ModelFileError
+from pcae_onnx.info import ModelInfo
+
+MAX_BATCH_SIZE = 32
+QUEUE_DELAY_MICROSECONDS = 2000
+_TYPES = {onnx.TensorProto.FLOAT: "TYPE_FP32", onnx.TensorProto.INT64: "TYPE_INT64"}
+
+
+def write_repository(model: Path, info: ModelInfo, folder: Path) -> Path:
+    """Write the repository of one model; returns the model's folder in it.
+
+    Triton batches the requests of a model with a fixed ratio. Where the ratio is an input it cannot, since requests may
+    differ in it; there each request is a batch of its own.
+
+    Raises:
+        ModelFileError: the folder cannot be written.
+    """
+    root = folder / info.name
+    target = root / "1" / "model.onnx"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        proto = onnx.load(model, load_external_data=False)
+        data = model.with_name(f"{model.name}.data")
+        if data.exists():
+            shutil.copyfile(data, target.with_name(data.name))
+        if info.schedule.keep is None:  # Triton offers no input that has a default
+            proto.graph.initializer.remove(next(t for t in proto.graph.initializer if t.name == "keep"))
+            onnx.save(proto, target)
+        else:
+            shutil.copyfile(model, target)
+        (root / "config.pbtxt").write_text(_config(proto.graph, info), encoding="utf-8")
+    except OSError as error:
+        raise ModelFileError(f"cannot write the model repository {folder}: {error.strerror or error}") from None
+    return root
+
+
+def _config(graph: onnx.GraphProto, info: ModelInfo) -> str:
+    dynamic = info.schedule.keep is None
+    lines = [f'name: "{info.name}"', 'backend: "onnxruntime"', f"max_batch_size: {0 if dynamic else MAX_BATCH_SIZE}"]
+    lines += [_tensor("input", value, dynamic) for value in graph.input]
+    lines += [_tensor("output", value, dynamic) for value in graph.output]
+    if not dynamic:
+        lines.append(f"dynamic_batching {{ max_queue_delay_microseconds: {QUEUE_DELAY_MICROSECONDS} }}")
+    return "\n".join(lines) + "\n"
+
+
+def _tensor(kind: str, value: onnx.ValueInfoProto, with_batch: bool) -> str:
+    dims = [dim.dim_value or -1 for dim in value.type.tensor_type.shape.dim]
+    scalar = not dims  # which Triton cannot say but by a reshape
+    shown = [1] if scalar else dims if with_batch else dims[1:]
+    text = f'name: "{value.name}", data_type: {_TYPES[value.type.tensor_type.elem_type]}, dims: {shown}'
+    return f"{kind} [ {{ {text}{', reshape { shape: [] }' if scalar else ''} }} ]"

@@ -1,0 +1,225 @@
+"""Does an exported model compute what the reference computes?
+
+The file is run on ONNX Runtime at batch 1, 2 and 7 and compared with the NumPy reference in float64, and its graph with
+ONNX's own evaluator. Large models are verified economically: fewer distinct images, repeated to fill the batches, fewer
+pairs of batch and ratio, and for the evaluator, which is slow, a narrow twin: a model of the same graph. Letters: B
+images, D width, k patches kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx.reference import ReferenceEvaluator
+
+from pcae_core import cost, parameters
+from pcae_core.config import ModelConfig
+from pcae_core.errors import ConformanceError
+from pcae_numpy import model as reference
+from pcae_numpy import ops as reference_ops
+from pcae_onnx import model, runtime, writer
+from pcae_onnx.graph import Graph
+
+BATCHES = (1, 2, 7)
+KEEPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+FEW_KEEPS = (1.0, 0.7, 0.5)
+LARGE_MACS = 1_000_000_000
+"""Of one image; larger models are verified economically."""
+REFERENCE_MACS = 20_000_000_000
+"""That the reference may spend on a large model's images, some seconds."""
+TIE_MARGIN = 1e-5
+"""Scores that are nearer to each other may change places in float32."""
+_TWIN_HEAD_DIM = 8
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the reference gives for images (B, C, H, W); float64.
+
+    Attributes:
+        margins: (B,), smallest distance between the scores of a token that stays and one that goes.
+    """
+
+    last_hidden_state: np.ndarray
+    kept_ids: np.ndarray
+    logits: np.ndarray | None
+    margins: np.ndarray
+
+
+@dataclass
+class Report:
+    """What was compared.
+
+    Attributes:
+        atol: the limit.
+        runs: (who, batch, keep) of each run.
+        compared, tied: images that were compared, and those for which scores so nearly tie that rounding chose.
+        worst: largest difference of a feature or logit.
+    """
+
+    atol: float
+    runs: list[tuple[str, int, float]] = field(default_factory=list)
+    compared: int = 0
+    tied: int = 0
+    worst: float = 0.0
+
+
+class _Float64(Mapping[str, np.ndarray]):
+    """Parameters widened one at a time, so that the model is not in memory twice."""
+
+    def __init__(self, narrow: Mapping[str, np.ndarray]) -> None:
+        self._narrow = narrow
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._narrow[name].astype(np.float64)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._narrow)
+
+    def __len__(self) -> int:
+        return len(self._narrow)
+
+
+def expected(config: ModelConfig, weights: Mapping[str, np.ndarray], images: np.ndarray, keep: float) -> Expected:
+    """The reference's encoder on images (B, C, H, W), stage by stage."""
+    p = _Float64(weights)
+    ids = np.broadcast_to(np.arange(config.num_patches), (len(images), config.num_patches))
+    patches = reference_ops.patchify(images.astype(np.float64), config.patch_size)
+    tokens = reference.prepend_cls(p, reference.embed_patches(p, patches, ids))
+    margins, no_drop_path = np.full(len(images), np.inf), np.ones((2, len(images)))
+    kept_after_block = config.kept_after_block(config.num_patches, keep)
+    for i in range(config.depth):
+        tokens = reference.block(p, f"blocks.{i}", tokens, config.num_heads, no_drop_path)
+        k = kept_after_block.get(i, ids.shape[1])
+        if k < ids.shape[1]:
+            scores = np.sort(reference_ops.similarity_scores(tokens[:, 1:], config.reduction.center), axis=1)
+            margins = np.minimum(margins, scores[:, k] - scores[:, k - 1])
+            tokens, kept = reference_ops.reduce_tokens(tokens, k, 1, config.reduction.center)
+            ids = np.take_along_axis(ids, kept, axis=1)
+    hidden = reference.norm(p, "norm", tokens)
+    logits = reference_ops.linear(hidden[:, 0], p["head.weight"], p["head.bias"]) if config.num_classes else None
+    return Expected(hidden, ids, logits, margins)
+
+
+def verify(
+    path: Path, config: ModelConfig, weights: Mapping[str, np.ndarray], keep: float | None, atol: float, opset: int
+) -> Report:
+    """Compare the float32 model at `path` with the reference.
+
+    Args:
+        weights: the encoder's parameters by canonical name.
+        keep: the model's ratio; None when it is an input.
+
+    Raises:
+        ConformanceError: they differ by more than `atol`, or keep other tokens.
+        ModelFileError: the file is no model that a runtime takes.
+    """
+    report = Report(atol)
+    _check_format(path)
+    large = cost.encoder_macs(config) > LARGE_MACS
+    _verify_runtime(report, path, config, weights, keep, large)
+    if large:
+        config = _twin(config)
+        weights = parameters.initial_parameters(config, seed=0)
+        graph = Graph(opset)
+        model.encoder(graph, config, weights, keep, logits=bool(config.num_classes))
+        proto = onnx.load_from_string(writer.to_bytes(graph.proto("twin", {}), graph.weights))
+    else:
+        proto = onnx.load(path)
+    _verify_evaluator(report, proto, config, weights, keep)
+    return report
+
+
+def _check_format(path: Path) -> None:
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise ConformanceError(f"{path} is not valid ONNX: {error}") from None
+
+
+def _verify_runtime(
+    report: Report, path: Path, config: ModelConfig, weights: Mapping[str, np.ndarray], keep: float | None, large: bool
+) -> None:
+    if keep is not None:
+        pairs = [(batch, keep) for batch in BATCHES]
+    elif large:
+        pairs = list(zip(BATCHES, FEW_KEEPS, strict=True))
+    else:
+        pairs = [(batch, ratio) for ratio in KEEPS for batch in BATCHES]
+    ratios = {ratio for _, ratio in pairs}
+    macs = sum(cost.encoder_macs(config, ratio) for ratio in ratios)
+    distinct = min(max(BATCHES), max(1, REFERENCE_MACS // macs)) if large else max(BATCHES)
+    images = random_images(config, distinct)
+    answers = {ratio: expected(config, weights, images, ratio) for ratio in ratios}  # before the runtime needs memory
+    session = runtime.session(path)
+    names = [output.name for output in session.get_outputs()]
+    for batch, ratio in pairs:
+        rows = np.arange(batch) % distinct
+        outputs = session.run(None, _feeds(images[rows], keep, ratio))
+        _compare(report, "ONNX Runtime", dict(zip(names, outputs, strict=True)), _rows(answers[ratio], rows), ratio)
+
+
+def _verify_evaluator(
+    report: Report, proto: onnx.ModelProto, config: ModelConfig, weights: Mapping[str, np.ndarray], keep: float | None
+) -> None:
+    evaluator = ReferenceEvaluator(proto)
+    names = [output.name for output in proto.graph.output]
+    images = random_images(config, 2)
+    for ratio in FEW_KEEPS if keep is None else (keep,):
+        outputs = evaluator.run(None, _feeds(images, keep, ratio))
+        answer = expected(config, weights, images, ratio)
+        _compare(report, "ONNX's evaluator", dict(zip(names, outputs, strict=True)), answer, ratio)
+
+
+def _rows(answer: Expected, rows: np.ndarray) -> Expected:
+    logits = None if answer.logits is None else answer.logits[rows]
+    return Expected(answer.last_hidden_state[rows], answer.kept_ids[rows], logits, answer.margins[rows])
+
+
+def _feeds(images: np.ndarray, keep: float | None, ratio: float) -> dict[str, np.ndarray]:
+    dynamic = {"keep": np.array(ratio, dtype=np.float32)} if keep is None else {}
+    return {"pixel_values": images} | dynamic
+
+
+def random_images(config: ModelConfig, count: int) -> np.ndarray:
+    """Random normalised images, float32 (count, C, H, W)."""
+    shape = (count, config.in_chans, config.image_size, config.image_size)
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def _twin(config: ModelConfig) -> ModelConfig:
+    """A narrow model with the same tokens, blocks and stages."""
+    dim = _TWIN_HEAD_DIM * config.num_heads
+    update = {"embed_dim": dim, "patch_size": 2, "image_size": 2 * config.grid_size}
+    return config.model_copy(update=update | {"num_classes": min(config.num_classes, 10)})
+
+
+def _compare(report: Report, who: str, got: Mapping[str, np.ndarray], want: Expected, keep: float) -> None:
+    """Adds one run to the report. Raises ConformanceError."""
+    batch = len(want.kept_ids)
+    where = f"{who} at batch {batch}, keep {keep:g}"
+    report.runs.append((who, batch, keep))
+    if got["kept_ids"].shape != want.kept_ids.shape:
+        raise ConformanceError(f"{where} keeps {got['kept_ids'].shape} patches, the reference {want.kept_ids.shape}")
+    same = (got["kept_ids"] == want.kept_ids).all(axis=1)
+    clear = want.margins > TIE_MARGIN
+    if (clear & ~same).any():
+        row = int(np.flatnonzero(clear & ~same)[0])
+        raise ConformanceError(
+            f"{where} keeps other patches of image {row} than the reference: {got['kept_ids'][row].tolist()}, not "
+            f"{want.kept_ids[row].tolist()}, although no scores tie"
+        )
+    report.compared += int(same.sum())
+    report.tied += int((~same).sum())
+    for name in ("last_hidden_state", "logits"):
+        if name in got and same.any():
+            difference = float(np.abs(got[name][same] - getattr(want, name)[same]).max())
+            report.worst = max(report.worst, difference)
+            if not difference <= report.atol:
+                raise ConformanceError(
+                    f"{where}: {name} differs from the reference by {difference:.3g}, more than {report.atol:g}"
+                )

@@ -1,0 +1,122 @@
+"""Exported models on ONNX Runtime against PyTorch in eager mode: time ratios, interleaved in one process.
+
+    python benchmarks/onnx_inference.py [--model vit_small_patch16_224] [--threads 2] [--rounds 7] [--batches 1 16]
+
+Weights and pixels are random. All run float32, but for int8; each round calls every contender once, and ratios are
+medians over the rounds. The MACs are those of `pcae profile`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+
+from pcae_core import cost, parameters, registry
+from pcae_core.config import DataConfig, ModelConfig
+from pcae_onnx import export, quantize
+from pcae_onnx.session import InferenceSession
+
+Calls = dict[str, Callable[[], object]]
+
+
+def sessions(
+    config: ModelConfig, weights, keeps: list[float], folder: Path, threads: int
+) -> dict[str, InferenceSession]:
+    """The dynamic model, its int8 form, and one static model a ratio."""
+    found = {}
+    for keep in (None, *keeps):
+        name = "dynamic" if keep is None else f"static {keep:g}"
+        info = export.describe(config, DataConfig(), weights, folder, export.Options(keep=keep, name="model"))
+        path = folder / f"{name}.onnx"
+        export.write_model(info, weights, path)
+        found[name] = InferenceSession(path, threads=threads)
+        if keep is None:
+            quantize.to_int8(path, folder / "int8.onnx", info.model_copy(update={"dtype": "int8"}))
+            found["int8"] = InferenceSession(folder / "int8.onnx", threads=threads)
+    return found
+
+
+def calls(
+    config: ModelConfig, weights, models: dict[str, InferenceSession], images: np.ndarray, keeps: list[float]
+) -> Calls:
+    backend = registry.create("torch")
+    tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
+    pixels = torch.from_numpy(images)
+    found: Calls = {}
+    for keep in keeps:
+        static = models[f"static {keep:g}"]
+        found[f"torch {keep:g}"] = lambda keep=keep: backend.encode(config, tensors, pixels, keep)
+        found[f"static {keep:g}"] = lambda static=static: static.run(images)
+        found[f"dynamic {keep:g}"] = lambda keep=keep: models["dynamic"].run(images, keep)
+        found[f"int8 {keep:g}"] = lambda keep=keep: models["int8"].run(images, keep)
+    return found
+
+
+def interleaved(contenders: Calls, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each call, round by round, after one call to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for round_number in range(rounds + 1):
+        for name, call in contenders.items():
+            begin = time.perf_counter()
+            call()
+            if round_number:
+                times[name].append(time.perf_counter() - begin)
+    return times
+
+
+def ratio(times: dict[str, list[float]], slow: str, fast: str) -> float:
+    return statistics.median(a / b for a, b in zip(times[slow], times[fast], strict=True))
+
+
+def show(config: ModelConfig, times: dict[str, list[float]], keeps: list[float], batch: int) -> None:
+    print(f"batch {batch:2}   keep  static ms  torch/static  dynamic/static  static/int8  speed-up of MACs predicted")
+    for keep in keeps:
+        k, first = f"{keep:g}", f"static {keeps[0]:g}"
+        predicted = cost.encoder_macs(config, keeps[0]) / cost.encoder_macs(config, keep)
+        speedup = ratio(times, first, f"static {k}")
+        share = f"{speedup:.2f} of {predicted:.2f} = {speedup / predicted:.0%}"
+        print(
+            f"{keep:15.1f} {1000 * statistics.median(times[f'static {k}']):10.1f} "
+            f"{ratio(times, f'torch {k}', f'static {k}'):13.2f} {ratio(times, f'dynamic {k}', f'static {k}'):15.3f} "
+            f"{ratio(times, f'static {k}', f'int8 {k}'):12.2f}  {share:>20}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="vit_small_patch16_224")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--keeps", type=float, nargs="+", default=[1.0, 0.7, 0.5])
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    config = ModelConfig.preset(options.model, num_classes=1000)
+    initial = parameters.initial_parameters(config, seed=0)
+    weights = {name: initial[name] for name in parameters.encoder_shapes(config)}
+    shape = (max(options.batches), config.in_chans, config.image_size, config.image_size)
+    images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    print(
+        f"{options.model}, {options.threads} threads, torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        models = sessions(config, weights, options.keeps, Path(folder), options.threads)
+        for batch in options.batches:
+            contenders = calls(config, weights, models, images[:batch], options.keeps)
+            show(config, interleaved(contenders, options.rounds), options.keeps, batch)
+        found = quantize.measure(models["dynamic"], models["int8"], images)
+    print(
+        f"int8, random weights, keep 0.7: kept {found.kept_ids:.3f}, cosine {found.cosine:.4f}, top-1 {found.top1:.3f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""`pcae predict`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from pcae_core.cli.parsing import parse
+
+if TYPE_CHECKING:
+    from pcae_onnx.session import Prediction
+
+DESCRIPTION = """Run an exported model on pictures. Prints how many patches survive, and the most probable classes, or a
+summary of the features where the model has no label head.
+
+Example:
+  pcae predict models/demo cat.jpg dog.jpg --keep 0.7 --json"""
+
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What `pcae predict` takes.
+
+    Attributes:
+        model: a folder written by pcae export, or its model.onnx.
+        images: files of any size.
+        keep: share of the patch tokens that each stage keeps; only for models exported with --dynamic-keep.
+        topk: classes to print.
+        json: print JSON, kept patches and all.
+        provider: cpu, cuda, or another of ONNX Runtime's; an error when it is not there.
+        threads: by default as many as there are cores.
+    """
+
+    model: Annotated[Path, tyro.conf.Positional]
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    keep: float | None = None
+    topk: int = 5
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    provider: str = "cpu"
+    threads: int | None = None
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, predict, print."""
+    chosen = parse(Arguments, "predict", arguments, description=DESCRIPTION)
+    import pcae_onnx
+
+    pcae_onnx.require("onnx", "onnxruntime")
+    from pcae_core.data import images
+    from pcae_onnx.session import InferenceSession
+
+    session = InferenceSession(chosen.model, chosen.provider, chosen.threads)
+    chans = session.in_chans if session.in_chans in images.MODES else 3  # preprocess says what is wrong
+    predictions = []
+    for start in range(0, len(chosen.images), BATCH_SIZE):  # so that few pictures are in memory
+        pictures = [images.read(path, str(path), chans) for path in chosen.images[start : start + BATCH_SIZE]]
+        predictions += session.predict(pictures, chosen.keep, topk=chosen.topk)
+    if chosen.json:
+        found = [as_json(str(path), p) for path, p in zip(chosen.images, predictions, strict=True)]
+        print(json.dumps(found, indent=2))
+        return
+    for path, prediction in zip(chosen.images, predictions, strict=True):
+        print("\n".join(as_text(str(path), prediction, session.info.model.num_patches)))
+
+
+def as_json(image: str, prediction: Prediction) -> dict[str, Any]:
+    """Plain data of one picture."""
+    found: dict[str, Any] = {"image": image, "kept_ids": prediction.kept_ids.tolist()}
+    if prediction.classes is not None:
+        found["classes"] = [vars(score) for score in prediction.classes]
+    else:
+        found["features"] = {
+            "shape": list(prediction.last_hidden_state.shape),
+            "cls": prediction.last_hidden_state[0].tolist(),
+        }
+    return found
+
+
+def as_text(image: str, prediction: Prediction, num_patches: int) -> list[str]:
+    """Lines about one picture."""
+    lines = [f"{image}: {len(prediction.kept_ids)} of {num_patches} patches survive"]
+    if prediction.classes is None:
+        hidden = prediction.last_hidden_state
+        lines.append(
+            f"  features {hidden.shape[0]} x {hidden.shape[1]}, mean {hidden.mean():.3f}, std {hidden.std():.3f}"
+        )
+        lines.append(f"  kept patches {' '.join(map(str, prediction.kept_ids))}")
+        return lines
+    return lines + [f"  {score.probability:7.2%}  {score.name or score.index}" for score in prediction.classes]

@@ -1,0 +1,73 @@
+"""The encoder in a checkpoint, read tensor by tensor: a large model need not fit into memory several times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from pcae_core import checkpoint, pretrained
+from pcae_core.errors import CheckpointError
+from pcae_core.parameters import encoder_shapes
+from pcae_core.pretrained import EncoderConfig, Side
+
+
+class StoredEncoder(Mapping[str, NDArray[np.floating[Any]]]):
+    """The encoder's parameters by canonical name; each access reads one from the disk.
+
+    Attributes:
+        path: the checkpoint's or the encoder's folder.
+        config: what features depend on beside the weights.
+    """
+
+    def __init__(self, run: Path, side: Side = "student") -> None:
+        """Open `run`, a run's folder (then its newest checkpoint), a checkpoint's or an encoder's; check its tensors.
+
+        Raises:
+            CheckpointError: missing, truncated or changed files; missing or misshapen tensors, which are listed.
+        """
+        self.path = run if pretrained.is_encoder(run) else checkpoint.find(run)
+        self.config, self._file = _described(self.path, side)
+        self._shapes = encoder_shapes(self.config.model)
+        try:
+            with safe_open(self._file, framework="numpy") as tensors:
+                found = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{self._file} is not a safetensors file: {error}") from None
+        problems = [
+            f"{name} has shape {found.get(name)} instead of {shape}"
+            for name, shape in self._shapes.items()
+            if found.get(name) != shape
+        ]
+        if problems:
+            raise CheckpointError(f"{self._file} does not fit the model: {'; '.join(problems)}")
+
+    def __getitem__(self, name: str) -> NDArray[np.floating[Any]]:
+        if name not in self._shapes:
+            raise KeyError(name)
+        # Opened each time: an open file stays mapped, and its pages in memory
+        with safe_open(self._file, framework="numpy") as tensors:
+            tensor: NDArray[np.floating[Any]] = tensors.get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+
+def _described(path: Path, side: Side) -> tuple[EncoderConfig, Path]:
+    """The configuration of a checkpoint's or an encoder's folder, and its file of tensors, unharmed."""
+    if pretrained.is_encoder(path):
+        alone = pretrained.read_manifest(path)
+        return alone.config, checkpoint.verified_file(path, alone.files, pretrained.ENCODER)
+    manifest = checkpoint.read_manifest(path)
+    if manifest.format != checkpoint.FORMAT:
+        raise CheckpointError(f"{path} has checkpoint format {manifest.format}, not {checkpoint.FORMAT}")
+    file = checkpoint.verified_file(path, manifest.files, f"{side}.safetensors")
+    return pretrained.config_of(manifest.config), file

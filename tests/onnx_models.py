@@ -1,0 +1,35 @@
+"""Small encoders and their exports, for the tests of ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pcae_conformance.model_cases import random_parameters
+from pcae_core.config import DataConfig, ModelConfig
+from pcae_core.parameters import encoder_shapes
+from pcae_onnx import export
+
+# No stage starts from two tokens: both are equally similar to their mean, and rounding would choose.
+CONFIG = ModelConfig(
+    image_size=24, patch_size=4, embed_dim=32, depth=6, num_heads=4, num_classes=5,
+    decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2,
+)  # fmt: skip
+HEADLESS = CONFIG.model_copy(update={"num_classes": 0})
+CLASSES = ("ant", "bee", "cat", "dog", "eel")
+KEEPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+
+
+def weights(config: ModelConfig = CONFIG) -> dict[str, np.ndarray]:
+    random = random_parameters(encoder_shapes(config), np.random.default_rng(0), "float32")
+    return {name: value.astype(np.float32) for name, value in random.items()}
+
+
+def pixels(batch: int, config: ModelConfig = CONFIG) -> np.ndarray:
+    shape = (batch, config.in_chans, config.image_size, config.image_size)
+    return np.random.default_rng(1).normal(size=shape).astype(np.float32)
+
+
+def exported(folder: Path, config: ModelConfig = CONFIG, **options) -> export.Exported:
+    return export.export(config, DataConfig(), weights(config), folder, export.Options(**options))

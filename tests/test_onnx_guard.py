@@ -1,0 +1,175 @@
+"""Model files that are damaged, changed, or lead out of their folder are refused with one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx_models import CONFIG, exported, pixels, weights
+
+from pcae_core import registry
+from pcae_core.errors import ModelFileError
+from pcae_onnx import triton, writer
+from pcae_onnx.session import InferenceSession
+
+
+@pytest.fixture(scope="module")
+def dynamic(tmp_path_factory) -> Path:
+    return exported(tmp_path_factory.mktemp("onnx") / "dynamic", keep=None).path
+
+
+@pytest.fixture
+def copy(dynamic, tmp_path) -> Path:
+    return Path(shutil.copy(dynamic, tmp_path / "model.onnx"))
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(ModelFileError) as caught:
+        InferenceSession(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_damaged_files_are_refused(copy, tmp_path):
+    assert "there is no model at" in refused(tmp_path / "nowhere")
+    whole = copy.read_bytes()
+    for content in (whole[: len(whole) // 2], whole[:-1], b"GIF89a, no model", whole[:200]):
+        copy.write_bytes(content)
+        assert "truncated" in refused(copy) or "metadata" in refused(copy)
+    copy.write_bytes(b"")
+    assert "was not exported by PCAE: its metadata is missing" in refused(copy)
+
+
+def _without_metadata(model):
+    del model.metadata_props[:]
+
+
+def _damaged_metadata(model):
+    next(entry for entry in model.metadata_props if entry.key == "pcae.schedule").value = '{"keep": 3'
+
+
+def _surplus_metadata(model):
+    model.metadata_props.add(key="pcae.plugin", value='"x.so"')
+
+
+def _other_channels(model):
+    entry = next(entry for entry in model.metadata_props if entry.key == "pcae.preprocessing")
+    entry.value = json.dumps(json.loads(entry.value) | {"mean": [0.5]})
+
+
+def _other_operator(model):
+    model.graph.node[5].op_type = "Loop"
+
+
+def _other_domain(model):
+    model.graph.node[5].domain = "com.microsoft"
+
+
+def _imported_domain(model):
+    model.opset_import.add(domain="com.microsoft", version=1)
+
+
+def _other_output(model):
+    model.graph.output[0].name = "hidden"
+
+
+def _other_input(model):
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 4
+
+
+def _graph_in_a_node(model):
+    model.graph.node[5].attribute.append(onnx.helper.make_attribute("then_branch", onnx.GraphProto(name="x")))
+
+
+def _local_function(model):
+    model.functions.add(name="f", domain="x")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_without_metadata, "metadata is missing"),
+        (_damaged_metadata, "metadata .* is damaged"),
+        (_surplus_metadata, "plugin: Extra inputs"),
+        (_other_channels, "preprocessing does not fit the model"),
+        (_other_operator, "holds the operator 'Loop'"),
+        (_other_domain, r"holds the operator 'com\.microsoft\."),
+        (_imported_domain, "beyond the standard"),
+        (_other_output, "inputs and outputs"),
+        (_other_input, "inputs and outputs"),
+        (_graph_in_a_node, "graph within a graph"),
+        (_local_function, "beyond the standard"),
+    ],
+)
+def test_changed_models_are_refused(copy, change, message):
+    model = onnx.load(copy)
+    change(model)
+    onnx.save(model, copy)
+    assert re.search(message, refused(copy))
+
+
+def test_what_the_runtime_refuses_is_one_line(copy):
+    model = onnx.load(copy)
+    model.graph.node[5].input[0] = "nowhere"
+    onnx.save(model, copy)
+    assert f"ONNX Runtime {onnxruntime.__version__} refuses" in refused(copy)
+
+
+@pytest.fixture
+def external(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(writer, "EXTERNAL_DATA_BYTES", 1000)
+    return exported(tmp_path / "large", keep=0.7, name="large").path
+
+
+def test_large_models_keep_their_weights_beside_them(external, monkeypatch, tmp_path):
+    assert external.stat().st_size < external.with_name("model.onnx.data").stat().st_size
+    moved = Path(shutil.move(external.parent, tmp_path / "moved"))
+    monkeypatch.chdir(tmp_path)
+    got = InferenceSession(moved).run(pixels(2))
+    expected = registry.create("numpy").encode(CONFIG, weights(), pixels(2), 0.7)
+    np.testing.assert_allclose(got.last_hidden_state, expected.last_hidden_state, atol=1e-4)
+    root = triton.write_repository(moved / "model.onnx", InferenceSession(moved).info, tmp_path / "repository")
+    assert (root / "1" / "model.onnx.data").is_file()
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "int8"])
+def test_large_narrow_models_keep_their_weights_beside_them(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr(writer, "EXTERNAL_DATA_BYTES", 1000)
+    exported(tmp_path, keep=0.7, dtype=dtype)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"model.onnx", "model.onnx.data", "config.json", "preprocessor_config.json"}
+    assert InferenceSession(tmp_path).run(pixels(2)).kept_ids.shape == (2, 11)
+
+
+def test_a_small_model_leaves_no_data_of_a_larger_one(external, monkeypatch):
+    monkeypatch.setattr(writer, "EXTERNAL_DATA_BYTES", 10**9)
+    exported(external.parent, keep=0.7)
+    assert not external.with_name("model.onnx.data").exists()
+
+
+@pytest.mark.parametrize("location", ["/etc/hostname", "../other.data", "sub/model.onnx.data", "", ".."])
+def test_weights_outside_the_folder_are_refused(external, location):
+    shutil.copy(external.with_name("model.onnx.data"), external.parent.parent / "other.data")
+    model = onnx.load(external, load_external_data=False)
+    tensor = next(t for t in model.graph.initializer if t.external_data)
+    next(entry for entry in tensor.external_data if entry.key == "location").value = location
+    external.write_bytes(model.SerializeToString())
+    assert "outside its own folder" in refused(external)
+
+
+def test_linked_or_missing_weights_are_refused(external):
+    data = external.with_name("model.onnx.data")
+    elsewhere = Path(shutil.move(data, external.parent.parent / "elsewhere"))
+    assert "is missing" in refused(external)
+    data.symlink_to(elsewhere)
+    assert "is a link" in refused(external)
+    data.unlink()
+    os.link(elsewhere, data)
+    assert "is a link" in refused(external)

@@ -1,0 +1,35 @@
+"""fp16 and int8 models: written, measured against fp32, and warned of."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx_models import exported, pixels
+
+from pcae_onnx import quantize
+from pcae_onnx.session import InferenceSession
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "int8"])
+@pytest.mark.parametrize("keep", [0.7, None])
+def test_narrow_models_are_measured(tmp_path, dtype, keep):
+    done = exported(tmp_path, keep=keep, dtype=dtype)
+    assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "config.json", "preprocessor_config.json"}
+    session = InferenceSession(tmp_path)
+    assert session.info.dtype == dtype
+    assert session.run(pixels(2)).logits.dtype == np.float32
+    assert (done.agreement.images, done.agreement.keep) == (16, 0.7)
+    assert done.agreement.kept_ids > 0.8
+    assert done.agreement.cosine > 0.9
+    assert [batch for batch, _ in done.agreement.speed] == [1, 8]
+
+
+def test_warnings_name_what_is_below_its_limit():
+    assert quantize.Agreement(8, 0.7, 1.0, 1.0, None, ((1, 1.5),)).warnings() == []
+    lines = quantize.Agreement(8, 0.7, 0.5, 0.6, 0.7, ((1, 0.5), (8, 2.0))).warnings()
+    assert lines == [
+        "kept patches 0.500 is below 0.95",
+        "cosine of features 0.600 is below 0.99",
+        "same best class 0.700 is below 0.98",
+        "at batch 1 it is slower than float32 (0.50 x)",
+    ]

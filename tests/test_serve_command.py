@@ -1,0 +1,137 @@
+"""`pcae serve` from start to end: overload, the last requests, wrong settings in one line; and the batcher alone."""
+
+from __future__ import annotations
+
+import io
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import runs
+import services
+from onnx_models import HEADLESS, exported, pixels
+from PIL import Image
+from services import assert_refused, picture
+
+from pcae_core.cli import main as cli
+from pcae_onnx.serving.batching import Batcher, OverloadedError
+from pcae_onnx.session import InferenceSession, Outputs
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("serve") / "small"
+    exported(path, keep=None)
+    return path
+
+
+def test_overload_is_503_and_passes(folder):
+    with services.serving(folder, "--max-batch", 1, "--queue", 1, "--max-wait-ms", 0) as client:
+        head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n"
+        held = [client.raw(head) for _ in range(2)]
+        for _ in range(100):
+            if client.metrics()["pcae_open_requests",] == 2:
+                break
+            time.sleep(0.02)
+        answer = client.infer(pixels(1))
+        assert_refused(answer, 503, "try again")
+        assert answer.headers["Retry-After"] == "1"
+        assert client.ask("GET", "/v2/health/ready").status == 200
+        for connection in held:
+            connection.close()
+        for _ in range(100):
+            if client.metrics()["pcae_open_requests",] == 0:
+                break
+            time.sleep(0.02)
+        assert client.infer(pixels(1)).status == 200
+
+
+def test_features_of_a_fixed_model_and_requests_underway_at_the_end(tmp_path):
+    exported(tmp_path / "fixed", HEADLESS, keep=0.7)
+    session = InferenceSession(tmp_path / "fixed", threads=1)
+    with services.serving(tmp_path / "fixed", "--max-wait-ms", 500) as client, ThreadPoolExecutor(1) as pool:
+        answer = client.ask("POST", "/predict", picture(), {"Content-Type": "image/png"})
+        (expected,) = session.predict([Image.open(io.BytesIO(picture()))])
+        assert answer.json["features"]["shape"] == list(expected.last_hidden_state.shape)
+        np.testing.assert_allclose(answer.json["features"]["cls"], expected.last_hidden_state[0], atol=1e-6)
+        refused = client.ask("POST", "/predict?keep=0.5", picture(), {"Content-Type": "image/png"})
+        assert_refused(refused, 400, "is fixed at 0.7")
+        assert_refused(client.infer(pixels(1), 0.5), 400, "inputs must be pixel_values")
+        underway = pool.submit(client.infer, pixels(1))
+        time.sleep(0.2)
+        client.process.send_signal(signal.SIGINT)
+        assert underway.result().status == 200
+
+
+def test_batcher_keeps_order_ratios_and_bounds():
+    go, seen = threading.Event(), []
+
+    def run(images: np.ndarray, keep: float | None) -> Outputs:
+        go.wait(10)
+        seen.append((images[:, 0].tolist(), keep))
+        if keep == 0.1:
+            raise ValueError("broken")
+        return Outputs(images, images.astype(np.int64), None)
+
+    batcher = Batcher(run, max_batch=3, max_wait=0.0, queue=6, on_batch=lambda images, seconds: None)
+    first = batcher.submit(np.full((1, 1), 0.0), 0.5)
+    while batcher.images_waiting:
+        time.sleep(0.001)
+    futures = [batcher.submit(np.full((1, 1), i), keep) for i, keep in enumerate([0.5, 0.9, 0.5, 0.1, 0.5, 0.5], 1)]
+    with pytest.raises(OverloadedError, match="too many pictures"):
+        batcher.submit(np.zeros((1, 1)), 0.5)
+    assert futures[2].cancel()
+    last = batcher.submit(np.full((1, 1), 7.0), 0.5)
+    go.set()
+    assert [future.result().last_hidden_state.item() for future in (first, *futures[:2], *futures[4:], last)] == [
+        0, 1, 2, 5, 6, 7,
+    ]  # fmt: skip
+    assert str(futures[3].exception()) == "broken"
+    assert seen == [([0], 0.5), ([1, 5, 6], 0.5), ([2], 0.9), ([4], 0.1), ([7], 0.5)]
+    batcher.close()
+    assert not batcher.ready
+    with pytest.raises(OverloadedError, match="shutting down"):
+        batcher.submit(np.zeros((1, 1)), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--queue", "3"], "--queue must be from 16 (--max-batch) to"),
+        (["--port", "70000"], "--port must be from 0 to 65535"),
+        (["--max-wait-ms", "nan"], "--max-wait-ms must be from 0"),
+        (["--host", "300.0.0.1"], "cannot listen on 300.0.0.1"),
+        (["--provider", "abacus"], "unknown provider"),
+    ],
+)
+def test_wrong_settings_are_one_line(folder, capsys, flags, message):
+    assert cli.run(["serve", str(folder), *flags]) == 2
+    line = capsys.readouterr().err
+    assert message in line
+    assert line.count("\n") == 1
+
+
+def test_port_that_is_taken(folder, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert cli.run(["serve", str(folder), "--port", str(port)]) == 2
+    assert f"cannot listen on 127.0.0.1 port {port}: Address already in use" in capsys.readouterr().err
+
+
+def test_missing_packages_name_the_extra(folder):
+    code = (
+        "import importlib.util as util; find = util.find_spec\n"
+        "util.find_spec = lambda name, *rest: None if name in ('uvicorn', 'fastapi') else find(name, *rest)\n"
+        "from pcae_core.cli.main import main; main()"
+    )
+    command = [sys.executable, "-c", code, "serve", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, env=runs.environment())
+    assert done.returncode == 2
+    assert 'the service needs fastapi, uvicorn, which is not installed: pip install "pcae[serve]"' in done.stderr
+    assert done.stderr.count("\n") == 1
