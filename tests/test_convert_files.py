@@ -284,6 +284,15 @@ def test_a_damaged_encoder(run, tmp_path, capsys):
     )
 
 
+def test_a_converted_encoder_is_exported(tmp_path):
+    model = ModelConfig(image_size=16, patch_size=4, embed_dim=16, depth=3, num_heads=2, layer_norm_eps=1e-2)
+    encoder = {
+        n: v for n, v in parameters.initial_parameters(model, 0).items() if n in parameters.encoder_shapes(model)
+    }
+    pretrained.save(tmp_path / "ours", EncoderConfig(model=model), encoder, {}, "a test")
+    assert cli.run(["export", str(tmp_path / "ours"), str(tmp_path / "onnx"), "--dynamic-keep"]) == 0  # it verifies
+
+
 def test_an_encoder_is_not_a_run(run, tmp_path, capsys):
     convert(run, tmp_path / "ours")
     assert cli.run(["pretrain", "--resume", str(tmp_path / "ours")]) == 2
