@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conversions import convert, refused
 from transformers import (
     ViTConfig,
     ViTForImageClassification,
@@ -18,7 +19,6 @@ from transformers import (
 )
 
 from pcae_core import ModelConfig, ReductionConfig, parameters, pretrained, registry
-from pcae_core.cli import main as cli
 from pcae_core.config import DataConfig
 from pcae_core.pretrained import EncoderConfig
 
@@ -37,20 +37,6 @@ def shaken(model: torch.nn.Module) -> torch.nn.Module:
     for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
     return model.eval()
-
-
-def convert(*arguments: object) -> None:
-    assert cli.run(["convert", *map(str, arguments)]) == 0
-
-
-def refused(capsys, *arguments: object) -> str:
-    """The one line that a wrong request gets; the report may stand before it."""
-    capsys.readouterr()  # what the other library prints
-    assert cli.run(["convert", *map(str, arguments)]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("pcae: error: ")
-    assert error.count("\n") == 1
-    return error
 
 
 def encode(folder: Path, images: np.ndarray = IMAGES, backend: str = "torch"):
