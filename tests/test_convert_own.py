@@ -28,7 +28,7 @@ def run(tmp_path_factory) -> Path:
     return save(tmp_path_factory.mktemp("run") / "checkpoints", state, config, data, {}, {}).parents[1]
 
 
-def test_a_run_becomes_an_encoder_and_is_evaluated(run, tmp_path, capsys):
+def test_a_run_becomes_an_encoder_and_is_evaluated(run, tmp_path, capsys, monkeypatch):
     convert(run, tmp_path / "ours")
     found, state = pretrained.load(tmp_path / "ours"), pretrained.load(run)
     assert found.config == state.config.model_copy(update={"seed": found.config.seed})
@@ -37,6 +37,8 @@ def test_a_run_becomes_an_encoder_and_is_evaluated(run, tmp_path, capsys):
         assert group.keys() == expected.keys()
         assert all(np.array_equal(group[name], expected[name]) for name in group)
     data = runs.write_data(tmp_path / "data")
+    monkeypatch.setenv("COLUMNS", "200")
+    capsys.readouterr()
     assert cli.run(["evaluate", str(tmp_path / "ours"), "--data", str(data)]) == 0
     printed = capsys.readouterr().out
     assert "│ encoder" in printed
