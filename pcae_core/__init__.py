@@ -18,6 +18,7 @@ from pcae_core.errors import (
     DataError,
     MissingExtraError,
     PcaeError,
+    ShapeError,
     TrainingError,
 )
 from pcae_core.protocol import (
@@ -32,13 +33,13 @@ from pcae_core.protocol import (
 from pcae_core.registry import BackendInfo, BackendSpec, available, current, use
 
 if TYPE_CHECKING:
-    from pcae_core import checkpoint, cost, parameters, randomness, schedule
+    from pcae_core import checkpoint, cost, parameters, pretrained, randomness, schedule
     from pcae_core.config import DataConfig, ModelConfig, PretrainConfig, ReductionConfig
 
 __version__ = "0.1.0"
 
 _LAZY_NAMES = dict.fromkeys(("DataConfig", "ModelConfig", "PretrainConfig", "ReductionConfig"), "pcae_core.config")
-_LAZY_MODULES = ("checkpoint", "config", "cost", "parameters", "randomness", "schedule")
+_LAZY_MODULES = ("checkpoint", "config", "cost", "parameters", "pretrained", "randomness", "schedule")
 
 __all__ = [
     "Backend",
@@ -58,6 +59,7 @@ __all__ = [
     "Pretrainer",
     "PretrainingOutput",
     "ReductionConfig",
+    "ShapeError",
     "StepOutput",
     "TrainState",
     "TrainingError",
@@ -66,6 +68,7 @@ __all__ = [
     "cost",
     "current",
     "parameters",
+    "pretrained",
     "randomness",
     "schedule",
     "use",

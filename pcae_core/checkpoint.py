@@ -16,6 +16,7 @@ import math
 import os
 import platform
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,7 +112,9 @@ def save(
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        entries = _write_tensors(temporary, state)
+        moments = {f"exp_avg.{k}": v for k, v in state.exp_avg.items()}
+        moments |= {f"exp_avg_sq.{k}": v for k, v in state.exp_avg_sq.items()}
+        entries = write_tensors(temporary, dict(zip(FILES, (state.student, state.teacher, moments), strict=True)))
         manifest = Manifest(
             format=FORMAT,
             step=state.step,
@@ -119,12 +122,11 @@ def save(
             loss_scale=state.loss_scale,
             data=data,
             metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
-            versions=_versions() | framework,
+            versions=versions() | framework,
             config=config,
             files=entries,
         )
-        _write_synced(temporary / MANIFEST, json.dumps(manifest.to_dict(), indent=2) + "\n")
-        _sync(temporary)
+        write_manifest(temporary / MANIFEST, manifest)
         temporary.rename(final)
         _sync(folder)
     except OSError as error:
@@ -133,11 +135,10 @@ def save(
     return final
 
 
-def _write_tensors(folder: Path, state: TrainState) -> dict[str, FileEntry]:
-    moments = {f"exp_avg.{k}": v for k, v in state.exp_avg.items()}
-    moments |= {f"exp_avg_sq.{k}": v for k, v in state.exp_avg_sq.items()}
+def write_tensors(folder: Path, files: Mapping[str, Arrays]) -> dict[str, FileEntry]:
+    """Write arrays as safetensors files, synced to disk, and return their entries. Raises OSError."""
     entries = {}
-    for name, arrays in zip(FILES, (state.student, state.teacher, moments), strict=True):
+    for name, arrays in files.items():
         path = folder / name
         contiguous = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
         save_file(contiguous, path, metadata={"format": "pt"})  # the note that other libraries ask for
@@ -146,13 +147,16 @@ def _write_tensors(folder: Path, state: TrainState) -> dict[str, FileEntry]:
     return entries
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of this package and what it stands on."""
     return {"pcae": pcae_core.__version__, "python": platform.python_version(), "numpy": np.__version__}
 
 
-def _write_synced(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def write_manifest(path: Path, manifest: Config) -> None:
+    """Write the last file of a folder, and sync both to disk. Raises OSError."""
+    path.write_text(json.dumps(manifest.to_dict(), indent=2) + "\n", encoding="utf-8")
     _sync(path)
+    _sync(path.parent)
 
 
 def _sync(path: Path) -> None:
@@ -216,7 +220,7 @@ def load(path: Path, model: ModelConfig | None = None) -> Checkpoint:
     if manifest.format != FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {manifest.format}; this version reads format {FORMAT}")
     _check_architecture(path, manifest.config.model, model)
-    student, teacher, moments = (_read_tensors(path, manifest, name) for name in FILES)
+    student, teacher, moments = (read_tensors(path, manifest.files, name) for name in FILES)
     expected = student_shapes(manifest.config.model)
     trained = {name: shape for name, shape in expected.items() if is_trainable(name)}
     check_tensors(path / FILES[0], student, expected)
@@ -238,9 +242,9 @@ def _check_architecture(path: Path, found: ModelConfig, expected: ModelConfig | 
     raise CheckpointError(f"{path} is a checkpoint of another architecture: {'; '.join(changes)}")
 
 
-def verified_file(path: Path, manifest: Manifest, name: str) -> Path:
-    """The file `name` of the checkpoint folder `path`. Raises CheckpointError unless its size and SHA-256 are right."""
-    entry, file = manifest.files.get(name), path / name
+def verified_file(path: Path, files: Mapping[str, FileEntry], name: str) -> Path:
+    """The file `name` of the folder `path`. Raises CheckpointError unless its size and SHA-256 are as in `files`."""
+    entry, file = files.get(name), path / name
     if entry is None or not file.is_file():
         raise CheckpointError(f"the checkpoint {path} lacks {name}; use an earlier checkpoint of the run")
     size = file.stat().st_size
@@ -253,8 +257,13 @@ def verified_file(path: Path, manifest: Manifest, name: str) -> Path:
     return file
 
 
-def _read_tensors(path: Path, manifest: Manifest, name: str) -> Arrays:
-    file = verified_file(path, manifest, name)
+def read_tensors(path: Path, files: Mapping[str, FileEntry], name: str) -> Arrays:
+    """The arrays of one file in a folder, as its manifest describes it.
+
+    Raises:
+        CheckpointError: the file is missing, truncated or changed.
+    """
+    file = verified_file(path, files, name)
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:

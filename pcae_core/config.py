@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from pcae_core import schedule
 from pcae_core.errors import ConfigError, describe_validation_error
+from pcae_core.protocol import LAYER_NORM_EPS
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -94,6 +95,7 @@ class ModelConfig(Config):
         patch_size: height and width of a patch in pixels; divides `image_size`.
         in_chans: channels of an image.
         num_classes: outputs of a linear head; 0 for none.
+        layer_norm_eps: of every LayerNorm; 1e-6 in timm and MAE, while many of Hugging Face's models say 1e-12.
         mask_ratio: share of the patches that the student does not see; `int(N * (1 - mask_ratio))` are visible.
         init_residual_scale: factor on the initial output layer of every residual branch; 1.0 as in the release,
             0.1 for small data (docs/training.md).
@@ -107,6 +109,7 @@ class ModelConfig(Config):
     num_heads: Positive = 12
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
     num_classes: Annotated[int, Field(ge=0)] = 0
+    layer_norm_eps: Annotated[float, Field(gt=0.0)] = LAYER_NORM_EPS
     decoder_embed_dim: Positive = 512
     decoder_depth: Positive = 8
     decoder_num_heads: Positive = 16

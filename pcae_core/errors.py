@@ -22,6 +22,10 @@ class ConfigError(PcaeError, ValueError):
     """A configuration is not valid."""
 
 
+class ShapeError(PcaeError, ValueError):
+    """Arrays do not fit together."""
+
+
 class BackendError(PcaeError):
     """A backend is unknown, not installed, or cannot do what was asked."""
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import abc
 import contextvars
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 STANDARDIZE_EPS = 1e-6
 """Added to the variance of a target token."""
 LAYER_NORM_EPS = 1e-6
-"""Of every LayerNorm."""
+"""Of every LayerNorm, unless `ModelConfig.layer_norm_eps` says otherwise."""
 NORM_EPS = 1e-12
 """Smallest length that a vector is divided by, its largest entry scaled to 1: only a zero token has similarity 0."""
 ADAM_EPS = 1e-8
@@ -242,6 +242,28 @@ class Backend(abc.ABC):
         """
 
     @abc.abstractmethod
+    def restore_grid(self, tokens: Array, kept_ids: Array, num_patches: int, features: Array | None = None) -> Array:
+        """Put surviving patch tokens back on the whole grid, for dense tasks; differentiable by `tokens`.
+
+        A survivor stays as it is, bit for bit. A dropped patch gets its most similar survivor: the one whose features
+        have the largest cosine with its own, in float32 or better; ties, also those by rounding, go to the lower id,
+        and a NaN cosine counts as the smallest. Without `features` only places are known of dropped patches, so the
+        most similar survivor is the nearest one on the square grid, by the exact squared distance.
+
+        Args:
+            tokens: of the survivors, without prefix tokens (B, k, D).
+            kept_ids: their patches (B, k), each once, in any order.
+            num_patches: N.
+            features: of all patches (B, N, F), such as their pixels (`patchify`) or embeddings.
+
+        Returns:
+            (B, N, D), dtype kept.
+
+        Raises:
+            ShapeError: the shapes do not fit together, or N is not a square and there are no features.
+        """
+
+    @abc.abstractmethod
     def standardize(self, latents: Array, eps: float = STANDARDIZE_EPS) -> Array:
         """Each token (B, K, D) to mean 0 and unbiased variance 1 over its features; float32 or better."""
 
@@ -301,6 +323,14 @@ class Backend(abc.ABC):
         """
         raise self._no_training()
 
+    def gradient(self, function: Callable[[Array], Array], x: Array) -> Array:
+        """Gradient by `x` of a scalar function made of this backend's operations; of the shape and dtype of `x`.
+
+        Raises:
+            BackendError: this backend does not train.
+        """
+        raise self._no_training()
+
     def create_pretrainer(self, config: PretrainConfig, state: TrainState | None = None) -> Pretrainer:
         """A model in training, from `state` or from `config.seed`.
 
@@ -317,6 +347,19 @@ class Backend(abc.ABC):
         Raises:
             BackendError: this backend has no such files.
             OSError: the file cannot be written.
+        """
+        from pcae_core.errors import BackendError
+
+        raise BackendError(f"the backend {self.name!r} has no weights file of its own")
+
+    def load_weights(self, path: Path) -> dict[str, NDArray[Any]]:
+        """The arrays in such a file, whoever wrote it, by name; half precision becomes float32.
+
+        Names of nested dictionaries are joined by dots; what is no array is left out. Nothing in the file is run.
+
+        Raises:
+            BackendError: this backend has no such files.
+            CheckpointError: the file cannot be read, or only by running code that is in it.
         """
         from pcae_core.errors import BackendError
 

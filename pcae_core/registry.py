@@ -29,7 +29,7 @@ class BackendSpec:
         requires: modules that must be importable.
         distribution: name of the framework's package, for its version.
         install: command that installs what is missing.
-        weights_suffix: of the framework's own weights files, such as ".pth", which `Backend.save_weights` writes.
+        weights_suffix: of the framework's own weights files, such as ".pth": `Backend.save_weights`, `load_weights`.
     """
 
     name: str
@@ -99,7 +99,7 @@ def available() -> dict[str, BackendInfo]:
 
 
 def writers() -> dict[str, str]:
-    """Suffix of a framework's own weights files -> the backend that writes them, installed or not."""
+    """Suffix of a framework's own weights files -> the backend that writes and reads them, installed or not."""
     suffixes = {}
     for name, point in sorted(_entry_points().items()):
         with contextlib.suppress(BackendError):  # `available` shows what is wrong with it

@@ -4,40 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from pcae_core import checkpoint
-from pcae_core.checkpoint import Manifest
+from pcae_core import checkpoint, pretrained
 from pcae_core.errors import CheckpointError
 from pcae_core.parameters import encoder_shapes
-
-Side = Literal["student", "teacher"]
+from pcae_core.pretrained import EncoderConfig, Side
 
 
 class StoredEncoder(Mapping[str, NDArray[np.floating[Any]]]):
     """The encoder's parameters by canonical name; each access reads one from the disk.
 
     Attributes:
-        path: the checkpoint's folder.
-        manifest: what the checkpoint says of itself.
+        path: the checkpoint's or the encoder's folder.
+        config: what features depend on beside the weights.
     """
 
     def __init__(self, run: Path, side: Side = "student") -> None:
-        """Open `run`, a run's folder (then its newest checkpoint) or a checkpoint's, and check its tensors.
+        """Open `run`, a run's folder (then its newest checkpoint), a checkpoint's or an encoder's; check its tensors.
 
         Raises:
             CheckpointError: missing, truncated or changed files; missing or misshapen tensors, which are listed.
         """
-        self.path = checkpoint.find(run)
-        self.manifest: Manifest = checkpoint.read_manifest(self.path)
-        if self.manifest.format != checkpoint.FORMAT:
-            raise CheckpointError(f"{self.path} has checkpoint format {self.manifest.format}, not {checkpoint.FORMAT}")
-        self._file = checkpoint.verified_file(self.path, self.manifest, f"{side}.safetensors")
-        self._shapes = encoder_shapes(self.manifest.config.model)
+        self.path = run if pretrained.is_encoder(run) else checkpoint.find(run)
+        self.config, self._file = _described(self.path, side)
+        self._shapes = encoder_shapes(self.config.model)
         try:
             with safe_open(self._file, framework="numpy") as tensors:
                 found = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
@@ -64,3 +59,15 @@ class StoredEncoder(Mapping[str, NDArray[np.floating[Any]]]):
 
     def __len__(self) -> int:
         return len(self._shapes)
+
+
+def _described(path: Path, side: Side) -> tuple[EncoderConfig, Path]:
+    """The configuration of a checkpoint's or an encoder's folder, and its file of tensors, unharmed."""
+    if pretrained.is_encoder(path):
+        alone = pretrained.read_manifest(path)
+        return alone.config, checkpoint.verified_file(path, alone.files, pretrained.ENCODER)
+    manifest = checkpoint.read_manifest(path)
+    if manifest.format != checkpoint.FORMAT:
+        raise CheckpointError(f"{path} has checkpoint format {manifest.format}, not {checkpoint.FORMAT}")
+    file = checkpoint.verified_file(path, manifest.files, f"{side}.safetensors")
+    return pretrained.config_of(manifest.config), file

@@ -30,6 +30,7 @@ class Stranger(NumpyBackend):
     capabilities = Capabilities(training=False, dtypes=("float64",), devices=("cpu",))
     loss_and_gradients = NumpyBackend.__mro__[1].loss_and_gradients
     create_pretrainer = NumpyBackend.__mro__[1].create_pretrainer
+    gradient = NumpyBackend.__mro__[1].gradient
 
     def select_tokens(self, scores, k):
         return super().select_tokens(-np.asarray(scores), k)

@@ -6,6 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import encoders
 import pytest
 
 from pcae_core.cli.main import COMMANDS
@@ -22,8 +23,18 @@ def blocks(language: str) -> list[tuple[str, str]]:
 
 
 def test_python_of_the_readme_runs(capsys):
-    (code,) = [code for name, code in blocks("python") if name == "README.md"]
+    code = next(code for name, code in blocks("python") if name == "README.md")
     exec(compile(code, "README.md", "exec"), {})  # our own document
+    assert "torch.Size([2, " in capsys.readouterr().out
+
+
+def test_python_of_the_library_guide_runs(capsys, monkeypatch, tmp_path):
+    encoders.write(tmp_path / "mae-base")
+    monkeypatch.chdir(tmp_path)
+    for name, code in blocks("python"):
+        if name == "library.md":
+            exec(compile(code, name, "exec"), variables := {})
+            assert variables["encoder"].reduction.keep == 0.7
     assert "torch.Size([2, " in capsys.readouterr().out
 
 

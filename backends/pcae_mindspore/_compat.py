@@ -17,8 +17,8 @@ import mindspore as ms
 from mindspore import Tensor, communication, mint, ops
 from mindspore.ops.primitive import constexpr
 
+from pcae_core import shapes
 from pcae_core.errors import BackendError
-from pcae_core.protocol import LAYER_NORM_EPS
 
 _TARGETS = {"ascend": "Ascend", "gpu": "GPU", "cpu": "CPU"}  # best first
 _COLLECTIVES = {"ascend": "hccl", "gpu": "nccl", "cpu": "mccl"}
@@ -29,7 +29,6 @@ _PRECISIONS = {
 }
 _ROOT_OF_HALF = math.sqrt(0.5)  # not in the function: a compiled graph computes with Python floats in float32
 _TIMES, _TIMES_TRANSPOSED = ops.MatMul(), ops.MatMul(transpose_b=True)
-_FUSED_LAYER_NORM = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=LAYER_NORM_EPS)
 FUSED_ADAMW = ops.AdamWeightDecay()
 """`step.adamw` as one kernel of float32, which takes a quarter of the time; it corrects no bias, and need not."""
 
@@ -147,6 +146,10 @@ def _on_ascend() -> bool:
 
 # Operations
 
+check_images = constexpr(shapes.check_images)
+check_restore_grid = constexpr(shapes.check_restore_grid)
+"""Run while a graph is compiled, which cannot raise errors of ours itself."""
+
 
 def stable_argsort(x: Tensor) -> Tensor:
     """Ids (B, N) that sort each row of x (B, N), equal ones in ascending order; no NaN.
@@ -191,18 +194,23 @@ def gelu(x: Tensor) -> Tensor:
     return x * ((ops.erf(x * Tensor(_ROOT_OF_HALF, x.dtype)) + 1) * Tensor(0.5, x.dtype))
 
 
-def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def fused_layer_norm(eps: float) -> ops.LayerNorm:
+    """MindSpore's own operator, over the last axis."""
+    return ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=eps)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, fused: ops.LayerNorm) -> Tensor:
     """(..., D), the parameters' dtype kept; float32 or better inside.
 
-    MindSpore's own is only accurate to float32, whatever the dtype.
+    `fused` of the same eps is only accurate to float32, whatever the dtype.
     """
     if x.dtype == ms.float64:
         centered = x - x.mean(-1, keep_dims=True)
         variance = (centered * centered).mean(-1, keep_dims=True)
-        return centered / ops.sqrt(variance + Tensor(LAYER_NORM_EPS, ms.float64)) * weight + bias
+        return centered / ops.sqrt(variance + Tensor(eps, ms.float64)) * weight + bias
     if x.dtype == ms.float32:
-        return _FUSED_LAYER_NORM(x, weight, bias)[0]
-    wide = _FUSED_LAYER_NORM(x.astype(ms.float32), weight.astype(ms.float32), bias.astype(ms.float32))
+        return fused(x, weight, bias)[0]
+    wide = fused(x.astype(ms.float32), weight.astype(ms.float32), bias.astype(ms.float32))
     return wide[0].astype(x.dtype)
 
 

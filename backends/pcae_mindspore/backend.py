@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import mindspore as ms
@@ -10,6 +10,7 @@ import numpy as np
 from mindspore import Tensor
 
 from pcae_core.config import ModelConfig, PretrainConfig
+from pcae_core.errors import CheckpointError
 from pcae_core.parameters import is_trainable
 from pcae_core.protocol import (
     STANDARDIZE_EPS,
@@ -61,6 +62,10 @@ class MindSporeBackend(Backend):
         self, tokens: Array, k: int, num_prefix_tokens: int = 0, center: Center = "unit"
     ) -> tuple[Tensor, Tensor]:
         return ops.reduce_tokens(_tensor(tokens), k, num_prefix_tokens, center)
+
+    def restore_grid(self, tokens: Array, kept_ids: Array, num_patches: int, features: Array | None = None) -> Tensor:
+        own = None if features is None else _tensor(features)
+        return ops.restore_grid(_tensor(tokens), _tensor(kept_ids), num_patches, own)
 
     def standardize(self, latents: Array, eps: float = STANDARDIZE_EPS) -> Tensor:
         return ops.standardize(_tensor(latents), eps)
@@ -117,11 +122,24 @@ class MindSporeBackend(Backend):
         loss, gradients = ms.value_and_grad(loss_of, None, ms.ParameterTuple(trained.values()))(patches)
         return loss, dict(zip(trained, gradients, strict=True))
 
+    def gradient(self, function: Callable[[Array], Array], x: Array) -> Tensor:
+        return ms.grad(function)(_tensor(x))
+
     def create_pretrainer(self, config: PretrainConfig, state: TrainState | None = None) -> Pretrainer:
         return MindSporePretrainer(config, self.device, state)
 
     def save_weights(self, path: Path, parameters: Mapping[str, np.ndarray]) -> None:
         ms.save_checkpoint([{"name": name, "data": Tensor(value)} for name, value in parameters.items()], str(path))
+
+    def load_weights(self, path: Path) -> dict[str, np.ndarray]:
+        try:
+            stored = ms.load_checkpoint(str(path))
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            raise CheckpointError(f"{path} is not a MindSpore checkpoint: {str(error).splitlines()[0]}") from None
+        return {name: self._weights(value) for name, value in stored.items()}
+
+    def _weights(self, value: Tensor) -> np.ndarray:
+        return self.to_numpy(ops.at_least_float32(value))
 
 
 def _tensor(x: Array) -> Tensor:

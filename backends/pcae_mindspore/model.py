@@ -35,16 +35,17 @@ class Linear(nn.Cell):
 
 
 class LayerNorm(nn.Cell):
-    """Layer normalisation (..., D) with the contract's eps."""
+    """Layer normalisation (..., D)."""
 
-    def __init__(self, dim: int, dtype: ms.Type) -> None:
+    def __init__(self, dim: int, dtype: ms.Type, eps: float) -> None:
         super().__init__()
+        self.eps, self.fused = eps, _compat.fused_layer_norm(eps)
         self.weight = _zeros("weight", dim, dtype=dtype)
         self.bias = _zeros("bias", dim, dtype=dtype)
 
     def construct(self, x: Tensor) -> Tensor:
         """See the class."""
-        return _compat.layer_norm(x, self.weight, self.bias)
+        return _compat.layer_norm(x, self.weight, self.bias, self.eps, self.fused)
 
 
 class Attention(nn.Cell):
@@ -92,11 +93,11 @@ class Mlp(nn.Cell):
 class Block(nn.Cell):
     """Pre-norm transformer block."""
 
-    def __init__(self, dim: int, num_heads: int, hidden_dim: int, dtype: ms.Type, compute: ms.Type) -> None:
+    def __init__(self, dim: int, num_heads: int, hidden_dim: int, dtype: ms.Type, compute: ms.Type, eps: float) -> None:
         super().__init__()
-        self.norm1 = LayerNorm(dim, dtype)
+        self.norm1 = LayerNorm(dim, dtype, eps)
         self.attn = Attention(dim, num_heads, dtype, compute)
-        self.norm2 = LayerNorm(dim, dtype)
+        self.norm2 = LayerNorm(dim, dtype, eps)
         self.mlp = Mlp(dim, hidden_dim, dtype, compute)
 
     def construct(self, x: Tensor, scales: Tensor | None = None, num_outputs: int = 0) -> Tensor:
@@ -152,8 +153,11 @@ class Encoder(nn.Cell):
         self.cls_token = _zeros("cls_token", 1, 1, dim, dtype=dtype)
         self.pos_embed = _zeros("pos_embed", 1, 1 + config.num_patches, dim, dtype=dtype, trainable=False)
         self.patch_embed = PatchEmbed(config, dtype, compute)
-        self.blocks = nn.CellList([Block(dim, config.num_heads, hidden, dtype, compute) for _ in range(config.depth)])
-        self.norm = LayerNorm(dim, dtype)
+        eps = config.layer_norm_eps
+        self.blocks = nn.CellList(
+            [Block(dim, config.num_heads, hidden, dtype, compute, eps) for _ in range(config.depth)]
+        )
+        self.norm = LayerNorm(dim, dtype, eps)
         self.head = Linear(dim, config.num_classes, dtype, compute) if config.num_classes else None
 
     def embed(self, patches: Tensor, ids: Tensor) -> Tensor:
@@ -221,10 +225,11 @@ class Decoder(nn.Cell):
             "decoder_pos_embed", 1, 1 + config.num_patches, dim, dtype=dtype, trainable=False
         )
         self.decoder_embed = Linear(config.embed_dim, dim, dtype, compute)
+        eps = config.layer_norm_eps
         self.decoder_blocks = nn.CellList(
-            [Block(dim, config.decoder_num_heads, hidden, dtype, compute) for _ in range(config.decoder_depth)]
+            [Block(dim, config.decoder_num_heads, hidden, dtype, compute, eps) for _ in range(config.decoder_depth)]
         )
-        self.decoder_norm = LayerNorm(dim, dtype)
+        self.decoder_norm = LayerNorm(dim, dtype, eps)
         self.decoder_pred = Linear(dim, config.embed_dim, dtype, compute)
         self.last = config.decoder_depth - 1
 

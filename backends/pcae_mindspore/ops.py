@@ -7,6 +7,8 @@ MindSpore rounds a Python float to float32 even in float64 arithmetic.
 
 from __future__ import annotations
 
+import math
+
 import mindspore as ms
 from mindspore import Tensor, mint, ops
 
@@ -90,6 +92,47 @@ def reduce_tokens(tokens: Tensor, k: int, num_prefix_tokens: int = 0, center: Ce
     if num_prefix_tokens:
         kept = mint.cat([tokens[:, :num_prefix_tokens], kept], 1)
     return kept, ids
+
+
+def restore_grid(tokens: Tensor, kept_ids: Tensor, num_patches: int, features: Tensor | None = None) -> Tensor:
+    """(B, k, D), (B, k) -> (B, N, D): each patch its own token, or that of its most similar survivor.
+
+    Args:
+        features: of all patches (B, N, F), whose cosine is the similarity; without them closeness on the grid is.
+
+    Raises:
+        ShapeError: as `Backend.restore_grid`.
+    """
+    _compat.check_restore_grid(tokens.shape, kept_ids.shape, num_patches, None if features is None else features.shape)
+    survivors, order = ops.sort(kept_ids.astype(ms.int32), -1)  # the first of equals is then the lowest id
+    place = ops.arange(num_patches, dtype=ms.int32)
+    if features is None:
+        similarity = -_squared_distances(place, survivors, num_patches).astype(ms.float32)  # integers
+    else:
+        unit = unit_length(at_least_float32(ops.stop_gradient(features)))
+        similarity = ops.BatchMatMul(transpose_b=True)(unit, gather_tokens(unit, survivors))  # (B, N, k)
+    lowest, highest = ops.full_like(similarity, float("-inf")), ops.full_like(similarity, float("inf"))
+    similarity = ops.where(similarity != similarity, lowest, similarity)
+    own = survivors.expand_dims(1) == place.expand_dims(1)
+    similarity = ops.where(own, highest, similarity)
+    return gather_tokens(tokens, ops.gather_elements(order, 1, _first_largest(similarity)))
+
+
+def _squared_distances(place: Tensor, survivors: Tensor, num_patches: int) -> Tensor:
+    """From each patch to each survivor on the square grid, in patches: (B, N, k)."""
+    side = math.isqrt(num_patches)
+    rows = place.expand_dims(1) // side - survivors.expand_dims(1) // side
+    columns = place.expand_dims(1) % side - survivors.expand_dims(1) % side
+    return rows * rows + columns * columns
+
+
+def _first_largest(x: Tensor) -> Tensor:
+    """(B, N, k) -> (B, N): the lowest index of the largest value; `argmax` promises nothing about ties."""
+    count = x.shape[2]
+    index = ops.arange(count, dtype=ms.int32).astype(ms.float32)  # exact, and `min` has no integer kernel everywhere
+    others = ops.full_like(x.astype(ms.float32), float(count))
+    candidates = ops.where(x == x.max(-1, keepdims=True), index.expand_dims(0).expand_dims(0), others)
+    return ops.amin(candidates, -1).astype(ms.int32)
 
 
 def standardize(latents: Tensor, eps: float = STANDARDIZE_EPS) -> Tensor:

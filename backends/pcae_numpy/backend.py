@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pcae_core.config import ModelConfig, PretrainConfig
-from pcae_core.errors import BackendError
+from pcae_core.errors import BackendError, CheckpointError
 from pcae_core.protocol import (
     STANDARDIZE_EPS,
     Array,
@@ -20,6 +21,7 @@ from pcae_core.protocol import (
     PretrainingOutput,
     TrainState,
 )
+from pcae_core.shapes import check_restore_grid
 from pcae_numpy import CAPABILITIES, backward, model, ops
 from pcae_numpy.training import NumpyPretrainer
 
@@ -72,6 +74,13 @@ class NumpyBackend(Backend):
     ) -> tuple[ops.Floats, ops.Ids]:
         return ops.reduce_tokens(_floats(tokens), k, num_prefix_tokens, center)
 
+    def restore_grid(
+        self, tokens: Array, kept_ids: Array, num_patches: int, features: Array | None = None
+    ) -> np.ndarray:
+        own = None if features is None else _floats(features)
+        check_restore_grid(np.shape(tokens), np.shape(kept_ids), num_patches, None if own is None else own.shape)
+        return ops.restore_grid(np.asarray(tokens), _ids(kept_ids), num_patches, own)
+
     def standardize(self, latents: Array, eps: float = STANDARDIZE_EPS) -> ops.Floats:
         return ops.standardize(_floats(latents), eps)
 
@@ -109,11 +118,31 @@ class NumpyBackend(Backend):
         out, trace, scales = self._traced_forward(config, student, teacher, images, noise, drop_path)
         return out.loss, backward.student_backward(config, _all_floats(student), trace, out.target, scales)
 
+    def gradient(self, function: Callable[[Array], Array], x: Array) -> ops.Floats:
+        """By central differences, exact for a linear function: nothing is differentiated automatically here."""
+        step, x = 1e-3, _floats(x)
+        slopes = np.empty(x.size)
+        for i in range(x.size):
+            shift = np.zeros(x.size)
+            shift[i] = step
+            shift = shift.reshape(x.shape)
+            slopes[i] = (function(x + shift) - function(x - shift)) / (2.0 * step)
+        return slopes.reshape(x.shape)
+
     def create_pretrainer(self, config: PretrainConfig, state: TrainState | None = None) -> Pretrainer:
         return NumpyPretrainer(config, state)
 
     def save_weights(self, path: Path, parameters: Mapping[str, np.ndarray]) -> None:
         np.savez(path, **parameters)
+
+    def load_weights(self, path: Path) -> dict[str, np.ndarray]:
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = dict(stored)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise CheckpointError(f"{path} is not a NumPy file of plain arrays: {error}") from None
+        half = np.dtype(np.float16)
+        return {name: value.astype(np.float32) if value.dtype == half else value for name, value in arrays.items()}
 
     def _traced_forward(
         self,

@@ -33,9 +33,9 @@ def linear_backward(p: Parameters, grads: Gradients, prefix: str, x: Floats, gra
     return grad @ weight.reshape(len(weight), -1)
 
 
-def norm_backward(p: Parameters, grads: Gradients, prefix: str, x: Floats, grad: Floats) -> Floats:
+def norm_backward(p: Parameters, grads: Gradients, prefix: str, x: Floats, eps: float, grad: Floats) -> Floats:
     """`y = n w + b`, `n = (x - mean) / std`: dx = (dn - mean(dn) - n mean(dn n)) / std."""
-    n, inverse_std = ops.normalized(x)
+    n, inverse_std = ops.normalized(x, eps)
     axes = tuple(range(x.ndim - 1))
     grads[f"{prefix}.weight"] += (grad * n).sum(axis=axes)
     grads[f"{prefix}.bias"] += grad.sum(axis=axes)
@@ -75,25 +75,32 @@ def attention_backward(p: Parameters, grads: Gradients, prefix: str, x: Floats, 
 
 
 def block_backward(
-    p: Parameters, grads: Gradients, prefix: str, x: Floats, num_heads: int, scales: Floats, grad: Floats
+    p: Parameters, grads: Gradients, prefix: str, x: Floats, num_heads: int, scales: Floats, eps: float, grad: Floats
 ) -> Floats:
     """`y = x + a attn(norm1(x))`, `z = y + m mlp(norm2(y))`."""
     attention_scale, mlp_scale = scales[:, :, None, None]
-    normed = norm(p, f"{prefix}.norm1", x)
+    normed = norm(p, f"{prefix}.norm1", x, eps)
     y = x + attention_scale * attention(p, f"{prefix}.attn", normed, num_heads)
 
-    d_normed = mlp_backward(p, grads, f"{prefix}.mlp", norm(p, f"{prefix}.norm2", y), mlp_scale * grad)
-    grad = grad + norm_backward(p, grads, f"{prefix}.norm2", y, d_normed)
+    d_normed = mlp_backward(p, grads, f"{prefix}.mlp", norm(p, f"{prefix}.norm2", y, eps), mlp_scale * grad)
+    grad = grad + norm_backward(p, grads, f"{prefix}.norm2", y, eps, d_normed)
     d_normed = attention_backward(p, grads, f"{prefix}.attn", normed, num_heads, attention_scale * grad)
-    return grad + norm_backward(p, grads, f"{prefix}.norm1", x, d_normed)
+    return grad + norm_backward(p, grads, f"{prefix}.norm1", x, eps, d_normed)
 
 
 def blocks_backward(
-    p: Parameters, grads: Gradients, name: str, inputs: list[Floats], num_heads: int, scales: Floats, grad: Floats
+    p: Parameters,
+    grads: Gradients,
+    name: str,
+    inputs: list[Floats],
+    num_heads: int,
+    scales: Floats,
+    eps: float,
+    grad: Floats,
 ) -> Floats:
     """All blocks, last to first."""
     for i in reversed(range(len(inputs))):
-        grad = block_backward(p, grads, f"{name}.{i}", inputs[i], num_heads, scales[i], grad)
+        grad = block_backward(p, grads, f"{name}.{i}", inputs[i], num_heads, scales[i], eps, grad)
     return grad
 
 
@@ -109,15 +116,14 @@ def cosine_loss_backward(prediction: Floats, target: Floats) -> Floats:
 def decoder_backward(config: ModelConfig, p: Parameters, grads: Gradients, trace: StudentTrace, grad: Floats) -> Floats:
     """From the gradient by the prediction (B, K, D) to the one by the latent (B, 1 + V, D)."""
     num_targets = grad.shape[1]
-    answers = norm(p, "decoder_norm", trace.decoded)[:, -num_targets:]
+    answers = norm(p, "decoder_norm", trace.decoded, config.layer_norm_eps)[:, -num_targets:]
     d_answers = linear_backward(p, grads, "decoder_pred", answers, grad)
     d_normed = np.zeros_like(trace.decoded)
     d_normed[:, -num_targets:] = d_answers
-    grad = norm_backward(p, grads, "decoder_norm", trace.decoded, d_normed)
+    grad = norm_backward(p, grads, "decoder_norm", trace.decoded, config.layer_norm_eps, d_normed)
     no_drop_path = np.ones((config.decoder_depth, 2, len(grad)))
-    grad = blocks_backward(
-        p, grads, "decoder_blocks", trace.decoder_inputs, config.decoder_num_heads, no_drop_path, grad
-    )
+    heads, eps = config.decoder_num_heads, config.layer_norm_eps
+    grad = blocks_backward(p, grads, "decoder_blocks", trace.decoder_inputs, heads, no_drop_path, eps, grad)
     grads["mask_token"] += grad[:, -num_targets:].sum(axis=(0, 1))
     return linear_backward(p, grads, "decoder_embed", trace.latent, grad[:, :-num_targets])
 
@@ -135,7 +141,8 @@ def student_backward(
     grads = zero_gradients(p)
     grad = cosine_loss_backward(trace.prediction, target)
     grad = decoder_backward(config, p, grads, trace, grad)
-    grad = norm_backward(p, grads, "norm", trace.encoded, grad)
-    grad = blocks_backward(p, grads, "blocks", trace.encoder_inputs, config.num_heads, drop_path, grad)
+    heads, eps = config.num_heads, config.layer_norm_eps
+    grad = norm_backward(p, grads, "norm", trace.encoded, eps, grad)
+    grad = blocks_backward(p, grads, "blocks", trace.encoder_inputs, heads, drop_path, eps, grad)
     embed_backward(p, grads, trace.patches, trace.visible, grad)
     return grads

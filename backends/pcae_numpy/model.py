@@ -33,24 +33,26 @@ def mlp(p: Parameters, prefix: str, x: Floats) -> Floats:
     return ops.linear(hidden, p[f"{prefix}.fc2.weight"], p[f"{prefix}.fc2.bias"])
 
 
-def norm(p: Parameters, prefix: str, x: Floats) -> Floats:
+def norm(p: Parameters, prefix: str, x: Floats, eps: float) -> Floats:
     """LayerNorm (B, T, D)."""
-    return ops.layer_norm(x, p[f"{prefix}.weight"], p[f"{prefix}.bias"])
+    return ops.layer_norm(x, p[f"{prefix}.weight"], p[f"{prefix}.bias"], eps)
 
 
-def block(p: Parameters, prefix: str, x: Floats, num_heads: int, scales: Floats) -> Floats:
+def block(p: Parameters, prefix: str, x: Floats, num_heads: int, scales: Floats, eps: float) -> Floats:
     """Pre-norm block (B, T, D); `scales` (2, B) multiply its attention and MLP branch (drop path)."""
     attention_scale, mlp_scale = scales[:, :, None, None]
-    x = x + attention_scale * attention(p, f"{prefix}.attn", norm(p, f"{prefix}.norm1", x), num_heads)
-    return x + mlp_scale * mlp(p, f"{prefix}.mlp", norm(p, f"{prefix}.norm2", x))
+    x = x + attention_scale * attention(p, f"{prefix}.attn", norm(p, f"{prefix}.norm1", x, eps), num_heads)
+    return x + mlp_scale * mlp(p, f"{prefix}.mlp", norm(p, f"{prefix}.norm2", x, eps))
 
 
-def blocks(p: Parameters, name: str, x: Floats, num_heads: int, scales: Floats) -> tuple[Floats, list[Floats]]:
+def blocks(
+    p: Parameters, name: str, x: Floats, num_heads: int, scales: Floats, eps: float
+) -> tuple[Floats, list[Floats]]:
     """`len(scales)` blocks in a row: the output, and what entered each."""
     inputs = []
     for i, block_scales in enumerate(scales):
         inputs.append(x)
-        x = block(p, f"{name}.{i}", x, num_heads, block_scales)
+        x = block(p, f"{name}.{i}", x, num_heads, block_scales, eps)
     return x, inputs
 
 
@@ -81,11 +83,11 @@ def reduced_encoder(
     kept_after_block = config.kept_after_block(ids.shape[1], keep)
     no_drop_path = np.ones((2, len(tokens)))
     for i in range(config.depth):
-        tokens = block(p, f"blocks.{i}", tokens, config.num_heads, no_drop_path)
+        tokens = block(p, f"blocks.{i}", tokens, config.num_heads, no_drop_path, config.layer_norm_eps)
         if i in kept_after_block:
             tokens, kept = ops.reduce_tokens(tokens, kept_after_block[i], num_prefix_tokens, config.reduction.center)
             ids = np.take_along_axis(ids, kept, axis=1)
-    return norm(p, "norm", tokens), ids
+    return norm(p, "norm", tokens, config.layer_norm_eps), ids
 
 
 def teacher_targets(config: ModelConfig, p: Parameters, patches: Floats, masked: Ids) -> tuple[Floats, Ids]:
@@ -114,8 +116,8 @@ def student_forward(
 ) -> StudentTrace:
     """Encode CLS and the visible patches, then decode at the target positions only."""
     tokens = prepend_cls(p, embed_patches(p, patches, visible))
-    encoded, encoder_inputs = blocks(p, "blocks", tokens, config.num_heads, drop_path)
-    latent = norm(p, "norm", encoded)
+    encoded, encoder_inputs = blocks(p, "blocks", tokens, config.num_heads, drop_path, config.layer_norm_eps)
+    latent = norm(p, "norm", encoded, config.layer_norm_eps)
 
     context = ops.linear(latent, p["decoder_embed.weight"], p["decoder_embed.bias"])
     positions = p["decoder_pos_embed"][0]
@@ -125,9 +127,14 @@ def student_forward(
     queries = p["mask_token"] + positions[1 + target_ids]
     no_drop_path = np.ones((config.decoder_depth, 2, len(visible)))
     decoded, decoder_inputs = blocks(
-        p, "decoder_blocks", np.concatenate([context, queries], axis=1), config.decoder_num_heads, no_drop_path
+        p,
+        "decoder_blocks",
+        np.concatenate([context, queries], axis=1),
+        config.decoder_num_heads,
+        no_drop_path,
+        config.layer_norm_eps,
     )
-    answers = norm(p, "decoder_norm", decoded)[:, -target_ids.shape[1] :]
+    answers = norm(p, "decoder_norm", decoded, config.layer_norm_eps)[:, -target_ids.shape[1] :]
     prediction = ops.linear(answers, p["decoder_pred.weight"], p["decoder_pred.bias"])
     return StudentTrace(patches, visible, encoder_inputs, encoded, latent, decoder_inputs, decoded, prediction)
 

@@ -6,13 +6,14 @@ D width, T tokens of a sequence with its prefix, h heads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf
 
-from pcae_core.protocol import LAYER_NORM_EPS, NORM_EPS, STANDARDIZE_EPS, Center
+from pcae_core.protocol import NORM_EPS, STANDARDIZE_EPS, Center
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
@@ -67,6 +68,31 @@ def reduce_tokens(tokens: Floats, k: int, num_prefix_tokens: int = 0, center: Ce
     return np.concatenate([prefix, gather_tokens(patches, ids)], axis=1), ids
 
 
+def restore_grid(tokens: Floats, kept_ids: Ids, num_patches: int, features: Floats | None) -> Floats:
+    """(B, k, D), (B, k) -> (B, N, D): each patch its own token, or that of its most similar survivor.
+
+    Args:
+        features: of all patches (B, N, F), whose cosine is the similarity; without them closeness on the grid is.
+    """
+    order = np.argsort(kept_ids, axis=1)  # the first of equals is then the lowest id
+    survivors = np.take_along_axis(kept_ids, order, axis=1)
+    if features is None:
+        similarity = -squared_distances(num_patches)[:, survivors].swapaxes(0, 1)  # (B, N, k)
+    else:
+        unit = unit_length(features)
+        similarity = unit @ gather_tokens(unit, survivors).swapaxes(1, 2)
+    similarity = np.where(np.isnan(similarity), -np.inf, similarity)
+    own = survivors[:, None, :] == np.arange(num_patches)[:, None]
+    nearest = np.where(own, np.inf, similarity).argmax(axis=2)  # (B, N)
+    return gather_tokens(tokens, np.take_along_axis(order, nearest, axis=1))
+
+
+def squared_distances(num_patches: int) -> Floats:
+    """Between the patches of a square grid, in patches: (N, N)."""
+    row, column = np.divmod(np.arange(num_patches), math.isqrt(num_patches))
+    return 1.0 * (row[:, None] - row) ** 2 + (column[:, None] - column) ** 2
+
+
 def standardize(latents: Floats, eps: float = STANDARDIZE_EPS) -> Floats:
     """(B, K, D): each token to mean 0 and unbiased variance 1 over its features."""
     mean = latents.mean(axis=-1, keepdims=True)
@@ -88,15 +114,15 @@ def ema_update(teacher: Mapping[str, Floats], student: Mapping[str, Floats], mom
 # Layers
 
 
-def layer_norm(x: Floats, weight: Floats, bias: Floats) -> Floats:
-    """(..., D): biased variance, eps 1e-6."""
-    return normalized(x)[0] * weight + bias
+def layer_norm(x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:
+    """(..., D): biased variance."""
+    return normalized(x, eps)[0] * weight + bias
 
 
-def normalized(x: Floats) -> tuple[Floats, Floats]:
+def normalized(x: Floats, eps: float) -> tuple[Floats, Floats]:
     """(..., D) to mean 0 and variance 1, and the inverse standard deviations (..., 1)."""
     centered = x - x.mean(axis=-1, keepdims=True)
-    inverse_std = 1.0 / np.sqrt((centered**2).mean(axis=-1, keepdims=True) + LAYER_NORM_EPS)
+    inverse_std = 1.0 / np.sqrt((centered**2).mean(axis=-1, keepdims=True) + eps)
     return centered * inverse_std, inverse_std
 
 

@@ -15,6 +15,7 @@ from pcae_core.config import ModelConfig
 from pcae_core.errors import BackendError
 from pcae_core.parameters import encoder_shapes, student_shapes
 from pcae_core.protocol import STANDARDIZE_EPS, Array, Backend, Center, EncoderOutput, PretrainingOutput
+from pcae_core.shapes import check_restore_grid
 from pcae_onnx import CAPABILITIES, model, ops, runtime, writer
 from pcae_onnx.graph import Graph
 from pcae_onnx.info import arrays_sha256
@@ -109,6 +110,19 @@ class OnnxBackend(Backend):
 
         kept, ids = self._call(("reduce", k, num_prefix_tokens, center), build, tokens)
         return kept, ids
+
+    def restore_grid(
+        self, tokens: Array, kept_ids: Array, num_patches: int, features: Array | None = None
+    ) -> np.ndarray:
+        tokens, ids = np.asarray(tokens), np.asarray(kept_ids, dtype=np.int64)
+        others = [] if features is None else [np.asarray(features)]
+        check_restore_grid(tokens.shape, ids.shape, num_patches, others[0].shape if others else None)
+        wide = _wide(others[0].dtype.name) if others else "float32"
+
+        def build(g: Graph, x: str, i: str, *known: str) -> list[str]:
+            return [ops.restore_grid(g, x, i, num_patches, g.cast(known[0], wide) if known else None, wide)]
+
+        return self._call(("grid", num_patches), build, tokens, ids, *others)[0]
 
     def standardize(self, latents: Array, eps: float = STANDARDIZE_EPS) -> np.ndarray:
         latents = np.asarray(latents)

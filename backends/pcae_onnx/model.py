@@ -13,7 +13,7 @@ import numpy as np
 
 from pcae_core.config import ModelConfig
 from pcae_core.parameters import decoder_shapes, encoder_shapes
-from pcae_core.protocol import LAYER_NORM_EPS, STANDARDIZE_EPS
+from pcae_core.protocol import STANDARDIZE_EPS
 from pcae_onnx import ops
 from pcae_onnx.graph import Graph
 
@@ -47,7 +47,7 @@ class Layers:
     def norm(self, x: str, name: str) -> str:
         """LayerNorm over the last axis."""
         weight, bias = self.weight(f"{name}.weight"), self.weight(f"{name}.bias")
-        return self.g.add("LayerNormalization", x, weight, bias, axis=-1, epsilon=LAYER_NORM_EPS)
+        return self.g.add("LayerNormalization", x, weight, bias, axis=-1, epsilon=self.config.layer_norm_eps)
 
     def attention(self, x: str, name: str, num_heads: int) -> str:
         """Multi-head self-attention (B, T, D) -> (B, T, D)."""

@@ -116,6 +116,35 @@ def reduce_tokens(g: Graph, tokens: str, k: Count, prefix: int, center: Center, 
     return [kept, ids]
 
 
+def restore_grid(g: Graph, tokens: str, ids: str, num_patches: int, features: str | None, dtype: str) -> str:
+    """(B, k, D), (B, k) -> (B, N, D): each patch its own token, or that of its most similar survivor.
+
+    Args:
+        features: of all patches (B, N, F), of `dtype`, float32 or float64; None for closeness on the grid.
+    """
+    survivors, in_order = _top(g, ids, g.add("Shape", ids, start=1, end=2))  # the first of equals is the lowest id
+    places = g.add("Reshape", g.ints(*range(num_patches)), g.ints(1, num_patches, 1))
+    columns = g.add("Unsqueeze", survivors, g.ints(1))  # (B, 1, k)
+    if features is None:
+        similarity = g.add("Neg", g.cast(_squared_distances(g, places, columns, num_patches), dtype))
+    else:
+        unit = unit_length(g, features, dtype)
+        similarity = g.add("MatMul", unit, g.add("Transpose", gather(g, unit, survivors), perm=[0, 2, 1]))
+    lowest, highest = g.constant(-np.inf, dtype), g.constant(np.inf, dtype)
+    similarity = g.add("Where", g.add("IsNaN", similarity), lowest, similarity)
+    similarity = g.add("Where", g.add("Equal", columns, places), highest, similarity)
+    nearest = g.add("ArgMax", similarity, axis=2, keepdims=0)  # (B, N), the first of equals
+    return gather(g, tokens, gather(g, in_order, nearest))
+
+
+def _squared_distances(g: Graph, places: str, survivors: str, num_patches: int) -> str:
+    """From each patch (1, N, 1) to each survivor (B, 1, k) on the square grid, in patches: (B, N, k)."""
+    side = g.ints(math.isqrt(num_patches))
+    rows = g.add("Sub", g.add("Div", places, side), g.add("Div", survivors, side))
+    columns = g.add("Sub", g.add("Mod", places, side), g.add("Mod", survivors, side))
+    return g.add("Add", g.add("Mul", rows, rows), g.add("Mul", columns, columns))
+
+
 def standardize(g: Graph, latents: str, eps: str, freedom: str) -> str:
     """(B, K, D): each token to mean 0 and unbiased variance 1; `eps` and `freedom`, D - 1, are of the same dtype."""
     last = g.ints(-1)

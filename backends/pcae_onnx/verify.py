@@ -91,16 +91,16 @@ def expected(config: ModelConfig, weights: Mapping[str, np.ndarray], images: np.
     patches = reference_ops.patchify(images.astype(np.float64), config.patch_size)
     tokens = reference.prepend_cls(p, reference.embed_patches(p, patches, ids))
     margins, no_drop_path = np.full(len(images), np.inf), np.ones((2, len(images)))
-    kept_after_block = config.kept_after_block(config.num_patches, keep)
+    kept_after_block, eps = config.kept_after_block(config.num_patches, keep), config.layer_norm_eps
     for i in range(config.depth):
-        tokens = reference.block(p, f"blocks.{i}", tokens, config.num_heads, no_drop_path)
+        tokens = reference.block(p, f"blocks.{i}", tokens, config.num_heads, no_drop_path, eps)
         k = kept_after_block.get(i, ids.shape[1])
         if k < ids.shape[1]:
             scores = np.sort(reference_ops.similarity_scores(tokens[:, 1:], config.reduction.center), axis=1)
             margins = np.minimum(margins, scores[:, k] - scores[:, k - 1])
             tokens, kept = reference_ops.reduce_tokens(tokens, k, 1, config.reduction.center)
             ids = np.take_along_axis(ids, kept, axis=1)
-    hidden = reference.norm(p, "norm", tokens)
+    hidden = reference.norm(p, "norm", tokens, eps)
     logits = reference_ops.linear(hidden[:, 0], p["head.weight"], p["head.bias"]) if config.num_classes else None
     return Expected(hidden, ids, logits, margins)
 

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pcae_core.protocol import Capabilities
 from pcae_core.registry import BackendSpec
 
 if TYPE_CHECKING:
     from pcae_torch.backend import TorchBackend
+    from pcae_torch.encoder import Encoder
+
+__all__ = ["CAPABILITIES", "SPEC", "Encoder"]
 
 CAPABILITIES = Capabilities(
     training=True, dtypes=("float64", "float32", "bfloat16", "float16"), devices=("cuda", "cpu")
 )
+
+
+def __getattr__(name: str) -> Any:
+    """`Encoder` needs PyTorch, which is imported when the class is first asked for."""
+    if name == "Encoder":
+        from pcae_torch.encoder import Encoder
+
+        return Encoder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _create(device: str = "cpu") -> TorchBackend:

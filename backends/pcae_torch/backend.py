@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import pickle
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from pcae_core.config import ModelConfig, PretrainConfig
-from pcae_core.errors import BackendError
+from pcae_core.errors import BackendError, CheckpointError
 from pcae_core.parameters import is_trainable
 from pcae_core.protocol import (
     STANDARDIZE_EPS,
@@ -58,6 +59,15 @@ def _call(module_class: type, config: ModelConfig, parameters: Mapping[str, Tens
     return functional_call(module, own, args, strict=True)
 
 
+def _flat(stored: object, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors in nested dictionaries, by their keys joined by dots."""
+    if isinstance(stored, Mapping):
+        for key, value in stored.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(stored, Tensor):
+        yield prefix, stored
+
+
 class TorchBackend(Backend):
     """Its methods are documented in `pcae_core.protocol.Backend`."""
 
@@ -94,6 +104,10 @@ class TorchBackend(Backend):
         self, tokens: Array, k: int, num_prefix_tokens: int = 0, center: Center = "unit"
     ) -> tuple[Tensor, Tensor]:
         return ops.reduce_tokens(self._tensor(tokens), k, num_prefix_tokens, center)
+
+    def restore_grid(self, tokens: Array, kept_ids: Array, num_patches: int, features: Array | None = None) -> Tensor:
+        own = None if features is None else self._tensor(features)
+        return ops.restore_grid(self._tensor(tokens), self._tensor(kept_ids).long(), num_patches, own)
 
     def standardize(self, latents: Array, eps: float = STANDARDIZE_EPS) -> Tensor:
         return ops.standardize(self._tensor(latents), eps)
@@ -143,11 +157,30 @@ class TorchBackend(Backend):
         gradients = torch.autograd.grad(loss, [own[name] for name in names], materialize_grads=True)
         return loss.detach(), dict(zip(names, gradients, strict=True))
 
+    def gradient(self, function: Callable[[Array], Array], x: Array) -> Tensor:
+        own = self.asarray(x).requires_grad_()
+        return torch.autograd.grad(function(own), own)[0]
+
     def create_pretrainer(self, config: PretrainConfig, state: TrainState | None = None) -> Pretrainer:
         return TorchPretrainer(config, self.device, state)
 
     def save_weights(self, path: Path, parameters: Mapping[str, np.ndarray]) -> None:
         torch.save({name: torch.from_numpy(value) for name, value in parameters.items()}, path)
+
+    def load_weights(self, path: Path) -> dict[str, np.ndarray]:
+        try:
+            stored = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            raise CheckpointError(
+                f"{path} is not a file of plain tensors: reading it could run code that is in it, which is refused"
+            ) from None
+        except Exception as error:  # the reader meets any bytes, and stumbles over them in many ways
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise CheckpointError(f"{path} is not a PyTorch file, or damaged: {reason}") from None
+        return {name: self._weights(value) for name, value in _flat(stored)}
+
+    def _weights(self, value: Tensor) -> np.ndarray:
+        return self.to_numpy(value.float() if value.dtype in (torch.float16, torch.bfloat16) else value)
 
     def _forward(
         self,

@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from torch import Tensor, nn
 
 from pcae_core.config import ModelConfig
-from pcae_core.protocol import LAYER_NORM_EPS, EncoderOutput
+from pcae_core.protocol import EncoderOutput
 from pcae_torch import ops
 
 M = TypeVar("M", bound=nn.Module)
@@ -63,11 +63,11 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block."""
 
-    def __init__(self, dim: int, num_heads: int, hidden_dim: int) -> None:
+    def __init__(self, dim: int, num_heads: int, hidden_dim: int, eps: float) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = Attention(dim, num_heads)
-        self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, hidden_dim)
 
     def forward(self, x: Tensor, scales: Tensor | None = None, num_outputs: int | None = None) -> Tensor:
@@ -107,8 +107,9 @@ class Encoder(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.num_patches, dim), requires_grad=False)
         self.patch_embed = PatchEmbed(config)
-        self.blocks = nn.ModuleList(Block(dim, config.num_heads, hidden) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        eps = config.layer_norm_eps
+        self.blocks = nn.ModuleList(Block(dim, config.num_heads, hidden, eps) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(dim, eps=eps)
         self.head = nn.Linear(dim, config.num_classes) if config.num_classes else None
 
     def embed(self, patches: Tensor, ids: Tensor) -> Tensor:
@@ -161,9 +162,9 @@ class Decoder(nn.Module):
         self.decoder_pos_embed = nn.Parameter(torch.zeros(1, 1 + config.num_patches, dim), requires_grad=False)
         self.decoder_embed = nn.Linear(config.embed_dim, dim)
         self.decoder_blocks = nn.ModuleList(
-            Block(dim, config.decoder_num_heads, hidden) for _ in range(config.decoder_depth)
+            Block(dim, config.decoder_num_heads, hidden, config.layer_norm_eps) for _ in range(config.decoder_depth)
         )
-        self.decoder_norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.decoder_norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
         self.decoder_pred = nn.Linear(dim, config.embed_dim)
 
     def forward(self, latent: Tensor, visible: Tensor, target_ids: Tensor) -> Tensor:

@@ -6,10 +6,13 @@ D width. Scores, standardisation and loss are computed in float32 or better.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from pcae_core.protocol import NORM_EPS, STANDARDIZE_EPS, Center
+from pcae_core.shapes import check_restore_grid
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -61,6 +64,32 @@ def reduce_tokens(tokens: Tensor, k: int, num_prefix_tokens: int = 0, center: Ce
     prefix, patches = tokens[:, :num_prefix_tokens], tokens[:, num_prefix_tokens:]
     ids = select_tokens(similarity_scores(patches, center), k)
     return torch.cat([prefix, gather_tokens(patches, ids)], dim=1), ids
+
+
+def restore_grid(tokens: Tensor, kept_ids: Tensor, num_patches: int, features: Tensor | None = None) -> Tensor:
+    """(B, k, D), (B, k) -> (B, N, D): each patch its own token, or that of its most similar survivor.
+
+    Args:
+        features: of all patches (B, N, F), whose cosine is the similarity; without them closeness on the grid is.
+
+    Raises:
+        ShapeError: as `Backend.restore_grid`.
+    """
+    check_restore_grid(tokens.shape, kept_ids.shape, num_patches, None if features is None else features.shape)
+    survivors, order = kept_ids.sort(dim=1)  # the first of equals is then the lowest id
+    place = torch.arange(num_patches, device=tokens.device)
+    if features is None:
+        row, column = place // math.isqrt(num_patches), place % math.isqrt(num_patches)
+        distance = (row[:, None] - row) ** 2 + (column[:, None] - column) ** 2
+        similarity = -distance[survivors].transpose(1, 2).float()  # (B, N, k), integers
+    else:
+        unit = unit_length(at_least_float32(features.detach()))
+        with torch.autocast(unit.device.type, enabled=False):
+            similarity = unit @ gather_tokens(unit, survivors).transpose(1, 2)
+        similarity = similarity.nan_to_num(nan=-torch.inf)
+    own = survivors[:, None, :] == place[:, None]
+    nearest = similarity.masked_fill(own, torch.inf).argmax(dim=2)  # (B, N), the first of equals
+    return gather_tokens(tokens, order.gather(1, nearest))
 
 
 def standardize(latents: Tensor, eps: float = STANDARDIZE_EPS) -> Tensor:

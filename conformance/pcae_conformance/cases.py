@@ -23,6 +23,7 @@ TokenKind = Literal[
     "normal", "offset", "near_duplicates", "duplicates", "zeros", "all_zero", "constant", "mixed_scale", "opposite"
 ]
 ScoreKind = Literal["normal", "all_equal", "few", "signed_zeros", "infinities", "nan", "near_ties"]
+GridKind = Literal["places", "normal", "one_hot", "zeros", "nan"]
 PairKind = Literal["independent", "equal", "opposite", "orthogonal", "zeros"]
 
 
@@ -274,6 +275,58 @@ class ImagesCase(Case):
     def images(self, dtype: str) -> Floats:
         """(B, C, H, W), values of `dtype`."""
         return rounded(self.rng().normal(size=self.shape), dtype)
+
+
+@dataclass(frozen=True)
+class GridCase(Case):
+    """Survivors of a square grid of patches, in any order.
+
+    Attributes:
+        grid: patches along one side; k: survivors; width: of tokens and of features.
+        kind: the patches' features; with "places" there are none.
+    """
+
+    batch: int = 1
+    grid: int = 1
+    k: int = 1
+    width: int = 4
+    kind: GridKind = "places"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(B, N, D)."""
+        return (self.batch, self.grid**2, self.width)
+
+    @property
+    def exact(self) -> bool:
+        """Whether no similarity is rounded, so that the lower id must win a tie."""
+        return self.kind in ("places", "one_hot", "zeros")
+
+    def tokens(self, dtype: str) -> Floats:
+        """(B, k, D), no two of an image equal; values of `dtype`."""
+        tokens = rounded(self.rng().normal(size=(self.batch, self.k, self.width)), dtype)
+        tokens[..., 0] = np.arange(self.k)
+        return tokens
+
+    def ids(self) -> NDArray[np.int64]:
+        """(B, k), each once."""
+        rng = np.random.default_rng([self.seed, 1])
+        return np.stack([rng.permutation(self.grid**2)[: self.k] for _ in range(self.batch)])
+
+    def features(self, dtype: str) -> Floats | None:
+        """(B, N, F), values of `dtype`."""
+        rng = np.random.default_rng([self.seed, 2])
+        features: Floats = rng.normal(size=self.shape)
+        match self.kind:
+            case "places":
+                return None
+            case "one_hot":
+                features = np.eye(self.width)[rng.integers(0, self.width, self.shape[:2])]
+            case "zeros":
+                features[:] = 0.0
+            case "nan":
+                features[rng.random(self.shape[:2]) < 0.4] = np.nan
+        return rounded(features, dtype)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ MODULES = (
     "scores",
     "selection",
     "reduction",
+    "grid",
     "schedule",
     "standardize_loss",
     "ema",

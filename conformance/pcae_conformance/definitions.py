@@ -39,6 +39,22 @@ def _sequence_similarity(sequence: list[list[float]], center: Center) -> list[fl
     return [cosine(token, mean) for token in sequence]
 
 
+def grid_similarities(features: Floats | None, survivors: NDArray[np.int64], side: int) -> Floats:
+    """Of each patch with each survivor, ids (B, k): cosine of features (B, N, F), or minus the squared distance.
+
+    (B, N, k). A NaN becomes minus infinity.
+    """
+    result = np.zeros((len(survivors), side**2, survivors.shape[1]))
+    for b, n, i in np.ndindex(result.shape):
+        other = int(survivors[b, i])
+        if features is None:
+            result[b, n, i] = -((n // side - other // side) ** 2) - (n % side - other % side) ** 2
+        else:
+            value = cosine(features[b, n].tolist(), features[b, other].tolist())
+            result[b, n, i] = -math.inf if math.isnan(value) else value
+    return result
+
+
 def lowest(row: Vector, k: int) -> list[int]:
     """Positions, ascending, of the k lowest by (value, position); NaN comes after every number."""
     order = sorted(range(len(row)), key=lambda i: (math.isnan(row[i]), 0.0 if math.isnan(row[i]) else row[i], i))

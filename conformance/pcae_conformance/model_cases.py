@@ -18,7 +18,7 @@ from pcae_conformance.cases import Case
 from pcae_conformance.dtypes import Floats, rounded
 from pcae_core.config import ModelConfig, PretrainConfig, ReductionConfig
 from pcae_core.parameters import encoder_shapes, is_trainable, student_shapes
-from pcae_core.protocol import Center, TrainState
+from pcae_core.protocol import LAYER_NORM_EPS, Center, TrainState
 from pcae_core.randomness import drop_path_scales
 from pcae_core.schedule import drop_path_rates
 
@@ -65,6 +65,7 @@ class ModelCase(Case):
     mask_ratio: float = 0.5
     center: Center = "unit"
     blank: bool = False
+    norm_eps: float = LAYER_NORM_EPS
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -82,6 +83,7 @@ class ModelCase(Case):
             num_heads=self.heads,
             mlp_ratio=2.0,
             num_classes=self.classes,
+            layer_norm_eps=self.norm_eps,
             decoder_embed_dim=self.decoder_width,
             decoder_depth=self.decoder_depth,
             decoder_num_heads=self.decoder_heads,

@@ -61,7 +61,8 @@ def stages(
     kept_after_block = config.kept_after_block(ids.shape[1], keep)
     found = []
     for i in range(config.depth):
-        tokens = model.block(parameters, f"blocks.{i}", tokens, config.num_heads, np.ones((2, len(tokens))))
+        scales = np.ones((2, len(tokens)))
+        tokens = model.block(parameters, f"blocks.{i}", tokens, config.num_heads, scales, config.layer_norm_eps)
         if i in kept_after_block:
             scores = ops.similarity_scores(tokens[:, prefix:], config.reduction.center)
             tokens, chosen = ops.reduce_tokens(tokens, kept_after_block[i], prefix, config.reduction.center)

@@ -12,6 +12,8 @@ from typing import Any, get_args
 from hypothesis import strategies as st
 
 from pcae_conformance.cases import (
+    GridCase,
+    GridKind,
     ImagesCase,
     MaskCase,
     PairCase,
@@ -111,6 +113,20 @@ def parameters() -> st.SearchStrategy[ParametersCase]:
 
 
 @st.composite
+def grids(draw: st.DrawFn, everything: bool = False) -> GridCase:
+    """Grids of up to 16 patches of which some, or `everything`, survive."""
+    side = draw(st.integers(1, 4))
+    return GridCase(
+        batch=draw(BATCHES),
+        grid=side,
+        k=side**2 if everything else draw(st.integers(1, side**2)),
+        width=draw(WIDTHS),
+        kind=draw(st.sampled_from(get_args(GridKind))),
+        seed=draw(SEEDS),
+    )
+
+
+@st.composite
 def schedules(draw: st.DrawFn) -> ScheduleCase:
     """Any number of stages up to the depth."""
     depth = draw(st.integers(1, 12))
@@ -164,6 +180,7 @@ def _model_values(draw: st.DrawFn, max_depth: int) -> dict[str, Any]:
         "keep": draw(st.sampled_from([0.5, 0.7, 0.3, 0.9, 1.0])),
         "mask_ratio": draw(st.sampled_from([0.5, 0.75, 0.25])),
         "center": draw(CENTERS),
+        "norm_eps": draw(st.sampled_from([1e-6, 1e-2, 1e-12])),
         "seed": draw(SEEDS),
     }
 

@@ -5,21 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from pcae_core.cli.parsing import parse
-from pcae_core.errors import ConfigError
 
-DESCRIPTION = """Write the weights of a run as a file that a framework's own users load without PCAE.
+if TYPE_CHECKING:
+    from pcae_core.convert.sources import Request
 
-The ending of the file chooses the kind: .pth (PyTorch), .ckpt (MindSpore), .npz (NumPy). Names and values are those of
-the checkpoint; moments and position stay behind, so that training continues from the run itself, in any framework.
+DESCRIPTION = """Turn weights into the form that somebody else loads, or somebody else's ViT into ours.
+
+SOURCE is a run, one of its checkpoints, or an encoder that this command wrote; a .pth or .safetensors file with timm's
+names (timm, MAE, DeiT); or a folder that Hugging Face's save_pretrained wrote of a ViT or a ViTMAE.
+The ending of OUT chooses the form: none, an encoder's folder, for pcae evaluate, export and Encoder.from_pretrained;
+.safetensors, timm's names; .pth (PyTorch), .ckpt (MindSpore), .npz (NumPy), the framework's own file. --to hf writes a
+Hugging Face folder. Nothing is lost or made up in silence: tensors that are missing or surplus must be waived by name.
 
 Examples:
   pcae convert runs/demo encoder.pth
-  pcae convert runs/demo/checkpoints/step_00001000 teacher.ckpt --weights teacher"""
+  pcae convert runs/demo/checkpoints/step_00001000 teacher.ckpt --weights teacher
+  pcae convert mae_pretrain_vit_base.pth mae-base
+  pcae convert vit-folder vit-384 --waive 'pooler.dense.*' --image-size 384
+  pcae convert runs/demo hf-folder --to hf"""
 
 
 @dataclass(frozen=True)
@@ -27,37 +35,52 @@ class Arguments:
     """What `pcae convert` takes.
 
     Attributes:
-        source: a run's folder, or one of its checkpoints.
-        out: file to write, .pth, .ckpt or .npz; must not exist.
-        weights: the student (encoder and decoder) or the teacher (an encoder).
+        source: a run, a checkpoint, an encoder's folder, a .pth or .safetensors file, or a Hugging Face folder.
+        out: file or folder to write; must not exist.
+        weights: of a run, the student (encoder and decoder) or the teacher (an encoder).
+        to: form of OUT where its ending does not tell.
+        waive: tensors that may be missing (they are drawn anew) or are left out; * stands for anything.
+        image_size: interpolate position embeddings (bicubic) for square images of this size.
+        num_heads, decoder_num_heads: attention heads, where a file of an unusual model does not tell.
+        layer_norm_eps: of a file's model, when it is not 1e-6.
+        mean, std: how the pixels of a file's model are normalised, when not as for ImageNet.
     """
 
     source: Annotated[Path, tyro.conf.Positional]
     out: Annotated[Path, tyro.conf.Positional]
     weights: Literal["student", "teacher"] = "student"
+    to: Literal["pcae", "timm", "hf"] | None = None
+    waive: tuple[str, ...] = ()
+    image_size: int | None = None
+    num_heads: int | None = None
+    decoder_num_heads: int | None = None
+    layer_norm_eps: float | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parse, convert, say what was written."""
+    """Parse, convert, report, say what was written."""
     chosen = parse(Arguments, "convert", arguments, description=DESCRIPTION)
-    from pcae_core import checkpoint, registry
+    from rich.console import Console
 
-    writers = registry.writers()
-    if chosen.out.suffix not in writers:
-        raise ConfigError(f"{chosen.out} must end in {' or '.join(writers)}, which say what to write")
-    if chosen.out.exists():
-        raise ConfigError(f"{chosen.out} exists already; remove it or choose another name")
-    if not chosen.out.parent.is_dir():
-        raise ConfigError(f"cannot write {chosen.out}: its folder does not exist")
-    loaded = checkpoint.load(chosen.source)
-    backend = registry.create(writers[chosen.out.suffix])
-    parameters = getattr(loaded.state, chosen.weights)
-    unfinished = chosen.out.with_name(f"unfinished.{chosen.out.name}")
-    try:
-        backend.save_weights(unfinished, parameters)
-        unfinished.replace(chosen.out)
-    except OSError as error:
-        raise ConfigError(f"cannot write {chosen.out}: {error}") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
-    print(f"wrote {chosen.out}: {len(parameters)} tensors of the {chosen.weights}, step {loaded.state.step}")
+    from pcae_core.convert import sources, targets
+
+    form = targets.form_of(chosen.out, chosen.to)
+    found, coverage = sources.read(chosen.source, _request(chosen))
+    print(f"{chosen.source}: {coverage.percent:.1f}% covered")
+    Console().print(coverage.table())
+    coverage.require_all()
+    count = targets.write(found, chosen.out, form, coverage)
+    print(f"wrote {chosen.out}: {count} tensors of {found.origin}")
+
+
+def _request(chosen: Arguments) -> Request:
+    from pcae_core.config import DataConfig
+    from pcae_core.convert.model import Facts
+    from pcae_core.convert.sources import Request
+
+    pixels = {"mean": chosen.mean, "std": chosen.std}
+    loader = DataConfig.from_dict(pixels) if chosen.mean or chosen.std else None
+    facts = Facts(chosen.num_heads, chosen.decoder_num_heads, chosen.layer_norm_eps)
+    return Request(chosen.weights, facts, loader, chosen.waive, chosen.image_size)

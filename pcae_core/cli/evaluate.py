@@ -26,9 +26,9 @@ class Arguments:
     """What `pcae evaluate` takes.
 
     Attributes:
-        run: a run's folder, or one of its checkpoints.
+        run: a run's folder, one of its checkpoints, or an encoder's folder that `pcae convert` wrote.
         data: data set with class labels and a test (or val) split.
-        features: from the student, the teacher, or both.
+        features: of a run, from the student, the teacher, or both.
         pooling: mean of the patch tokens, or the CLS token (which only the student trains).
     """
 

@@ -17,7 +17,7 @@ from pcae_core.errors import ConfigError, DataError
 from pcae_core.stored_encoder import StoredEncoder
 
 if TYPE_CHECKING:
-    from pcae_core.config import PretrainConfig
+    from pcae_core.pretrained import EncoderConfig
     from pcae_onnx.export import Exported
 
 DESCRIPTION = """Write an encoder as an ONNX model that needs nothing of PCAE, and show that it computes the same.
@@ -34,7 +34,7 @@ class Arguments:
     """What `pcae export` takes.
 
     Attributes:
-        checkpoint: a run's folder, or one of its checkpoints.
+        checkpoint: a run's folder, one of its checkpoints, or an encoder's folder that `pcae convert` wrote.
         outdir: folder for model.onnx, config.json and preprocessor_config.json.
         task: by default image-classification where there is a label head.
         encoder: the student's, or the teacher's (whose CLS token is not trained).
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> None:
     from pcae_onnx import export, triton
 
     stored = StoredEncoder(chosen.checkpoint, chosen.encoder)
-    config = stored.manifest.config
+    config = stored.config
     fixed = 1.0 if chosen.keep is None else chosen.keep
     options = export.Options(
         task=chosen.task,
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str]) -> None:
         print(f"wrote {triton.write_repository(done.path, done.info, chosen.triton)} for Triton")
 
 
-def load_images(path: Path, config: PretrainConfig) -> NDArray[np.float32]:
+def load_images(path: Path, config: EncoderConfig) -> NDArray[np.float32]:
     """Up to `MEASURED_IMAGES` normalised images (n, C, H, W), spread over the test split, or over the whole."""
     from pcae_core.data import augment, normalize, open_source
 

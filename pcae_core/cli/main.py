@@ -20,7 +20,7 @@ COMMANDS = {
     "export": "write an encoder as a verified ONNX model",
     "predict": "run an exported model on pictures",
     "serve": "answer requests over HTTP with an exported model",
-    "convert": "write the weights of a run as a file of a framework's own kind",
+    "convert": "other people's weights into ours, and ours into theirs",
     "visualize": "draw which tokens of images an encoder keeps",
     "report": "write a page about a run",
     "profile": "count multiply-accumulates and tokens of a model",

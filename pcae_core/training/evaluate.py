@@ -13,17 +13,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pcae_core import checkpoint, parameters
-from pcae_core.config import PretrainConfig
+from pcae_core import parameters, pretrained
 from pcae_core.data import Source, eval_batches, normalize, open_source
 from pcae_core.errors import DataError
 from pcae_core.parameters import Arrays
+from pcae_core.pretrained import EncoderConfig, Side
 from pcae_core.protocol import Array, Backend, Floats
 from pcae_core.training.metrics import effective_rank
 from pcae_core.training.probes import Accuracy, knn, linear_probe
 
 Pooling = Literal["mean", "cls"]
-Side = Literal["student", "teacher"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Evaluation:
 
 def extract_features(
     backend: Backend,
-    config: PretrainConfig,
+    config: EncoderConfig,
     encoder: Mapping[str, Array],
     source: Source,
     pooling: Pooling,
@@ -63,24 +62,22 @@ def evaluate(
     """Probe the checkpoint's encoders, and the same encoder at random initialisation.
 
     Args:
-        run: a run's folder, or one of its checkpoints.
+        run: a run's folder, one of its checkpoints, or an encoder's folder, which has one side only.
         data: data set with labels; features are fitted on its train split and scored on its test split.
 
     Returns:
-        By encoder: the sides asked for, and "random".
+        By encoder: the sides asked for, or "encoder", and "random".
 
     Raises:
         CheckpointError, DataError.
     """
-    found = checkpoint.load(run)
-    config = found.manifest.config
+    found = pretrained.load_all(run, sides)
+    config = next(iter(found.values())).config
     train, test = (open_source(data, config.model.in_chans, split) for split in ("train", "test"))
     labels = _labels(train, data), _labels(test, data)
     if train.class_names != test.class_names:
         raise DataError(f"the train and the test split of {data} have different classes")
-    encoders: dict[str, Arrays] = {
-        side: found.state.student if side == "student" else found.state.teacher for side in sides
-    }
+    encoders: dict[str, Arrays] = {name: one.encoder for name, one in found.items()}
     encoders["random"] = parameters.initial_parameters(config.model, config.seed)
     results = {}
     for name, encoder in encoders.items():

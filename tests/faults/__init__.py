@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faults import models, operations, training
+from faults import grid, models, operations, training
 from faults.mutation import Fault
 
-FAULTS: tuple[Fault, ...] = (*operations.FAULTS, *models.FAULTS, *training.FAULTS)
+FAULTS: tuple[Fault, ...] = (*operations.FAULTS, *grid.FAULTS, *models.FAULTS, *training.FAULTS)

@@ -9,7 +9,7 @@ QUERIES = 'queries = p["mask_token"] + positions[1 + target_ids]'
 TEACHER = """    tokens = embed_patches(p, patches, masked)
     latent, target_ids = reduced_encoder(config, p, tokens, masked, config.reduction.keep, num_prefix_tokens=0)
 """
-LATENT = 'latent = norm(p, "norm", encoded)'
+LATENT = 'latent = norm(p, "norm", encoded, config.layer_norm_eps)'
 EMBED = 'return embedded + p["pos_embed"][0, 1 + ids]'
 STUDENT = "tokens = prepend_cls(p, embed_patches(p, patches, visible))"
 
@@ -23,8 +23,15 @@ ENCODER = [
             "0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3)))",
         ),
     ),
+    numpy_fault("LayerNorm eps 1e-5", "model-encoder", ("ops", "keepdims=True) + eps)", "keepdims=True) + 1e-5)")),
     numpy_fault(
-        "LayerNorm eps 1e-5", "model-encoder", ("ops", "keepdims=True) + LAYER_NORM_EPS)", "keepdims=True) + 1e-5)")
+        "LayerNorm eps fixed",
+        "model-encoder",
+        (
+            "model",
+            'return norm(p, "norm", tokens, config.layer_norm_eps), ids',
+            'return norm(p, "norm", tokens, 1e-6), ids',
+        ),
     ),
     numpy_fault(
         "LayerNorm of unbiased variance",
@@ -64,12 +71,14 @@ ENCODER = [
         "model-encoder",
         (
             "model",
-            'attention(p, f"{prefix}.attn", norm(p, f"{prefix}.norm1", x), num_heads)',
-            'norm(p, f"{prefix}.norm1", attention(p, f"{prefix}.attn", x, num_heads))',
+            'attention(p, f"{prefix}.attn", norm(p, f"{prefix}.norm1", x, eps), num_heads)',
+            'norm(p, f"{prefix}.norm1", attention(p, f"{prefix}.attn", x, num_heads), eps)',
         ),
     ),
     numpy_fault(
-        "final norm missing", "model-encoder", ("model", 'return norm(p, "norm", tokens), ids', "return tokens, ids")
+        "final norm missing",
+        "model-encoder",
+        ("model", 'return norm(p, "norm", tokens, config.layer_norm_eps), ids', "return tokens, ids"),
     ),
     numpy_fault(
         "CLS without its position",
@@ -265,7 +274,7 @@ GRADIENTS = [
     numpy_fault(
         "drop path left out of the backward pass",
         "gradients-reference",
-        ("backward", "num_heads, drop_path, grad)", "num_heads, np.ones_like(drop_path), grad)"),
+        ("backward", "heads, drop_path, eps, grad)", "heads, np.ones_like(drop_path), eps, grad)"),
     ),
     numpy_fault(
         "drop path ignored",

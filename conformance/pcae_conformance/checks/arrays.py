@@ -104,6 +104,7 @@ def _operations(case: TokensCase, tokens: Floats) -> dict[str, tuple[Floats, Ope
         "gather_tokens": (tokens, lambda b, x: b.gather_tokens(x, ids)),
         "reduce_tokens": (tokens, lambda b, x: b.reduce_tokens(x, k, 0, center)),
         "reduce_tokens of one": (tokens, lambda b, x: b.reduce_tokens(x, 1, 0, center)),
+        "restore_grid": (tokens, lambda b, x: b.restore_grid(x, ids, k, x)),
         "standardize": (tokens, lambda b, x: b.standardize(x)),
         "cosine_loss": (tokens, lambda b, x: b.cosine_loss(x, x)),
         "select_tokens": (rows, lambda b, x: b.select_tokens(x, k)),

@@ -51,13 +51,11 @@ def capabilities(subject: Subject, case: NoCase) -> None:
     dtypes=ONCE,
 )
 def no_training(subject: Subject, case: ModelCase) -> None:
-    """And one that trains overrides both methods."""
-    overridden = [
-        getattr(type(subject.backend), name) is not getattr(Backend, name)
-        for name in ("create_pretrainer", "loss_and_gradients")
-    ]
+    """And one that trains overrides all three methods."""
+    methods = ("create_pretrainer", "loss_and_gradients", "gradient")
+    lacking = [name for name in methods if getattr(type(subject.backend), name) is getattr(Backend, name)]
     if subject.backend.capabilities.training:
-        require(all(overridden), "the backend declares training but lacks create_pretrainer or loss_and_gradients")
+        require(not lacking, f"the backend declares training but lacks {', '.join(lacking)}")
         return
     student, teacher = case.student(subject.dtype), case.teacher(subject.dtype)
     attempts: list[Callable[[], object]] = [
@@ -65,6 +63,7 @@ def no_training(subject: Subject, case: ModelCase) -> None:
         lambda: subject.backend.loss_and_gradients(
             case.config(), student, teacher, case.images(subject.dtype), case.noise()
         ),
+        lambda: subject.backend.gradient(lambda x: x, subject.own(0.0)),
     ]
     for attempt in attempts:
         try:

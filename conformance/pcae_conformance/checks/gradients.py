@@ -22,6 +22,7 @@ SHARP = [
     TrainCase(batch=2, grid=4, chans=3, patch=2, depth=3, stages=2, heads=2, decoder_depth=2, drop_path=0.5),
     TrainCase(batch=1, grid=2, depth=2, stages=1, mask_ratio=0.75, keep=0.7),
     TrainCase(batch=2, grid=4, depth=1, width=16, decoder_heads=2, keep=0.3, classes=3),
+    TrainCase(batch=1, grid=2, depth=2, keep=0.7, norm_eps=1e-2),
 ]
 
 

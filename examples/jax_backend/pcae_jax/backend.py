@@ -81,6 +81,13 @@ class JaxBackend(Backend):
         return ops.reduce_tokens(_array(tokens), k, num_prefix_tokens, center)
 
     @with_float64
+    def restore_grid(
+        self, tokens: Array, kept_ids: Array, num_patches: int, features: Array | None = None
+    ) -> jax.Array:
+        own = None if features is None else _array(features)
+        return ops.restore_grid(_array(tokens), _array(kept_ids), num_patches, own)
+
+    @with_float64
     def standardize(self, latents: Array, eps: float = STANDARDIZE_EPS) -> jax.Array:
         return ops.standardize(_array(latents), eps)
 

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from pcae_core import ModelConfig
-from pcae_core.protocol import LAYER_NORM_EPS
 from pcae_jax import ops
 
 Parameters = Mapping[str, Array]
@@ -25,11 +24,11 @@ def linear(p: Parameters, name: str, x: Array) -> Array:
     return x @ weight.reshape(len(weight), -1).T + p[f"{name}.bias"]
 
 
-def norm(p: Parameters, name: str, x: Array) -> Array:
+def norm(p: Parameters, name: str, x: Array, eps: float) -> Array:
     """LayerNorm over the last axis."""
     centered = x - x.mean(axis=-1, keepdims=True)
     variance = (centered**2).mean(axis=-1, keepdims=True)
-    return centered / jnp.sqrt(variance + LAYER_NORM_EPS) * p[f"{name}.weight"] + p[f"{name}.bias"]
+    return centered / jnp.sqrt(variance + eps) * p[f"{name}.weight"] + p[f"{name}.bias"]
 
 
 def attention(p: Parameters, name: str, x: Array, num_heads: int) -> Array:
@@ -44,10 +43,10 @@ def attention(p: Parameters, name: str, x: Array, num_heads: int) -> Array:
     return linear(p, f"{name}.proj", jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(batch, length, dim))
 
 
-def block(p: Parameters, name: str, x: Array, num_heads: int) -> Array:
+def block(p: Parameters, name: str, x: Array, num_heads: int, eps: float) -> Array:
     """Pre-norm block (B, T, D) -> (B, T, D)."""
-    x = x + attention(p, f"{name}.attn", norm(p, f"{name}.norm1", x), num_heads)
-    hidden = jax.nn.gelu(linear(p, f"{name}.mlp.fc1", norm(p, f"{name}.norm2", x)), approximate=False)
+    x = x + attention(p, f"{name}.attn", norm(p, f"{name}.norm1", x, eps), num_heads)
+    hidden = jax.nn.gelu(linear(p, f"{name}.mlp.fc1", norm(p, f"{name}.norm2", x, eps)), approximate=False)
     return x + linear(p, f"{name}.mlp.fc2", hidden)
 
 
@@ -71,11 +70,11 @@ def encode_reduced(
     """
     kept_after_block = config.kept_after_block(ids.shape[1], keep)
     for i in range(config.depth):
-        tokens = block(p, f"blocks.{i}", tokens, config.num_heads)
+        tokens = block(p, f"blocks.{i}", tokens, config.num_heads, config.layer_norm_eps)
         if i in kept_after_block:
             tokens, kept = ops.reduce_tokens(tokens, kept_after_block[i], num_prefix_tokens, config.reduction.center)
             ids = jnp.take_along_axis(ids, kept, axis=1)
-    return norm(p, "norm", tokens), ids
+    return norm(p, "norm", tokens, config.layer_norm_eps), ids
 
 
 @functools.partial(jax.jit, static_argnames=("config", "keep"))
@@ -94,8 +93,9 @@ def decode(config: ModelConfig, p: Parameters, latent: Array, visible: Array, ta
     cls, patches = context[:, :1] + positions[0], context[:, 1:] + positions[1 + visible]
     tokens = jnp.concatenate([cls, patches, p["mask_token"] + positions[1 + target_ids]], axis=1)
     for i in range(config.decoder_depth):
-        tokens = block(p, f"decoder_blocks.{i}", tokens, config.decoder_num_heads)
-    return linear(p, "decoder_pred", norm(p, "decoder_norm", tokens[:, -target_ids.shape[1] :]))
+        tokens = block(p, f"decoder_blocks.{i}", tokens, config.decoder_num_heads, config.layer_norm_eps)
+    answers = norm(p, "decoder_norm", tokens[:, -target_ids.shape[1] :], config.layer_norm_eps)
+    return linear(p, "decoder_pred", answers)
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -111,6 +111,7 @@ def pretraining_forward(
 
     tokens = prepend_cls(student, embed_patches(student, patches, visible))
     for i in range(config.depth):
-        tokens = block(student, f"blocks.{i}", tokens, config.num_heads)
-    prediction = decode(config, student, norm(student, "norm", tokens), visible, target_ids)
+        tokens = block(student, f"blocks.{i}", tokens, config.num_heads, config.layer_norm_eps)
+    latent = norm(student, "norm", tokens, config.layer_norm_eps)
+    prediction = decode(config, student, latent, visible, target_ids)
     return ops.cosine_loss(prediction, target), prediction, target, visible, target_ids

@@ -6,10 +6,13 @@ P prefix tokens, D width.
 
 from __future__ import annotations
 
+import math
+
 import jax.numpy as jnp
 from jax import Array
 
 from pcae_core.protocol import NORM_EPS, STANDARDIZE_EPS, Center
+from pcae_core.shapes import check_restore_grid
 
 
 def patchify(images: Array, patch_size: int) -> Array:
@@ -56,6 +59,24 @@ def reduce_tokens(tokens: Array, k: int, num_prefix_tokens: int = 0, center: Cen
     prefix, patches = tokens[:, :num_prefix_tokens], tokens[:, num_prefix_tokens:]
     ids = select_tokens(similarity_scores(patches, center), k)
     return jnp.concatenate([prefix, gather_tokens(patches, ids)], axis=1), ids
+
+
+def restore_grid(tokens: Array, kept_ids: Array, num_patches: int, features: Array | None) -> Array:
+    """(B, k, D), (B, k) -> (B, N, D): each patch its own token, or that of its most similar survivor."""
+    check_restore_grid(tokens.shape, kept_ids.shape, num_patches, None if features is None else features.shape)
+    order = jnp.argsort(kept_ids, axis=1)  # the first of equals is then the lowest id
+    survivors = jnp.take_along_axis(kept_ids, order, axis=1)
+    place = jnp.arange(num_patches)
+    if features is None:
+        row, column = jnp.divmod(place, math.isqrt(num_patches))
+        distance = (row[:, None] - row) ** 2 + (column[:, None] - column) ** 2
+        similarity = -1.0 * distance[survivors].swapaxes(1, 2)  # (B, N, k)
+    else:
+        unit = unit_length(features)
+        similarity = unit @ gather_tokens(unit, survivors).swapaxes(1, 2)
+    similarity = jnp.where(jnp.isnan(similarity), -jnp.inf, similarity)
+    nearest = jnp.where(survivors[:, None, :] == place[:, None], jnp.inf, similarity).argmax(axis=2)
+    return gather_tokens(tokens, jnp.take_along_axis(order, nearest, axis=1))
 
 
 def standardize(latents: Array, eps: float = STANDARDIZE_EPS) -> Array:

@@ -1,0 +1,65 @@
+"""`pcae_mindspore.Encoder`: a pre-trained encoder as a cell for any training code.
+
+Letters: B images, C channels, H height, W width, k patch tokens kept, D width.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import mindspore as ms
+from mindspore import Tensor
+
+from pcae_core import pretrained
+from pcae_core.config import DataConfig, ModelConfig
+from pcae_core.pretrained import Side
+from pcae_core.reduction import Reduction
+from pcae_mindspore import _compat, model
+
+
+class Encoder(model.Encoder):
+    """Vision Transformer that drops tokens; parameters have timm's names.
+
+    Attributes:
+        reduction: `reduction.keep` is the share of the patch tokens that stays at each stage; at first 1. A compiled
+            graph keeps the share that it was compiled with.
+        mean, std: by channel, normalise pixels in [0, 1].
+        config: the model.
+    """
+
+    def __init__(self, config: ModelConfig, dtype: ms.Type = ms.float32, compute: ms.Type | None = None) -> None:
+        super().__init__(config, dtype, compute)
+        self.reduction = Reduction()
+        self.mean, self.std = DataConfig().normalization(config.in_chans)
+
+    @classmethod
+    def from_pretrained(
+        cls, path: Path | str, side: Side = "student", dtype: ms.Type = ms.float32, compute: ms.Type | None = None
+    ) -> Self:
+        """The encoder in `path`: a run, one of its checkpoints, or a folder that `pcae convert` wrote.
+
+        Args:
+            side: which encoder of a run's two.
+            dtype: of the parameters; compute: of the matrix products, `dtype` when not given.
+
+        Raises:
+            CheckpointError: there is none, or it is damaged.
+        """
+        found = pretrained.load(Path(path), side)
+        encoder = cls(found.config.model, dtype, compute)
+        model.load(encoder, {name: Tensor(value, dtype) for name, value in found.encoder.items()})
+        encoder.mean, encoder.std = found.config.loader.normalization(found.config.model.in_chans)
+        return encoder
+
+    def construct(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Normalised images (B, C, H, W) of any floating dtype -> hidden state, kept ids, logits.
+
+        The hidden state is the CLS token and those that stay (B, 1 + k, D) in the parameters' dtype, kept ids are their
+        patches (B, k), logits (B, classes) or None without a head.
+
+        Raises:
+            ShapeError: the images are not of the model's size.
+        """
+        _compat.check_images(images.shape, self.config.in_chans, self.config.image_size)
+        return super().construct(images.astype(self.cls_token.dtype), self.reduction.keep)

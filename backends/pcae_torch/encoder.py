@@ -1,0 +1,62 @@
+"""`pcae_torch.Encoder`: a pre-trained encoder as a module for any training code.
+
+Letters: B images, C channels, H height, W width, k patch tokens kept, D width.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from pcae_core import pretrained
+from pcae_core.config import DataConfig, ModelConfig
+from pcae_core.pretrained import Side
+from pcae_core.protocol import EncoderOutput
+from pcae_core.reduction import Reduction
+from pcae_core.shapes import check_images
+from pcae_torch import model
+
+
+class Encoder(model.Encoder):
+    """Vision Transformer that drops tokens; parameters and `state_dict` have timm's names.
+
+    Attributes:
+        reduction: `reduction.keep` is the share of the patch tokens that stays at each stage; at first 1.
+        mean, std: by channel, normalise pixels in [0, 1].
+        config: the model.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.reduction = Reduction()
+        self.mean, self.std = DataConfig().normalization(config.in_chans)
+
+    @classmethod
+    def from_pretrained(cls, path: Path | str, side: Side = "student") -> Self:
+        """The encoder in `path`: a run, one of its checkpoints, or a folder that `pcae convert` wrote; on the CPU.
+
+        Args:
+            side: which encoder of a run's two.
+
+        Raises:
+            CheckpointError: there is none, or it is damaged.
+        """
+        found = pretrained.load(Path(path), side)
+        encoder = model.build(cls, found.config.model)
+        model.load(encoder, {name: torch.from_numpy(value).clone() for name, value in found.encoder.items()})
+        encoder.mean, encoder.std = found.config.loader.normalization(found.config.model.in_chans)
+        return encoder
+
+    def forward(self, images: Tensor) -> EncoderOutput:
+        """Normalised images (B, C, H, W) of any floating dtype -> `EncoderOutput` of the parameters' dtype.
+
+        `last_hidden_state` is the CLS token and those that stay (B, 1 + k, D), `kept_ids` their patches (B, k).
+
+        Raises:
+            ShapeError: the images are not of the model's size.
+        """
+        check_images(images.shape, self.config.in_chans, self.config.image_size)
+        return super().forward(images.to(self.cls_token.dtype), self.reduction.keep)

@@ -1,0 +1,1 @@
+"""Other people's Vision Transformers into PCAE's form, and PCAE's encoders into theirs."""

@@ -1,0 +1,110 @@
+"""The model that a file of tensors belongs to, from their shapes.
+
+Letters: D width, C channels, p patch size, N patches.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcae_core.config import ModelConfig, ReductionConfig
+from pcae_core.convert.names import PUBLISHED_DECODER_HEADS, PUBLISHED_HEADS
+from pcae_core.errors import CheckpointError
+from pcae_core.parameters import Arrays
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What shapes do not tell; None where nobody said it."""
+
+    num_heads: int | None = None
+    decoder_num_heads: int | None = None
+    layer_norm_eps: float | None = None
+
+
+def infer(path: Path, tensors: Arrays, facts: Facts) -> ModelConfig:
+    """The model of tensors by our names; they hold at least a patch projection, a class token and positions.
+
+    Raises:
+        CheckpointError: they are not those of such a Vision Transformer, or `facts` are needed.
+        ConfigError: the model is none that ours can be.
+    """
+    dim, chans, patch = _patches(path, tensors)
+    depth = count_blocks(tensors, "blocks")
+    hidden = _size(path, tensors, "blocks.0.mlp.fc1.weight", 0)
+    values: dict[str, Any] = {
+        "image_size": patch * grid_size(path, tensors["pos_embed"]),
+        "patch_size": patch,
+        "in_chans": chans,
+        "embed_dim": dim,
+        "depth": depth,
+        "num_heads": _heads(path, facts.num_heads, PUBLISHED_HEADS.get((dim, depth)), dim, "--num-heads"),
+        "mlp_ratio": _ratio(hidden, dim),
+        "num_classes": len(tensors["head.weight"]) if "head.weight" in tensors else 0,
+        "reduction": ReductionConfig(num_stages=min(3, depth)).to_dict(),
+    }
+    if facts.layer_norm_eps is not None:
+        values["layer_norm_eps"] = facts.layer_norm_eps
+    if has_decoder(tensors):
+        width, blocks = _size(path, tensors, "decoder_embed.weight", 0), count_blocks(tensors, "decoder_blocks")
+        published = PUBLISHED_DECODER_HEADS.get((width, blocks))
+        heads = _heads(path, facts.decoder_num_heads, published, width, "--decoder-num-heads")
+        values |= {"decoder_embed_dim": width, "decoder_depth": blocks, "decoder_num_heads": heads}
+    return ModelConfig.from_dict(values)
+
+
+def has_decoder(tensors: Mapping[str, object]) -> bool:
+    """Whether there is a decoder, its last layer apart."""
+    return any(name.startswith("decoder_") and not name.startswith("decoder_pred.") for name in tensors)
+
+
+def count_blocks(tensors: Mapping[str, object], prefix: str) -> int:
+    """One more than the highest number of a block."""
+    found = [re.match(rf"{prefix}\.(\d+)\.", name) for name in tensors]
+    return 1 + max((int(match[1]) for match in found if match), default=-1)
+
+
+def grid_size(path: Path, pos_embed: NDArray[np.floating[Any]]) -> int:
+    """Patches along one side. Raises CheckpointError unless the positions (1, 1 + N, D) are of a square grid."""
+    rows = pos_embed.shape[1] - 1 if pos_embed.ndim == 3 else 0
+    side = math.isqrt(max(0, rows))
+    if side == 0 or side**2 != rows:
+        raise CheckpointError(f"{path}: positions of shape {pos_embed.shape} are not those of a square grid")
+    return side
+
+
+def _patches(path: Path, tensors: Arrays) -> tuple[int, int, int]:
+    """D, C, p."""
+    shape = tensors["patch_embed.proj.weight"].shape
+    if len(shape) != 4 or shape[2] != shape[3]:
+        raise CheckpointError(f"{path}: a patch projection of shape {shape} is not (D, C, p, p)")
+    return shape[0], shape[1], shape[2]
+
+
+def _size(path: Path, tensors: Arrays, name: str, axis: int) -> int:
+    if name not in tensors:
+        raise CheckpointError(f"{path} lacks {name}, which tells how large the model is")
+    return int(tensors[name].shape[axis])
+
+
+def _heads(path: Path, said: int | None, published: int | None, width: int, flag: str) -> int:
+    heads = said or published
+    if heads is None:
+        raise CheckpointError(
+            f"{path} does not tell how many attention heads the blocks of width {width} have; say {flag}"
+        )
+    return heads
+
+
+def _ratio(hidden: int, dim: int) -> float:
+    """The MLP ratio from which `ModelConfig.hidden_dim` gets back to `hidden`."""
+    ratio = hidden / dim
+    return ratio if int(dim * ratio) == hidden else math.nextafter(ratio, math.inf)

@@ -1,0 +1,83 @@
+"""Differences between other Vision Transformers and ours that are removed exactly, by rewriting weights.
+
+Letters: N patches, D width.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+
+from pcae_core.errors import CheckpointError
+from pcae_core.parameters import Arrays
+
+_OURS = re.compile(
+    r"(cls_token|pos_embed|mask_token|decoder_pos_embed"
+    r"|(patch_embed\.proj|norm|head|decoder_embed|decoder_norm"
+    r"|(decoder_)?blocks\.\d+\.(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2))\.(weight|bias))"
+)
+_SCALES = {"attn.proj": ("ls1.gamma", "gamma_1"), "mlp.fc2": ("ls2.gamma", "gamma_2")}
+"""Last layer of a residual branch -> what LayerScale's factors are called (timm, DeiT III)."""
+
+
+def is_ours(name: str) -> bool:
+    """Whether a parameter of some model of ours has this name, MAE's last decoder layer apart."""
+    return _OURS.fullmatch(name) is not None
+
+
+def rewrite(path: Path, ours: Arrays, rest: dict[str, None], source: Arrays) -> dict[str, str]:
+    """Make the tensors in `ours` those of a model like ours with the same features.
+
+    Args:
+        ours: by our names; changed. rest: names in `source` that are left; those used are taken out.
+
+    Returns:
+        Name -> what was done.
+
+    Raises:
+        CheckpointError: there is no class token.
+    """
+    for name, what in {"cls_token": "class token", "pos_embed": "position embeddings"}.items():
+        if name not in ours:
+            raise CheckpointError(f"{path} has no {what}, which ours always has, so its features would differ")
+    notes = _positions(ours, "dist_token" in source)
+    for name in [name for name in ours if name.endswith(".attn.qkv.weight")]:
+        bias = name.removesuffix("weight") + "bias"
+        if bias not in ours and bias not in source:
+            ours[bias] = np.zeros(len(ours[name]), dtype=np.float32)
+            notes[bias] = "zeros: the source has no bias"
+    return notes | _fold_scales(ours, rest, source)
+
+
+def _positions(ours: Arrays, distilled: bool) -> dict[str, str]:
+    """Exactly one row before those of the patches: a zero one where the class token has none."""
+    positions = ours["pos_embed"]
+    if positions.ndim != 3:
+        return {}
+    if distilled:
+        ours["pos_embed"] = np.delete(positions, 1, axis=1)
+        return {"pos_embed": "without the distillation token's row"}
+    if positions.shape[1] > 1 and math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]:
+        ours["pos_embed"] = np.concatenate([np.zeros_like(positions[:, :1]), positions], axis=1)
+        return {"pos_embed": "a zero row put first: the class token has no position"}
+    return {}
+
+
+def _fold_scales(ours: Arrays, rest: dict[str, None], source: Arrays) -> dict[str, str]:
+    """LayerScale into the layer before it: `gamma * (W x + b) = (gamma W) x + gamma b`."""
+    notes: dict[str, str] = {}
+    for name in [name for name in rest if name.endswith(("gamma", "gamma_1", "gamma_2"))]:
+        block = re.match(r"blocks\.\d+\.", name)
+        for layer, scales in _SCALES.items():
+            if block is None or name.removeprefix(block[0]) not in scales:
+                continue
+            weight, bias = f"{block[0]}{layer}.weight", f"{block[0]}{layer}.bias"
+            if weight in ours and bias in ours:
+                gamma = source[name].astype(np.float64)
+                ours[weight], ours[bias] = gamma[:, None] * ours[weight], gamma * ours[bias]
+                notes |= dict.fromkeys((weight, bias), "times the factors of LayerScale")
+                del rest[name]
+    return notes

@@ -1,0 +1,157 @@
+"""Reading a source: its tensors under our names, its model, and what was covered.
+
+Three kinds: a run or an encoder of ours, a file in timm's names (timm, MAE, DeiT), a Hugging Face folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pcae_core import pretrained
+from pcae_core.config import DataConfig, ModelConfig
+from pcae_core.convert import files, model, positions, rewriting
+from pcae_core.convert.coverage import Coverage
+from pcae_core.convert.model import Facts
+from pcae_core.convert.names import HF_BLOCKS, HF_IN_BLOCK, HF_NAMES, to_hf
+from pcae_core.errors import ConfigError
+from pcae_core.parameters import Arrays, decoder_shapes, encoder_shapes, initial_parameters
+from pcae_core.pretrained import EncoderConfig, Pretrained, Side
+
+NOTHING_SAID = Facts()
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user says of a source.
+
+    Attributes:
+        side: which encoder of a run; facts: of a file of tensors; loader: how its pixels are normalised.
+        waive: patterns of tensors that may be missing or left out.
+        image_size: for which positions are interpolated; None for the source's.
+    """
+
+    side: Side = "student"
+    facts: Facts = NOTHING_SAID
+    loader: DataConfig | None = None
+    waive: tuple[str, ...] = ()
+    image_size: int | None = None
+
+
+def read(path: Path, request: Request) -> tuple[Pretrained, Coverage]:
+    """The encoder (and decoder, where there is one) in `path`, and what of it was covered.
+
+    Nothing is refused yet for being missing or surplus: that is for the caller, once the report is shown.
+
+    Raises:
+        CheckpointError, ConfigError: `path` holds no such model, or one that ours cannot be.
+    """
+    coverage = Coverage(str(path), request.waive)
+    if path.is_file():
+        found = _foreign(path, files.read_timm(path, request.facts), request, coverage)
+    else:
+        if request.facts != NOTHING_SAID or request.loader is not None:
+            raise ConfigError(f"{path} says itself what --num-heads, --layer-norm-eps, --mean and --std are")
+        if (path / files.HF_CONFIG).is_file():
+            found = _foreign(path, files.read_hf(path), request, coverage)
+        else:
+            found = pretrained.load(path, request.side)
+            coverage.loaded = len(found.encoder) + len(found.decoder)
+    return _resized(found, request.image_size, coverage), coverage
+
+
+def _foreign(path: Path, source: files.Foreign, request: Request, coverage: Coverage) -> Pretrained:
+    left_out = {name for name in source.tensors if coverage.waived(name)}
+    for name in sorted(left_out):
+        coverage.add_surplus(name)
+    ours, rest = _named(source, left_out)
+    notes = rewriting.rewrite(path, ours, rest, source.tensors)
+    for name in rest:
+        coverage.add_surplus(name)
+    config = model.infer(path, ours, source.facts)
+    shapes = encoder_shapes(config) | (decoder_shapes(config) if model.has_decoder(ours) else {})
+    filled = _fill(ours, shapes, config, notes, coverage)
+    encoder = {name: filled[name] for name in encoder_shapes(config)}
+    decoder = {name: value for name, value in filled.items() if name not in encoder}
+    loader = request.loader or source.loader
+    return Pretrained(path, source.origin, EncoderConfig(model=config, loader=loader), encoder, decoder)
+
+
+def _named(source: files.Foreign, left_out: set[str]) -> tuple[Arrays, dict[str, None]]:
+    """The source's tensors under our names, those of Hugging Face's joined; and the names that are left."""
+    rest = dict.fromkeys(name for name in source.tensors if name not in left_out)
+    ours: Arrays = {}
+    for name, theirs in _candidates(source).items():
+        if all(part in rest for part in theirs):
+            parts = [source.tensors[part] for part in theirs]
+            ours[name] = np.concatenate(parts) if len(parts) > 1 else parts[0]
+            for part in theirs:
+                del rest[part]
+    return ours, rest
+
+
+def _candidates(source: files.Foreign) -> Mapping[str, tuple[str, ...]]:
+    """Our names that the source may have, and its own for each. The decoder's last layer predicts something else."""
+    if source.layout == "timm":
+        known: Mapping[str, tuple[str, ...]] = {name: (name,) for name in source.tensors if rewriting.is_ours(name)}
+    else:
+        names = [f"{stem}{kind}" for stem in HF_NAMES for kind in ("", ".weight", ".bias")]
+        for prefix, place in HF_BLOCKS.items():
+            count = model.count_blocks(source.tensors, place.replace(".", r"\."))
+            names += [
+                f"{prefix}.{i}.{stem}.{kind}"
+                for i in range(count)
+                for stem in HF_IN_BLOCK
+                for kind in ("weight", "bias")
+            ]
+        known = {name: to_hf(name) for name in names}
+    return {name: theirs for name, theirs in known.items() if not name.startswith("decoder_pred")}
+
+
+def _fill(
+    ours: Arrays,
+    shapes: Mapping[str, tuple[int, ...]],
+    config: ModelConfig,
+    notes: Mapping[str, str],
+    coverage: Coverage,
+) -> Arrays:
+    """Every tensor of the model, float32: the source's, or the first value where it is missing."""
+    for name, value in ours.items():
+        if name not in shapes:
+            coverage.add_surplus(name)
+        elif value.shape != shapes[name]:
+            coverage.add_surplus(name, f"its shape is {value.shape}, the model's {shapes[name]}")
+    fitting = {name: ours[name] for name, shape in shapes.items() if name in ours and ours[name].shape == shape}
+    filled = {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in fitting.items()}
+    for name in fitting:
+        if name in notes:
+            coverage.add_reshaped(name, notes[name])
+        else:
+            coverage.loaded += 1
+    missing = [name for name in shapes if name not in filled]
+    for name in missing:
+        coverage.add_missing(name)
+    drawn = initial_parameters(config, seed=0) if missing else {}
+    return {name: filled[name] if name in filled else drawn[name] for name in shapes}
+
+
+def _resized(found: Pretrained, image_size: int | None, coverage: Coverage) -> Pretrained:
+    """With position embeddings for another image size."""
+    old = found.config.model
+    if image_size is None or image_size == old.image_size:
+        return found
+    new = ModelConfig.from_dict(old.to_dict() | {"image_size": image_size})
+    groups = []
+    for group in (found.encoder, found.decoder):
+        group = dict(group)
+        for name in ("pos_embed", "decoder_pos_embed"):
+            if name in group:
+                group[name] = positions.resize(group[name], new.grid_size)
+                note = f"grid {old.grid_size} x {old.grid_size} to {new.grid_size} x {new.grid_size}, bicubic"
+                coverage.add_resized(name, note)
+        groups.append(group)
+    config = found.config.model_copy(update={"model": new})
+    return Pretrained(found.path, found.origin, config, *groups)

@@ -1,0 +1,150 @@
+"""Writing an encoder in the form that others, or PCAE itself, load."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from pcae_core import pretrained, registry
+from pcae_core.config import ModelConfig
+from pcae_core.convert.coverage import Coverage
+from pcae_core.convert.files import HF_CONFIG, HF_PIXELS, HF_WEIGHTS, SAFETENSORS
+from pcae_core.convert.names import to_hf
+from pcae_core.errors import CheckpointError, ConfigError
+from pcae_core.parameters import Arrays
+from pcae_core.pretrained import EncoderConfig, Pretrained
+from pcae_core.protocol import LAYER_NORM_EPS
+
+Form = Literal["pcae", "timm", "hf"]
+
+
+def form_of(out: Path, to: Form | None) -> Form | str:
+    """What to write: a form, or the suffix of a framework's own file.
+
+    Raises:
+        ConfigError: the ending says nothing, or something else than `to`; `out` exists, or cannot.
+    """
+    own = registry.writers()
+    if out.exists():
+        raise ConfigError(f"{out} exists already; remove it or choose another name")
+    if not out.parent.is_dir():
+        raise ConfigError(f"cannot write {out}: its folder does not exist")
+    if to is None and (out.suffix in own or not out.suffix):
+        return out.suffix or "pcae"
+    if to is None and out.suffix != SAFETENSORS:
+        known = " or ".join([*own, SAFETENSORS])
+        raise ConfigError(f"{out} must end in {known}, or be a folder without an ending, which say what to write")
+    if to == "timm" and out.suffix != SAFETENSORS:
+        raise ConfigError(f"{out} must end in {SAFETENSORS} with --to timm")
+    if to in ("pcae", "hf") and out.suffix in (SAFETENSORS, *own):
+        raise ConfigError(f"{out} must be a folder with --to {to}, without the ending {out.suffix}")
+    return to or "timm"
+
+
+def write(found: Pretrained, out: Path, form: Form | str, coverage: Coverage) -> int:
+    """Write `found` to `out` in a form that `form_of` gave; returns how many tensors were written.
+
+    Raises:
+        BackendError: the framework whose file it is is not installed.
+        CheckpointError: the form cannot hold this model.
+        ConfigError: the disk refuses.
+    """
+    if form == "pcae":
+        pretrained.save(out, found.config, found.encoder, found.decoder, coverage.source)
+        return len(found.encoder) + len(found.decoder)
+    if form == "hf":
+        tensors = _hf_tensors(found)
+        with _unfinished(out) as folder:
+            folder.mkdir()
+            _write_hf(folder, found.config, tensors)
+        return len(tensors)
+    if form == "timm":
+        _check_timm(found.config.model, out, coverage)
+        with _unfinished(out) as file:
+            save_file(found.encoder, file, metadata={"format": "pt"})
+        return len(found.encoder)
+    backend = registry.create(registry.writers()[form])
+    with _unfinished(out) as file:
+        backend.save_weights(file, found.encoder | found.decoder)
+    return len(found.encoder) + len(found.decoder)
+
+
+@contextlib.contextmanager
+def _unfinished(out: Path) -> Iterator[Path]:
+    """A place beside `out` that becomes `out` when the block ends well, and is removed when it does not."""
+    temporary = out.with_name(f"unfinished.{out.name}")
+    try:
+        yield temporary
+        temporary.rename(out)
+    except OSError as error:
+        raise ConfigError(f"cannot write {out}: {error}") from None
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        temporary.unlink(missing_ok=True)
+
+
+def _check_timm(model: ModelConfig, out: Path, coverage: Coverage) -> None:
+    """timm's models take the eps from code, not from the file."""
+    eps = model.layer_norm_eps
+    if eps != LAYER_NORM_EPS and not coverage.waived("layer_norm_eps"):
+        raise CheckpointError(
+            f"this model has LayerNorm eps {eps:g} and timm's have {LAYER_NORM_EPS:g} unless told otherwise, so its "
+            f"features would differ: build it there with that eps and say --waive layer_norm_eps to write {out}"
+        )
+
+
+def _hf_tensors(found: Pretrained) -> Arrays:
+    """The encoder by Hugging Face's names; with a head, as its classifier has them."""
+    prefix = "vit." if found.config.model.num_classes else ""
+    tensors: Arrays = {}
+    for name, value in found.encoder.items():
+        theirs = to_hf(name)
+        for their_name, part in zip(theirs, np.split(value, len(theirs)), strict=True):
+            inner = "" if name.startswith("head.") else prefix
+            tensors[f"{inner}{their_name}"] = np.ascontiguousarray(part)
+    return tensors
+
+
+def _write_hf(folder: Path, config: EncoderConfig, tensors: Arrays) -> None:
+    model = config.model
+    classes = {str(i): f"LABEL_{i}" for i in range(model.num_classes)}
+    settings = {
+        "architectures": ["ViTForImageClassification" if classes else "ViTModel"],
+        "model_type": "vit",
+        "image_size": model.image_size,
+        "patch_size": model.patch_size,
+        "num_channels": model.in_chans,
+        "hidden_size": model.embed_dim,
+        "num_hidden_layers": model.depth,
+        "num_attention_heads": model.num_heads,
+        "intermediate_size": model.hidden_dim(model.embed_dim),
+        "hidden_act": "gelu",
+        "layer_norm_eps": model.layer_norm_eps,
+        "qkv_bias": True,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    }
+    if classes:
+        settings |= {"id2label": classes, "label2id": {label: int(i) for i, label in classes.items()}}
+    mean, std = config.loader.normalization(model.in_chans)
+    pixels = {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"height": model.image_size, "width": model.image_size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": mean,
+        "image_std": std,
+    }
+    for name, values in ((HF_CONFIG, settings), (HF_PIXELS, pixels)):
+        (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    save_file(tensors, folder / HF_WEIGHTS, metadata={"format": "pt"})

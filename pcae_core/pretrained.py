@@ -1,0 +1,154 @@
+"""Encoders to start from: of a run's checkpoint, or alone in a folder, as `pcae convert` writes them.
+
+ENCODER/
+    encoder.safetensors  decoder.safetensors (where there is one)  encoder.json
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pydantic
+
+from pcae_core import checkpoint
+from pcae_core.checkpoint import FileEntry, check_tensors, read_tensors, versions, write_manifest, write_tensors
+from pcae_core.config import Config, DataConfig, ModelConfig, PretrainConfig
+from pcae_core.errors import CheckpointError, describe_validation_error
+from pcae_core.parameters import Arrays, decoder_shapes, encoder_shapes
+
+FORMAT = 1
+MANIFEST = "encoder.json"
+ENCODER, DECODER = "encoder.safetensors", "decoder.safetensors"
+
+Side = Literal["student", "teacher"]
+
+
+class EncoderConfig(Config):
+    """What features depend on beside the weights.
+
+    Attributes:
+        loader: how pixels are normalised.
+        seed: of the same encoder at random initialisation.
+    """
+
+    model: ModelConfig
+    loader: DataConfig = DataConfig()
+    seed: int = 0
+
+
+class EncoderManifest(Config):
+    """What an encoder's folder says of itself; `source` and `versions` are notes, never read back."""
+
+    format: int
+    source: str
+    versions: dict[str, str]
+    config: EncoderConfig
+    files: dict[str, FileEntry]
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """An encoder in memory.
+
+    Attributes:
+        path: where it was read from; origin: what it is, in a few words.
+        encoder: its parameters by canonical name; decoder: the decoder's, or none.
+    """
+
+    path: Path
+    origin: str
+    config: EncoderConfig
+    encoder: Arrays
+    decoder: Arrays
+
+
+def is_encoder(path: Path) -> bool:
+    """Whether `path` is an encoder's folder, and not a run or a checkpoint."""
+    return (path / MANIFEST).is_file()
+
+
+def save(folder: Path, config: EncoderConfig, encoder: Arrays, decoder: Arrays, source: str) -> None:
+    """Write an encoder's folder, whole or not at all.
+
+    Args:
+        folder: must not exist; its parent must.
+        encoder, decoder: parameters by canonical name, the decoder's all or none.
+
+    Raises:
+        CheckpointError: the disk refuses, or `folder` exists.
+    """
+    if folder.exists():
+        raise CheckpointError(f"{folder} exists already; remove it or choose another name")
+    temporary = folder.with_name(f"unfinished.{folder.name}")
+    try:
+        temporary.mkdir()
+        entries = write_tensors(temporary, {ENCODER: encoder} | ({DECODER: decoder} if decoder else {}))
+        manifest = EncoderManifest(format=FORMAT, source=source, versions=versions(), config=config, files=entries)
+        write_manifest(temporary / MANIFEST, manifest)
+        temporary.rename(folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(f"cannot write {folder}: {error.strerror or error}") from None
+
+
+def load(path: Path, side: Side = "student") -> Pretrained:
+    """Read an encoder.
+
+    Args:
+        path: an encoder's folder, a run's, or one of a run's checkpoints.
+        side: which encoder of a run's two; an encoder's folder holds one, whatever `side` says.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    return next(iter(load_all(path, (side,)).values()))
+
+
+def load_all(path: Path, sides: Sequence[Side]) -> dict[str, Pretrained]:
+    """The sides of a run by name, or what an encoder's folder holds under "encoder"; `path` and errors as in `load`."""
+    if is_encoder(path):
+        return {"encoder": _load_folder(path)}
+    found = checkpoint.load(path)
+    config = config_of(found.manifest.config)
+    decoder = {name: found.state.student[name] for name in decoder_shapes(config.model)}
+    student = {name: found.state.student[name] for name in encoder_shapes(config.model)}
+    loaded: dict[str, Pretrained] = {}
+    for side in sides:
+        origin = f"the {side}, step {found.state.step}"
+        encoder, own_decoder = (student, decoder) if side == "student" else (found.state.teacher, {})
+        loaded[side] = Pretrained(found.path, origin, config, encoder, own_decoder)
+    return loaded
+
+
+def config_of(run: PretrainConfig) -> EncoderConfig:
+    """What a run's features depend on beside the weights."""
+    return EncoderConfig(model=run.model, loader=run.loader, seed=run.seed)
+
+
+def _load_folder(path: Path) -> Pretrained:
+    manifest = read_manifest(path)
+    model = manifest.config.model
+    encoder = read_tensors(path, manifest.files, ENCODER)
+    check_tensors(path / ENCODER, encoder, encoder_shapes(model))
+    decoder: Arrays = {}
+    if DECODER in manifest.files:
+        decoder = read_tensors(path, manifest.files, DECODER)
+        check_tensors(path / DECODER, decoder, decoder_shapes(model))
+    return Pretrained(path, "the encoder", manifest.config, encoder, decoder)
+
+
+def read_manifest(path: Path) -> EncoderManifest:
+    """The manifest of the encoder's folder `path`. Raises CheckpointError when it is damaged or of another format."""
+    try:
+        manifest = EncoderManifest.model_validate_json((path / MANIFEST).read_text(encoding="utf-8"))
+    except pydantic.ValidationError as error:
+        raise CheckpointError(f"{path / MANIFEST} cannot be read: {describe_validation_error(error)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path / MANIFEST} cannot be read: {error}") from None
+    if manifest.format != FORMAT:
+        raise CheckpointError(f"{path} has encoder format {manifest.format}; this version reads format {FORMAT}")
+    return manifest

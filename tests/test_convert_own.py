@@ -1,0 +1,94 @@
+"""PCAE's own encoders: out of a run, into files and back, into everything that takes one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import runs
+from conversions import convert, refused
+
+from pcae_core import ModelConfig, parameters, pretrained
+from pcae_core.checkpoint import DataPosition, save
+from pcae_core.cli import main as cli
+from pcae_core.config import DataConfig, PretrainConfig
+from pcae_core.pretrained import EncoderConfig
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A checkpoint of a fresh model."""
+    model = ModelConfig(
+        image_size=16, patch_size=4, in_chans=1, embed_dim=16, depth=3, num_heads=2,
+        decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2,
+    )  # fmt: skip
+    config = PretrainConfig(model=model, loader=DataConfig(mean=(0.4,)))
+    state, data = parameters.initial_state(model, seed=1), DataPosition(fingerprint="", num_samples=1, samples_seen=0)
+    return save(tmp_path_factory.mktemp("run") / "checkpoints", state, config, data, {}, {}).parents[1]
+
+
+def test_a_run_becomes_an_encoder_and_is_evaluated(run, tmp_path, capsys, monkeypatch):
+    convert(run, tmp_path / "ours")
+    found, state = pretrained.load(tmp_path / "ours"), pretrained.load(run)
+    assert found.config == state.config.model_copy(update={"seed": found.config.seed})
+    assert found.config.loader.mean == (0.4,)
+    for group, expected in ((found.encoder, state.encoder), (found.decoder, state.decoder)):
+        assert group.keys() == expected.keys()
+        assert all(np.array_equal(group[name], expected[name]) for name in group)
+    data = runs.write_data(tmp_path / "data")
+    monkeypatch.setenv("COLUMNS", "200")
+    capsys.readouterr()
+    assert cli.run(["evaluate", str(tmp_path / "ours"), "--data", str(data)]) == 0
+    printed = capsys.readouterr().out
+    assert "│ encoder" in printed
+    assert "student" not in printed
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".npz", ".ckpt"])
+def test_weights_files_are_read_back(run, tmp_path, suffix):
+    convert(run, tmp_path / f"teacher{suffix}", "--weights", "teacher")
+    convert(tmp_path / f"teacher{suffix}", tmp_path / "ours", "--num-heads", 2)
+    for name, value in pretrained.load(run, "teacher").encoder.items():
+        np.testing.assert_array_equal(pretrained.load(tmp_path / "ours").encoder[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".npz", ".ckpt", ".safetensors"])
+def test_a_file_that_is_something_else(tmp_path, capsys, suffix):
+    (tmp_path / f"file{suffix}").write_text("something else")
+    assert f"file{suffix} is not a" in refused(capsys, tmp_path / f"file{suffix}", tmp_path / "ours")
+
+
+def test_a_damaged_encoder(run, tmp_path, capsys):
+    convert(run, tmp_path / "ours")
+    assert "exists already" in refused(capsys, run, tmp_path / "ours")
+    file = tmp_path / "ours" / "encoder.safetensors"
+    file.write_bytes(file.read_bytes()[:-4])
+    assert "truncated" in refused(capsys, tmp_path / "ours", tmp_path / "x.npz")
+    (tmp_path / "ours" / "encoder.json").write_text("{}")
+    assert "encoder.json cannot be read: format: Field required" in refused(
+        capsys, tmp_path / "ours", tmp_path / "x.npz"
+    )
+
+
+def test_a_converted_encoder_is_exported(tmp_path):
+    model = ModelConfig(image_size=16, patch_size=4, embed_dim=16, depth=3, num_heads=2, layer_norm_eps=1e-2)
+    encoder = {
+        n: v for n, v in parameters.initial_parameters(model, 0).items() if n in parameters.encoder_shapes(model)
+    }
+    pretrained.save(tmp_path / "ours", EncoderConfig(model=model), encoder, {}, "a test")
+    assert cli.run(["export", str(tmp_path / "ours"), str(tmp_path / "onnx"), "--dynamic-keep"]) == 0  # it verifies
+
+
+def test_an_encoder_is_not_a_run(run, tmp_path, capsys):
+    convert(run, tmp_path / "ours")
+    assert cli.run(["pretrain", "--resume", str(tmp_path / "ours")]) == 2
+    assert "holds no checkpoint" in capsys.readouterr().err
+
+
+def test_a_head_is_kept(tmp_path):
+    model = ModelConfig(image_size=8, patch_size=4, embed_dim=16, depth=3, num_heads=2, num_classes=3)
+    encoder = {n: np.ones(s, np.float32) for n, s in parameters.encoder_shapes(model).items()}
+    pretrained.save(tmp_path / "ours", EncoderConfig(model=model), encoder, {}, "a test")
+    convert(tmp_path / "ours", tmp_path / "model.npz")
+    assert np.load(tmp_path / "model.npz")["head.weight"].shape == (3, 16)
