@@ -25,6 +25,7 @@ from pcae_onnx import export, quantize
 from pcae_onnx.session import InferenceSession
 
 Calls = dict[str, Callable[[], object]]
+PAUSE = 0.1  # seconds
 
 
 def sessions(
@@ -61,10 +62,14 @@ def calls(
 
 
 def interleaved(contenders: Calls, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call, round by round, after one call to warm up."""
+    """Seconds of each call, round by round, after one call to warm up.
+
+    Between calls all wait: a runtime's idle threads go on spinning for a while, and take a core from the next contender.
+    """
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for round_number in range(rounds + 1):
         for name, call in contenders.items():
+            time.sleep(PAUSE)
             begin = time.perf_counter()
             call()
             if round_number:
