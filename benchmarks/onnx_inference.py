@@ -64,7 +64,7 @@ def calls(
 def interleaved(contenders: Calls, rounds: int) -> dict[str, list[float]]:
     """Seconds of each call, round by round, after one call to warm up.
 
-    Between calls all wait: a runtime's idle threads go on spinning for a while, and take a core from the next contender.
+    Between calls all wait: a runtime's idle threads go on spinning for a while, on cores that the next one needs.
     """
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for round_number in range(rounds + 1):

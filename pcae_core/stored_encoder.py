@@ -22,6 +22,7 @@ class StoredEncoder(Mapping[str, NDArray[np.floating[Any]]]):
     Attributes:
         path: the checkpoint's or the encoder's folder.
         config: what features depend on beside the weights.
+        step: of the run, or None for an encoder's folder.
     """
 
     def __init__(self, run: Path, side: Side = "student") -> None:
@@ -31,7 +32,7 @@ class StoredEncoder(Mapping[str, NDArray[np.floating[Any]]]):
             CheckpointError: missing, truncated or changed files; missing or misshapen tensors, which are listed.
         """
         self.path = run if pretrained.is_encoder(run) else checkpoint.find(run)
-        self.config, self._file = _described(self.path, side)
+        self.config, self._file, self.step = _described(self.path, side)
         self._shapes = encoder_shapes(self.config.model)
         try:
             with safe_open(self._file, framework="numpy") as tensors:
@@ -61,13 +62,13 @@ class StoredEncoder(Mapping[str, NDArray[np.floating[Any]]]):
         return len(self._shapes)
 
 
-def _described(path: Path, side: Side) -> tuple[EncoderConfig, Path]:
-    """The configuration of a checkpoint's or an encoder's folder, and its file of tensors, unharmed."""
+def _described(path: Path, side: Side) -> tuple[EncoderConfig, Path, int | None]:
+    """The configuration of a checkpoint's or an encoder's folder, its file of tensors, unharmed, and the step."""
     if pretrained.is_encoder(path):
         alone = pretrained.read_manifest(path)
-        return alone.config, checkpoint.verified_file(path, alone.files, pretrained.ENCODER)
+        return alone.config, checkpoint.verified_file(path, alone.files, pretrained.ENCODER), None
     manifest = checkpoint.read_manifest(path)
     if manifest.format != checkpoint.FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {manifest.format}, not {checkpoint.FORMAT}")
     file = checkpoint.verified_file(path, manifest.files, f"{side}.safetensors")
-    return pretrained.config_of(manifest.config), file
+    return pretrained.config_of(manifest.config), file, manifest.step

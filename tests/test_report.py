@@ -17,6 +17,7 @@ from pcae_core.cli import main as cli
 from pcae_core.data import normalize
 from pcae_core.report import charts, history, page, pictures
 from pcae_core.stored_encoder import StoredEncoder
+from pcae_core.training.run import read_config
 
 ODD_NAME = "<script>alert(1)<&\"'"
 
@@ -70,8 +71,8 @@ def test_pictures_are_of_what_each_checkpoint_keeps(run):
     assert list(found) == ["input", "before training", "step 2", "step 4", "step 6"]
     for step in (2, 4, 6):
         stored = StoredEncoder(run / "checkpoints" / f"step_{step:08d}")
-        config = stored.manifest.config
-        shown = pictures.read_images([config.data], config.model, 1)
+        config = stored.config
+        shown = pictures.read_images([read_config(run).data], config.model, 1)
         pixels = normalize(shown.pixels, *config.loader.normalization(1))
         kept = registry.create("numpy").encode(config.model, dict(stored), pixels, 0.6).kept_ids
         assert pages.bright_tokens(found[f"step {step}"], found["input"], 4) == kept[0].tolist()

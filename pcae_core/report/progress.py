@@ -79,9 +79,9 @@ def _kept_by_step(
     for path in checkpoint.list_checkpoints(run / "checkpoints"):
         try:
             stored = StoredEncoder(path)
-            if stored.manifest.config.model != model:
+            if stored.config.model != model:
                 raise CheckpointError(f"{path} is a checkpoint of another architecture than config.yaml tells")
-            found[f"step {stored.manifest.step}"] = kept(stored)
+            found[f"step {stored.step}"] = kept(stored)
         except (CheckpointError, ConfigError, OSError) as error:  # a run that goes on deletes old ones
             warnings.append(str(error))
     return found, warnings

@@ -111,7 +111,9 @@ def _scored(config: ModelConfig, parameters: Mapping[str, Array], images: Floats
     blocks = list(config.kept_after_block(config.num_patches))
     found: list[Stage] = []
     for i in range(blocks[-1] + 1):
-        tokens = model.block(p, f"blocks.{i}", tokens, config.num_heads, np.ones((2, len(tokens))))
+        tokens = model.block(
+            p, f"blocks.{i}", tokens, config.num_heads, np.ones((2, len(tokens))), config.layer_norm_eps
+        )
         if i in blocks:
             stay = kept[len(found)]
             found.append(Stage(i, ids, stay, ops.similarity_scores(tokens[:, 1:], config.reduction.center)))

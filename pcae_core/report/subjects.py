@@ -55,7 +55,7 @@ class CheckpointSubject(Subject):
         keep: float | None = None,
         seed: int | None = None,
     ) -> None:
-        """Open `path`, a run's folder or a checkpoint's.
+        """Open `path`, a run's folder, a checkpoint's or an encoder's.
 
         Args:
             keep: share of the patch tokens that each stage keeps, by default as in pre-training.
@@ -65,13 +65,14 @@ class CheckpointSubject(Subject):
             CheckpointError: it is missing or damaged.
         """
         stored = StoredEncoder(path, side)
-        config, files = stored.manifest.config, stored.manifest.files
+        config = stored.config
         self.model, self.normalization = config.model, config.loader.normalization(config.model.in_chans)
         self._backend, self._path, self._encoder = backend, stored.path, dict(stored)
         self._keep = config.model.reduction.keep if keep is None else keep
-        self._pretrains = checkpoint.FILES[1] in files and not config.model.num_classes
-        self._seed = stored.manifest.seed if seed is None else seed
-        self.title = f"{stored.path.parent.parent.name or stored.path}, step {stored.manifest.step}, {side}"
+        self._pretrains = stored.step is not None and not config.model.num_classes
+        self._seed = config.seed if seed is None else seed
+        run = f"{stored.path.parent.parent.name or stored.path}, step {stored.step}, {side}"
+        self.title = stored.path.name if stored.step is None else run
         self.title += f", keep {self._keep:g}, {backend.name}"
 
     def stages(self, images: Floats) -> tuple[list[Stage], list[str]]:
