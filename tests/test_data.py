@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import multiprocessing
 import os
@@ -574,6 +575,7 @@ def stop(number, frame):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background inherits none
     path, end = sys.argv[1:]
     model = ModelConfig(image_size=64, patch_size=32, in_chans=1)
     config = PretrainConfig(model=model, loader=DataConfig(workers=2), batch_size=4)
@@ -591,37 +593,45 @@ if __name__ == "__main__":
 """
 
 
-def start_script(tmp_path: Path, end: str) -> subprocess.Popen:
-    (tmp_path / "script.py").write_text(SCRIPT)
-    save_npz(tmp_path / "d.npz")
-    return subprocess.Popen(
-        [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "d.npz"), end],
-        env=os.environ | {"PYTHONPATH": str(Path(pcae_core.__file__).parents[1])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+@pytest.fixture
+def start_script(tmp_path):
+    """Starts the script, and leaves none of its processes behind."""
+    started = []
+
+    def start(end: str) -> subprocess.Popen:
+        (tmp_path / "script.py").write_text(SCRIPT)
+        save_npz(tmp_path / "d.npz")
+        command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "d.npz"), end]
+        environment = os.environ | {"PYTHONPATH": str(Path(pcae_core.__file__).parents[1])}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        started.append(subprocess.Popen(command, env=environment, start_new_session=True, **pipes))
+        return started[-1]
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("end", ["all", "break"])
-def test_nothing_is_printed_at_the_end(tmp_path, end):
-    process = start_script(tmp_path, end)
+def test_nothing_is_printed_at_the_end(start_script, end):
+    process = start_script(end)
     output, errors = process.communicate(timeout=60)
     assert (errors, process.returncode) == (b"", 0)
     assert (output == b"ready\n") == (end == "all")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_nothing_is_printed_when_a_signal_ends_all_processes(tmp_path, number):
-    process = start_script(tmp_path, "never")
+def test_nothing_is_printed_when_a_signal_ends_all_processes(start_script, number):
+    process = start_script("never")
     assert process.stdout.readline() == b"ready\n"
     os.killpg(process.pid, number)
     output, errors = process.communicate(timeout=60)
     assert (output, errors, process.returncode) == (b"", b"", 0)
 
 
-def test_loading_processes_do_not_outlive_a_killed_run(tmp_path):
-    process = start_script(tmp_path, "never")
+def test_loading_processes_do_not_outlive_a_killed_run(start_script):
+    process = start_script("never")
     process.stdout.readline()
     process.kill()
     process.communicate(timeout=60)  # returns when nobody holds the pipes any more
