@@ -89,6 +89,15 @@ def test_metrics_of_steps_to_be_done_again_are_cut(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.fixture
+def interrupts():
+    """SIGINT interrupts, as at a terminal; a shell's job in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_first_signal_asks_and_second_acts():
     with StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGINT)
