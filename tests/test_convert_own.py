@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,10 @@ from pcae_core.checkpoint import DataPosition, save
 from pcae_core.cli import main as cli
 from pcae_core.config import DataConfig, PretrainConfig
 from pcae_core.pretrained import EncoderConfig
+
+CKPT = pytest.param(
+    ".ckpt", marks=pytest.mark.skipif(importlib.util.find_spec("mindspore") is None, reason="needs MindSpore")
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +50,7 @@ def test_a_run_becomes_an_encoder_and_is_evaluated(run, tmp_path, capsys, monkey
     assert "student" not in printed
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".npz", ".ckpt"])
+@pytest.mark.parametrize("suffix", [".pth", ".npz", CKPT])
 def test_weights_files_are_read_back(run, tmp_path, suffix):
     convert(run, tmp_path / f"teacher{suffix}", "--weights", "teacher")
     convert(tmp_path / f"teacher{suffix}", tmp_path / "ours", "--num-heads", 2)
@@ -53,7 +58,7 @@ def test_weights_files_are_read_back(run, tmp_path, suffix):
         np.testing.assert_array_equal(pretrained.load(tmp_path / "ours").encoder[name], value, err_msg=name)
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".npz", ".ckpt", ".safetensors"])
+@pytest.mark.parametrize("suffix", [".pth", ".npz", CKPT, ".safetensors"])
 def test_a_file_that_is_something_else(tmp_path, capsys, suffix):
     (tmp_path / f"file{suffix}").write_text("something else")
     assert f"file{suffix} is not a" in refused(capsys, tmp_path / f"file{suffix}", tmp_path / "ours")
