@@ -29,3 +29,28 @@ def load(name: str) -> GoldenCase:
     values.pop("momentum")
     reduction = ReductionConfig(num_stages=values.pop("num_stages"), keep=values.pop("keep_ratio"))
     return GoldenCase(ModelConfig(**values, reduction=reduction), arrays)
+
+
+def assert_forward_equals(backend, golden: GoldenCase) -> None:
+    arrays = golden.arrays
+    out = backend.pretraining_forward(
+        golden.config, golden.group("student"), golden.group("teacher"), arrays["images"], arrays["noise"]
+    )
+    order = np.argsort(arrays["target_ids"], axis=1)  # recorded in score order
+    np.testing.assert_array_equal(backend.to_numpy(out.visible_ids), np.sort(arrays["visible_ids"], axis=1))
+    np.testing.assert_array_equal(backend.to_numpy(out.target_ids), np.sort(arrays["target_ids"], axis=1))
+    for ours, recorded in ((out.target, "target"), (out.prediction, "prediction")):
+        expected = np.take_along_axis(arrays[recorded], order[:, :, None], axis=1)
+        np.testing.assert_allclose(backend.to_numpy(ours), expected, rtol=0, atol=1e-12)
+    assert abs(float(out.loss) - float(arrays["loss"])) < 1e-12
+
+
+def assert_gradients_equal(backend, golden: GoldenCase) -> None:
+    arrays = golden.arrays
+    _, gradients = backend.loss_and_gradients(
+        golden.config, golden.group("student"), golden.group("teacher"), arrays["images"], arrays["noise"]
+    )
+    recorded = golden.group("grad")
+    assert set(gradients) == set(recorded)
+    for name, expected in recorded.items():
+        np.testing.assert_allclose(backend.to_numpy(gradients[name]), expected, rtol=0, atol=1e-10, err_msg=name)

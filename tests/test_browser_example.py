@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import CHROMIUM, FLAGS
 from onnx_models import CLASSES, CONFIG, HEADLESS, exported
 from PIL import Image
 
@@ -21,29 +22,24 @@ from pcae_onnx.export import Exported
 from pcae_onnx.session import InferenceSession
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "browser"
-FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
 GREY = HEADLESS.model_copy(update={"in_chans": 1})
 
 
-def executable(*names: str) -> str:
-    """The first of some programs that is there; skips where none is."""
-    found = [path for path in map(shutil.which, names) if path]
-    if not found:
-        pytest.skip(f"needs {' or '.join(names)}, which is not installed")
-    return found[0]
+def chromium() -> str:
+    """The browser; skips where there is none."""
+    return CHROMIUM or pytest.skip("needs Chromium, which is not installed")
 
 
 @pytest.fixture(scope="module")
 def page_folder(tmp_path_factory):
     """A copy of the example with its packages: those installed beside it, or by npm ci."""
-    executable("chromium", "chromium-browser", "google-chrome")
+    chromium()
     folder = tmp_path_factory.mktemp("browser") / "example"
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("node_modules", "model"))
     if (EXAMPLE / "node_modules" / "onnxruntime-web").is_dir():
         (folder / "node_modules").symlink_to(EXAMPLE / "node_modules")
         return folder
-    npm = executable("npm")
+    npm = shutil.which("npm") or pytest.skip("needs npm, which is not installed")
     done = subprocess.run([npm, "ci", "--ignore-scripts"], cwd=folder, capture_output=True, text=True, timeout=300)
     if done.returncode:
         pytest.skip(f"npm ci does not reach its packages: {done.stderr.strip().splitlines()[-1]}")
@@ -69,7 +65,7 @@ def site(page_folder):
 @pytest.fixture(scope="module")
 def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, which is not installed")
-    path = executable("chromium", "chromium-browser", "google-chrome")
+    path = chromium()
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=path, args=FLAGS, chromium_sandbox=False)
         yield browser

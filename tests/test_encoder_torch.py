@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -159,10 +158,7 @@ def test_wrong_requests(encoder, tmp_path):
 
 def test_ddp_and_fsdp(folder, tmp_path):
     (tmp_path / "sharded.py").write_text(SHARDED)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1", f"--master_port={port}"]
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     done = subprocess.run(
         [sys.executable, *launch, tmp_path / "sharded.py", folder],
         capture_output=True, text=True, env=runs.environment(), timeout=120,

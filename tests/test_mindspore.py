@@ -41,28 +41,11 @@ def golden(request) -> golden_cases.GoldenCase:
 
 
 def test_forward_equals_recorded_case(backend, golden):
-    arrays = golden.arrays
-    out = backend.pretraining_forward(
-        golden.config, golden.group("student"), golden.group("teacher"), arrays["images"], arrays["noise"]
-    )
-    order = np.argsort(arrays["target_ids"], axis=1)  # recorded in score order
-    np.testing.assert_array_equal(backend.to_numpy(out.visible_ids), np.sort(arrays["visible_ids"], axis=1))
-    np.testing.assert_array_equal(backend.to_numpy(out.target_ids), np.sort(arrays["target_ids"], axis=1))
-    for ours, recorded in ((out.target, "target"), (out.prediction, "prediction")):
-        expected = np.take_along_axis(arrays[recorded], order[:, :, None], axis=1)
-        np.testing.assert_allclose(backend.to_numpy(ours), expected, rtol=0, atol=1e-12)
-    assert abs(float(out.loss) - float(arrays["loss"])) < 1e-12
+    golden_cases.assert_forward_equals(backend, golden)
 
 
 def test_gradients_equal_recorded_case(backend, golden):
-    arrays = golden.arrays
-    _, gradients = backend.loss_and_gradients(
-        golden.config, golden.group("student"), golden.group("teacher"), arrays["images"], arrays["noise"]
-    )
-    recorded = golden.group("grad")
-    assert set(gradients) == set(recorded)
-    for name, expected in recorded.items():
-        np.testing.assert_allclose(backend.to_numpy(gradients[name]), expected, rtol=0, atol=1e-10, err_msg=name)
+    golden_cases.assert_gradients_equal(backend, golden)
 
 
 def train(backend: str, steps: int, **settings) -> tuple[list[float], TrainState]:
