@@ -85,11 +85,7 @@ def nearest_scores(config: PretrainConfig, state, pixels: np.ndarray, noise: np.
     found = stages(
         config.model, teacher, pixels.astype(np.float64), masked, config.model.reduction.keep, with_cls=False
     )
-    gaps = []
-    for stage in found:
-        ordered, k = np.sort(stage.scores, axis=1), stage.kept.shape[1]
-        gaps.append(ordered[:, k] - ordered[:, k - 1])
-    return np.min(gaps, axis=0)
+    return np.min([stage.gaps() for stage in found], axis=0)
 
 
 def side_by_side(config: PretrainConfig, batches: Batches, steps: int, numpy_steps: int) -> None:

@@ -348,9 +348,7 @@ class Backend(abc.ABC):
             BackendError: this backend has no such files.
             OSError: the file cannot be written.
         """
-        from pcae_core.errors import BackendError
-
-        raise BackendError(f"the backend {self.name!r} has no weights file of its own")
+        raise self._no_weights_file()
 
     def load_weights(self, path: Path) -> dict[str, NDArray[Any]]:
         """The arrays in such a file, whoever wrote it, by name; half precision becomes float32.
@@ -361,9 +359,12 @@ class Backend(abc.ABC):
             BackendError: this backend has no such files.
             CheckpointError: the file cannot be read, or only by running code that is in it.
         """
+        raise self._no_weights_file()
+
+    def _no_weights_file(self) -> Exception:
         from pcae_core.errors import BackendError
 
-        raise BackendError(f"the backend {self.name!r} has no weights file of its own")
+        return BackendError(f"the backend {self.name!r} has no weights file of its own")
 
     def _no_training(self) -> Exception:
         from pcae_core.errors import BackendError

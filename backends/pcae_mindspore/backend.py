@@ -87,8 +87,7 @@ class MindSporeBackend(Backend):
         noise: Array,
     ) -> PretrainingOutput:
         own = _tensors(student)
-        patches, visible, masked = _inputs(config, own, images, noise)
-        target, target_ids = _cell(model.Teacher, config, _tensors(teacher))(patches, masked)
+        patches, visible, target, target_ids = _targets(config, own, teacher, images, noise)
         cell = _cell(model.Student, config, own)
         loss, prediction, _ = cell(patches, visible, target, target_ids, None)
         return PretrainingOutput(loss, prediction, target, visible, target_ids)
@@ -110,8 +109,7 @@ class MindSporeBackend(Backend):
         drop_path: Array | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         own = _tensors(student)
-        patches, visible, masked = _inputs(config, own, images, noise)
-        target, target_ids = _cell(model.Teacher, config, _tensors(teacher))(patches, masked)
+        patches, visible, target, target_ids = _targets(config, own, teacher, images, noise)
         cell = _cell(model.Student, config, own)
         scales = None if drop_path is None else _tensor(drop_path).astype(patches.dtype)[..., None, None]
         trained = {name: p for name, p in model.canonical_names(cell).items() if is_trainable(name)}
@@ -158,12 +156,13 @@ def _cell(cell_class: type, config: ModelConfig, parameters: dict[str, Tensor]) 
     return cell
 
 
-def _inputs(
-    config: ModelConfig, student: dict[str, Tensor], images: Array, noise: Array
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Patches (B, N, C*p*p) of the parameters' dtype, visible ids (B, V), masked ids (B, M)."""
+def _targets(
+    config: ModelConfig, student: dict[str, Tensor], teacher: Mapping[str, Array], images: Array, noise: Array
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Patches (B, N, C*p*p) of the student's dtype, visible ids (B, V), targets (B, K, D) and their ids (B, K)."""
     patches = ops.patchify(_tensor(images).astype(student["cls_token"].dtype), config.patch_size)
-    return patches, *ops.split_by_noise(_tensor(noise), config.num_visible)
+    visible, masked = ops.split_by_noise(_tensor(noise), config.num_visible)
+    return patches, visible, *_cell(model.Teacher, config, _tensors(teacher))(patches, masked)
 
 
 def _ema(teacher: Tensor, student: Tensor, momentum: float) -> Tensor:

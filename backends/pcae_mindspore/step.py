@@ -1,8 +1,7 @@
 """A training step as compiled graphs: `accumulate` micro-batches, `finish` with the last one and AdamW, `follow`: EMA.
 
 Everything that changes from step to step comes in as a tensor, so that nothing is compiled twice; a tuple of tensors
-would count as a constant. Letters: B images,
-V visible, M masked, K targets, D width, L blocks.
+would count as a constant. Letters: B images, V visible, M masked, K targets, D width, L blocks.
 """
 
 from __future__ import annotations

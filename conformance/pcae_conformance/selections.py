@@ -46,8 +46,12 @@ class Stage:
 
     def clear(self, row: int, margin: float) -> bool:
         """Whether the scores of those that stay and those that go are further apart than `margin`."""
-        ordered, k = np.sort(self.scores[row]), self.kept.shape[1]
-        return k == len(ordered) or bool(ordered[k] - ordered[k - 1] > margin)
+        return bool(self.gaps()[row] > margin)
+
+    def gaps(self) -> Floats:
+        """How far apart the scores of those that stay and those that go are (B,); infinite where all stay."""
+        ordered, k = np.sort(self.scores, axis=1), self.kept.shape[1]
+        return np.full(len(ordered), np.inf) if k == ordered.shape[1] else ordered[:, k] - ordered[:, k - 1]
 
 
 def stages(
