@@ -51,17 +51,28 @@ class Stage:
 
 
 def stages(
-    config: ModelConfig, parameters: model.Parameters, images: Floats, ids: Ids, keep: float, with_cls: bool
+    config: ModelConfig,
+    parameters: model.Parameters,
+    images: Floats,
+    ids: Ids,
+    keep: float,
+    with_cls: bool,
+    drop_path: NDArray[np.float32] | None = None,
 ) -> list[Stage]:
-    """The reductions of the reference when its encoder starts from the patches at ids (B, n)."""
+    """The reductions of the reference when its encoder starts from the patches at ids (B, n).
+
+    Args:
+        drop_path: factors of the residual branches (L, 2, B), or None.
+    """
     tokens = model.embed_patches(parameters, ops.patchify(images, config.patch_size), ids)
     prefix = 0
     if with_cls:
         tokens, prefix = model.prepend_cls(parameters, tokens), 1
     kept_after_block = config.kept_after_block(ids.shape[1], keep)
+    scales = np.ones((config.depth, 2, len(tokens))) if drop_path is None else drop_path.astype(np.float64)
     found = []
     for i in range(config.depth):
-        tokens = model.block(parameters, f"blocks.{i}", tokens, config.num_heads, np.ones((2, len(tokens))))
+        tokens = model.block(parameters, f"blocks.{i}", tokens, config.num_heads, scales[i])
         if i in kept_after_block:
             scores = ops.similarity_scores(tokens[:, prefix:], config.reduction.center)
             tokens, chosen = ops.reduce_tokens(tokens, kept_after_block[i], prefix, config.reduction.center)

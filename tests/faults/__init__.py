@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faults import models, operations, training
+from faults import finetuning, models, operations, training
 from faults.mutation import Fault
 
-FAULTS: tuple[Fault, ...] = (*operations.FAULTS, *models.FAULTS, *training.FAULTS)
+FAULTS: tuple[Fault, ...] = (*operations.FAULTS, *models.FAULTS, *training.FAULTS, *finetuning.FAULTS)

@@ -69,7 +69,9 @@ ENCODER = [
         ),
     ),
     numpy_fault(
-        "final norm missing", "model-encoder", ("model", 'return norm(p, "norm", tokens), ids', "return tokens, ids")
+        "final norm missing",
+        "model-encoder",
+        ("model", 'hidden = norm(p, "norm", trace.tokens)', "hidden = trace.tokens"),
     ),
     numpy_fault(
         "CLS without its position",
@@ -79,7 +81,17 @@ ENCODER = [
     numpy_fault(
         "head on the mean token",
         "model-encoder",
-        ("model", "ops.linear(hidden[:, 0], p", "ops.linear(hidden.mean(axis=1), p"),
+        ("model", 'norm(p, "norm", tokens[:, 0])', 'norm(p, "norm", tokens.mean(axis=1))'),
+    ),
+    numpy_fault(
+        "mean pooling with CLS",
+        "model-encoder",
+        ("model", 'norm(p, "fc_norm", tokens[:, 1:].mean(axis=1))', 'norm(p, "fc_norm", tokens.mean(axis=1))'),
+    ),
+    numpy_fault(
+        "mean pooling after the final norm",
+        "model-encoder",
+        ("model", "tokens[:, 1:].mean(axis=1))", 'norm(p, "norm", tokens[:, 1:]).mean(axis=1))'),
     ),
     numpy_fault(
         "logits though there is no head",
@@ -130,7 +142,7 @@ ENCODER = [
     numpy_fault(
         "kept ids of the last stage only",
         "model-encoder",
-        ("model", "ids = np.take_along_axis(ids, kept, axis=1)", "ids = kept"),
+        ("model", "ids = np.take_along_axis(ids, kept[i], axis=1)", "ids = kept[i]"),
     ),
     numpy_fault(
         "batch statistics",
@@ -272,8 +284,8 @@ GRADIENTS = [
         "gradients-drop-path",
         (
             "backend",
-            "np.ones((config.depth, 2, len(images))) if drop_path is None else _floats(drop_path)",
-            "np.ones((config.depth, 2, len(images)))",
+            "np.ones((config.depth, 2, batch)) if drop_path is None else _floats(drop_path)",
+            "np.ones((config.depth, 2, batch))",
         ),
     ),
     numpy_fault(

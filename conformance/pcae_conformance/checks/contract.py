@@ -10,6 +10,7 @@ from pcae_conformance.cases import NoCase
 from pcae_conformance.check import ONCE, check
 from pcae_conformance.compare import require
 from pcae_conformance.dtypes import EPS
+from pcae_conformance.finetune_cases import FinetuneCase
 from pcae_conformance.model_cases import ModelCase, TrainCase
 from pcae_conformance.subject import Subject
 from pcae_core.errors import BackendError
@@ -51,19 +52,22 @@ def capabilities(subject: Subject, case: NoCase) -> None:
     dtypes=ONCE,
 )
 def no_training(subject: Subject, case: ModelCase) -> None:
-    """And one that trains overrides both methods."""
-    overridden = [
-        getattr(type(subject.backend), name) is not getattr(Backend, name)
-        for name in ("create_pretrainer", "loss_and_gradients")
-    ]
+    """And one that trains overrides the methods of training."""
+    names = ("create_pretrainer", "loss_and_gradients", "create_finetuner", "finetuning_loss_and_gradients")
+    missing = [name for name in names if getattr(type(subject.backend), name) is getattr(Backend, name)]
     if subject.backend.capabilities.training:
-        require(all(overridden), "the backend declares training but lacks create_pretrainer or loss_and_gradients")
+        require(not missing, f"the backend declares training but lacks {', '.join(missing)}")
         return
+    classifier = FinetuneCase()
     student, teacher = case.student(subject.dtype), case.teacher(subject.dtype)
     attempts: list[Callable[[], object]] = [
         lambda: subject.backend.create_pretrainer(TrainCase().pretrain_config("float32")),
         lambda: subject.backend.loss_and_gradients(
             case.config(), student, teacher, case.images(subject.dtype), case.noise()
+        ),
+        lambda: subject.backend.create_finetuner(classifier.finetune_config("float32")),
+        lambda: subject.backend.finetuning_loss_and_gradients(
+            classifier.config(), classifier.classifier("float32"), classifier.images("float32"), classifier.targets(0)
         ),
     ]
     for attempt in attempts:
