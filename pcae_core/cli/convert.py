@@ -52,6 +52,8 @@ def main(arguments: Sequence[str]) -> None:
     loaded = checkpoint.load(chosen.source)
     backend = registry.create(writers[chosen.out.suffix])
     parameters = getattr(loaded.state, chosen.weights)
+    if not parameters:
+        raise ConfigError(f"{chosen.source} has no {chosen.weights}: it was fine-tuned without a moving average")
     unfinished = chosen.out.with_name(f"unfinished.{chosen.out.name}")
     try:
         backend.save_weights(unfinished, parameters)

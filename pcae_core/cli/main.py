@@ -16,7 +16,8 @@ from pcae_core.errors import PcaeError
 COMMANDS = {
     "data": "fetch a data set",
     "pretrain": "pre-train on images, or continue a run",
-    "evaluate": "probe the frozen features of a run",
+    "finetune": "train a pre-trained encoder to classify, or continue a run",
+    "evaluate": "probe the frozen features of a run, or score a fine-tuned one at several keep ratios",
     "convert": "write the weights of a run as a file of a framework's own kind",
     "profile": "count multiply-accumulates and tokens of a model",
     "conformance": "hold a backend to the reference",

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcae_core import checkpoint, parameters
-from pcae_core.config import PretrainConfig
+from pcae_core.config import RunConfig
 from pcae_core.data import Source, eval_batches, normalize, open_source
 from pcae_core.errors import DataError
 from pcae_core.parameters import Arrays
@@ -37,7 +37,7 @@ class Evaluation:
 
 def extract_features(
     backend: Backend,
-    config: PretrainConfig,
+    config: RunConfig,
     encoder: Mapping[str, Array],
     source: Source,
     pooling: Pooling,
