@@ -7,9 +7,10 @@ probability `p`. All randomness comes from the generator that is handed in.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
@@ -46,20 +47,14 @@ class RandAugment:
     def parse(cls, name: str) -> Self:
         """From timm's naming. Raises ConfigError."""
         head, *parts = name.split("-")
-        values: dict[str, float] = {}
-        for part in parts:
-            letters = part.rstrip("0123456789.")
-            try:
-                values[letters] = float(part[len(letters) :])
-            except ValueError:
-                values = {"?": 0.0}
-                break
-        known = {"m": "magnitude", "n": "layers", "mstd": "noise", "inc": "increasing", "p": "probability"}
-        if head != "rand" or not values.keys() <= known.keys():
+        found = [re.fullmatch(r"(m|n|mstd|inc|p)(\d+(?:\.\d+)?)", part) for part in parts]
+        if head != "rand" or None in found:
             raise ConfigError(
-                f"rand_augment {name!r} is not like rand-m9-mstd0.5-inc1: after rand, m, n, mstd, inc, p and numbers"
+                f"rand_augment {name!r} is not like rand-m9-mstd0.5-inc1: after rand, m n mstd inc or p with a number"
             )
-        made = cls(**{known[key]: value for key, value in values.items()})  # type: ignore[arg-type]
+        attribute = {"m": "magnitude", "n": "layers", "mstd": "noise", "inc": "increasing", "p": "probability"}
+        values = {attribute[match[1]]: float(match[2]) for match in found if match}
+        made = cls(**values)  # type: ignore[arg-type]
         if not (0 <= made.magnitude <= MAX_MAGNITUDE and made.layers >= 1 and 0 <= made.probability <= 1):
             raise ConfigError(f"rand_augment {name!r}: m must be 0 to 10, n at least 1, p 0 to 1")
         return made
@@ -123,7 +118,7 @@ def _solarize_add(image: Image.Image, strength: Strength) -> Image.Image:
 
 
 def _enhance(
-    enhancer: Callable[[Image.Image], ImageEnhance._Enhance],
+    enhancer: Callable[[Image.Image], Any],
 ) -> Callable[[Image.Image, Strength], Image.Image]:
     """Colour, contrast, brightness or sharpness by a factor: 1 +- 0.9, or without `increasing` from 0.1 to 1.9."""
 
