@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import runs
+import yaml
 from rich.console import Console
 
 from pcae_core import ConfigError, FinetuneConfig, ModelConfig, checkpoint, parameters
@@ -105,6 +108,23 @@ def test_accumulation_and_the_reference_give_the_same_run(data, pretrained, tmp_
         losses.append([row["loss"] for row in runs.metrics(run) if "loss" in row])
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
     np.testing.assert_allclose(losses[2], losses[0], rtol=1e-5)
+
+
+def test_two_processes_equal_one(data, pretrained, tmp_path):
+    """Pairs are mixed within a process's share, and are the same pairs."""
+    settings = EVERYTHING | {"steps": 4, "log_every": 1}
+    values = LEARNING | {"data": str(data)} | settings
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(values))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m"]
+    command = ["pcae_core.cli", "finetune", pretrained, "--config", tmp_path / "c.yaml", "--out", tmp_path / "two"]
+    done = subprocess.run(
+        [*launcher, *map(str, command)], capture_output=True, text=True, env=runs.environment(), timeout=180
+    )
+    assert done.returncode == 0, done.stderr
+    one = tune(data, pretrained, tmp_path / "one", **settings)
+    losses = [[row["loss"] for row in runs.metrics(path) if "loss" in row] for path in (one, tmp_path / "two")]
+    assert len(losses[1]) == 4
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
 
 
 def test_where_a_run_starts(data, pretrained, tmp_path):

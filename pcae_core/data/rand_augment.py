@@ -124,7 +124,8 @@ def _enhance(
 
     def apply(image: Image.Image, strength: Strength) -> Image.Image:
         factor = 1.0 + 0.9 * strength.sign * strength.severity if strength.increasing else 0.1 + 1.8 * strength.severity
-        return enhancer(image).enhance(factor)
+        enhanced: Image.Image = enhancer(image).enhance(factor)
+        return enhanced
 
     return apply
 
