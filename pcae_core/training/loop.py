@@ -33,7 +33,7 @@ def data_position(config: RunConfig, source: Source, step: int) -> DataPosition:
     return DataPosition(fingerprint=source.fingerprint, num_samples=len(source), samples_seen=step * config.batch_size)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Place:
     """Where the images of one process are in a step: the samples `first .. first + count - 1` of the global batch."""
 
