@@ -25,9 +25,12 @@ from pcae_core.protocol import (
     Backend,
     Capabilities,
     EncoderOutput,
+    FinetuneOutput,
+    Finetuner,
     Pretrainer,
     PretrainingOutput,
     StepOutput,
+    Trainer,
     TrainState,
 )
 from pcae_core.registry import BackendInfo, BackendSpec, available, current, use
@@ -35,10 +38,12 @@ from pcae_core.registry import BackendInfo, BackendSpec, available, current, use
 if TYPE_CHECKING:
     from pcae_core import checkpoint, cost, parameters, pretrained, randomness, schedule
     from pcae_core.config import DataConfig, ModelConfig, PretrainConfig, ReductionConfig
+    from pcae_core.config_finetune import FinetuneConfig
 
 __version__ = "0.1.0"
 
 _LAZY_NAMES = dict.fromkeys(("DataConfig", "ModelConfig", "PretrainConfig", "ReductionConfig"), "pcae_core.config")
+_LAZY_NAMES["FinetuneConfig"] = "pcae_core.config_finetune"
 _LAZY_MODULES = ("checkpoint", "config", "cost", "parameters", "pretrained", "randomness", "schedule")
 
 __all__ = [
@@ -52,6 +57,9 @@ __all__ = [
     "DataConfig",
     "DataError",
     "EncoderOutput",
+    "FinetuneConfig",
+    "FinetuneOutput",
+    "Finetuner",
     "MissingExtraError",
     "ModelConfig",
     "PcaeError",
@@ -62,6 +70,7 @@ __all__ = [
     "ShapeError",
     "StepOutput",
     "TrainState",
+    "Trainer",
     "TrainingError",
     "available",
     "checkpoint",

@@ -19,6 +19,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pydantic
@@ -26,9 +27,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 import pcae_core
-from pcae_core.config import Config, ModelConfig, PretrainConfig
+from pcae_core.config import Config, ModelConfig
+from pcae_core.config_finetune import AnyRunConfig, FinetuneConfig
 from pcae_core.errors import CheckpointError, describe_validation_error
-from pcae_core.parameters import Arrays, Shapes, encoder_shapes, is_trainable, student_shapes
+from pcae_core.parameters import Arrays, Shapes, encoder_shapes, finetuned_shapes, is_trainable, student_shapes
 from pcae_core.protocol import TrainState
 
 FORMAT = 1
@@ -62,18 +64,21 @@ class Manifest(Config):
     """What a checkpoint says of itself.
 
     Attributes:
-        metrics: the run's measurements when it was written; `loss_ratio` chooses the best checkpoint.
+        kind: of run.
+        metrics: the run's measurements when it was written; in pre-training the lowest `loss_ratio`, in fine-tuning
+            the highest `top1` is the best checkpoint.
         versions: of pcae, python, numpy and the framework that wrote it: a note, never read back.
     """
 
     format: int
+    kind: Literal["pretrain", "finetune"] = "pretrain"
     step: int
     seed: int
     loss_scale: tuple[float, int] | None
     data: DataPosition
     metrics: dict[str, float]
     versions: dict[str, str]
-    config: PretrainConfig
+    config: AnyRunConfig
     files: dict[str, FileEntry]
 
 
@@ -89,7 +94,7 @@ class Checkpoint:
 def save(
     folder: Path,
     state: TrainState,
-    config: PretrainConfig,
+    config: AnyRunConfig,
     data: DataPosition,
     metrics: dict[str, float],
     framework: dict[str, str],
@@ -117,6 +122,7 @@ def save(
         entries = write_tensors(temporary, dict(zip(FILES, (state.student, state.teacher, moments), strict=True)))
         manifest = Manifest(
             format=FORMAT,
+            kind=kind_of(config),
             step=state.step,
             seed=config.seed,
             loss_scale=state.loss_scale,
@@ -221,10 +227,9 @@ def load(path: Path, model: ModelConfig | None = None) -> Checkpoint:
         raise CheckpointError(f"{path} has checkpoint format {manifest.format}; this version reads format {FORMAT}")
     _check_architecture(path, manifest.config.model, model)
     student, teacher, moments = (read_tensors(path, manifest.files, name) for name in FILES)
-    expected = student_shapes(manifest.config.model)
-    trained = {name: shape for name, shape in expected.items() if is_trainable(name)}
-    check_tensors(path / FILES[0], student, expected)
-    check_tensors(path / FILES[1], teacher, encoder_shapes(manifest.config.model))
+    student_expected, teacher_expected, trained = _expected(manifest.config)
+    check_tensors(path / FILES[0], student, student_expected)
+    check_tensors(path / FILES[1], teacher, teacher_expected)
     check_tensors(
         path / FILES[2], moments, {f"{m}.{k}": s for m in ("exp_avg", "exp_avg_sq") for k, s in trained.items()}
     )
@@ -232,6 +237,20 @@ def load(path: Path, model: ModelConfig | None = None) -> Checkpoint:
     second = {name: moments[f"exp_avg_sq.{name}"] for name in trained}
     state = TrainState(student, teacher, first, second, manifest.step, manifest.loss_scale)
     return Checkpoint(path, manifest, state)
+
+
+def kind_of(config: AnyRunConfig) -> Literal["pretrain", "finetune"]:
+    """What a manifest calls the kind of a run."""
+    return "finetune" if isinstance(config, FinetuneConfig) else "pretrain"
+
+
+def _expected(config: AnyRunConfig) -> tuple[Shapes, Shapes, Shapes]:
+    """Name -> shape of the student, of the teacher, and of what is trained."""
+    encoder = encoder_shapes(config.model)
+    if isinstance(config, FinetuneConfig):
+        return encoder, encoder if config.ema_momentum is not None else {}, finetuned_shapes(config.model)
+    student = student_shapes(config.model)
+    return student, encoder, {name: shape for name, shape in student.items() if is_trainable(name)}
 
 
 def _check_architecture(path: Path, found: ModelConfig, expected: ModelConfig | None) -> None:
@@ -284,7 +303,7 @@ def check_tensors(source: Path, tensors: Arrays, expected: Shapes) -> None:
 
 
 def prune(folder: Path) -> None:
-    """Delete all checkpoints but the last three and the one with the lowest `loss_ratio`."""
+    """Delete all checkpoints but the last three and the best one."""
     found = list_checkpoints(folder)
     kept = set(found[-KEEP_LAST:])
     best = best_checkpoint(folder)
@@ -294,7 +313,16 @@ def prune(folder: Path) -> None:
 
 
 def best_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the lowest `loss_ratio`, if any was measured."""
-    ratios = {path: read_manifest(path).metrics.get("loss_ratio") for path in list_checkpoints(folder)}
-    measured = {path: ratio for path, ratio in ratios.items() if ratio is not None}
-    return min(measured, key=lambda path: measured[path]) if measured else None
+    """The checkpoint with the highest `top1`, or else the lowest `loss_ratio`, if any was measured."""
+    metrics = {path: read_manifest(path).metrics for path in list_checkpoints(folder)}
+    for name, sign in (("top1", -1.0), ("loss_ratio", 1.0)):
+        measured = {path: sign * values[name] for path, values in metrics.items() if name in values}
+        if measured:
+            return min(measured, key=lambda path: measured[path])
+    return None
+
+
+def find_best(path: Path) -> Path:
+    """As `find`, but of a run's checkpoints the best one, where that was measured. Raises CheckpointError."""
+    newest = find(path)
+    return newest if newest == path else best_checkpoint(path / "checkpoints") or newest

@@ -1,6 +1,7 @@
 """Configuration: strict, immutable, and refused with one clear line when it makes no sense.
 
-`ModelConfig` is what a checkpoint's tensors depend on; `PretrainConfig` is everything that a run depends on.
+`ModelConfig` is what a checkpoint's tensors depend on; `PretrainConfig` is everything that a pre-training run depends
+on, and `config_finetune.FinetuneConfig` everything that a fine-tuning run depends on.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 Rate = Annotated[float, Field(ge=0.0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
+Pooling = Literal["cls", "mean"]
 
 
 class Config(pydantic.BaseModel):
@@ -96,6 +100,8 @@ class ModelConfig(Config):
         in_chans: channels of an image.
         num_classes: outputs of a linear head; 0 for none.
         layer_norm_eps: of every LayerNorm; 1e-6 in timm and MAE, while many of Hugging Face's models say 1e-12.
+        pooling: what the head reads: the CLS token after the final norm ("cls"), or the mean of the surviving patch
+            tokens before it, through a norm of its own, `fc_norm` ("mean", as timm's `global_pool="avg"`).
         mask_ratio: share of the patches that the student does not see; `int(N * (1 - mask_ratio))` are visible.
         init_residual_scale: factor on the initial output layer of every residual branch; 1.0 as in the release,
             0.1 for small data (docs/training.md).
@@ -110,6 +116,7 @@ class ModelConfig(Config):
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
     num_classes: Annotated[int, Field(ge=0)] = 0
     layer_norm_eps: Annotated[float, Field(gt=0.0)] = LAYER_NORM_EPS
+    pooling: Pooling = "cls"
     decoder_embed_dim: Positive = 512
     decoder_depth: Positive = 8
     decoder_num_heads: Positive = 16
@@ -238,8 +245,8 @@ def _per_channel(values: tuple[float, ...], in_chans: int) -> tuple[float, ...]:
     return values * in_chans if len(values) == 1 else values
 
 
-class PretrainConfig(Config):
-    """A pre-training run.
+class RunConfig(Config):
+    """What every training run has settings for; the subclasses are the kinds of run.
 
     Attributes:
         data: folder of images, `.npz` file, or folder written by Hugging Face's `datasets`.
@@ -253,7 +260,6 @@ class PretrainConfig(Config):
         base_learning_rate: for 256 images; the peak rate is `base_learning_rate * batch_size / 256`.
         warmup_share: share of the steps with a linearly rising rate.
         grad_clip: largest global gradient norm; none when not set.
-        ema_momentum: of the first step; the last step's is 1.
         drop_path: of the last encoder block; rises linearly from 0.
         checkpoint_every, log_every: in optimizer steps.
         compile: use the framework's compiler where it is optional.
@@ -261,7 +267,7 @@ class PretrainConfig(Config):
 
     model: ModelConfig = ModelConfig()
     data: Path | None = None
-    out: Path = Path("runs/pretrain")
+    out: Path
     loader: DataConfig = DataConfig()
     backend: str = "torch"
     device: str = "auto"
@@ -273,23 +279,20 @@ class PretrainConfig(Config):
     batch_size: Positive = 256
     accumulation: Positive = 1
     base_learning_rate: Rate = 1.5e-4
-    warmup_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    warmup_share: Share = 0.1
     weight_decay: Rate = 0.05
-    betas: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], Annotated[float, Field(ge=0.0, lt=1.0)]] = (0.9, 0.95)
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.95)
     grad_clip: Annotated[float, Field(gt=0.0)] | None = None
-    ema_momentum: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9999
-    drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.25
+    drop_path: BelowOne = 0.25
     checkpoint_every: Positive = 1000
     log_every: Positive = 20
     tensorboard: bool = True
     wandb: bool = False
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_run(self) -> Self:
         if self.batch_size % self.accumulation:
             raise ValueError(f"batch_size {self.batch_size} is not divisible by accumulation {self.accumulation}")
-        if self.model.num_classes:
-            raise ValueError("model.num_classes must be 0: pre-training has no labels and no head")
         for values in self.loader.normalization(self.model.in_chans):
             if len(values) != self.model.in_chans:
                 raise ValueError(f"loader.mean and loader.std need 1 or {self.model.in_chans} numbers")
@@ -304,10 +307,31 @@ class PretrainConfig(Config):
         """Optimizer steps of the whole run."""
         return self.steps or max(1, self.epochs * num_samples // self.batch_size)
 
-    def hyper_parameters(self, step: int, total_steps: int) -> tuple[float, float]:
-        """Learning rate and EMA momentum of 0-based `step`."""
+    def learning_rate(self, step: int, total_steps: int) -> float:
+        """Learning rate of 0-based `step`."""
         warmup = round(self.warmup_share * total_steps)
-        rate = schedule.cosine_with_warmup(
+        return schedule.cosine_with_warmup(
             step, base=self.peak_learning_rate, warmup_steps=warmup, total_steps=total_steps
         )
-        return rate, schedule.ema_momentum(step, base=self.ema_momentum, total_steps=total_steps)
+
+
+class PretrainConfig(RunConfig):
+    """A pre-training run.
+
+    Attributes:
+        ema_momentum: of the teacher at the first step; the last step's is 1.
+    """
+
+    out: Path = Path("runs/pretrain")
+    ema_momentum: Share = 0.9999
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.model.num_classes:
+            raise ValueError("model.num_classes must be 0: pre-training has no labels and no head")
+        return self
+
+    def hyper_parameters(self, step: int, total_steps: int) -> tuple[float, float]:
+        """Learning rate and EMA momentum of 0-based `step`."""
+        momentum = schedule.ema_momentum(step, base=self.ema_momentum, total_steps=total_steps)
+        return self.learning_rate(step, total_steps), momentum

@@ -51,6 +51,8 @@ def encoder_shapes(config: ModelConfig) -> Shapes:
     for i in range(config.depth):
         shapes |= _block_shapes(f"blocks.{i}", dim, config.hidden_dim(dim))
     shapes |= {"norm.weight": (dim,), "norm.bias": (dim,)}
+    if config.num_classes and config.pooling == "mean":
+        shapes |= {"fc_norm.weight": (dim,), "fc_norm.bias": (dim,)}
     if config.num_classes:
         shapes |= {"head.weight": (config.num_classes, dim), "head.bias": (config.num_classes,)}
     return shapes
@@ -83,6 +85,25 @@ def student_shapes(config: ModelConfig) -> Shapes:
 def is_trainable(name: str) -> bool:
     """Position embeddings are fixed; everything else is trained."""
     return name not in ("pos_embed", "decoder_pos_embed")
+
+
+def finetuned_shapes(config: ModelConfig) -> Shapes:
+    """Name -> shape of what fine-tuning trains: the encoder but for its final norm where the head has its own."""
+    unread = "norm." if config.pooling == "mean" else "none"
+    return {n: s for n, s in encoder_shapes(config).items() if is_trainable(n) and not n.startswith(unread)}
+
+
+def layer_scale(name: str, depth: int, decay: float) -> float:
+    """Factor on the learning rate of a parameter: `decay` to the number of layers between it and the head.
+
+    As BEiT and MAE count: CLS token and patch projection are layer 0, block i is layer i + 1, norms and head after
+    the last block are layer depth + 1, whose factor is 1.
+    """
+    first, _, rest = name.partition(".")
+    layer = int(rest.partition(".")[0]) + 1 if first == "blocks" else depth + 1
+    if first in ("cls_token", "pos_embed", "patch_embed"):
+        layer = 0
+    return float(decay ** (depth + 1 - layer))
 
 
 def is_decayed(name: str, shape: tuple[int, ...]) -> bool:
@@ -143,6 +164,28 @@ def initial_parameters(config: ModelConfig, seed: int, dtype: str = "float32") -
         name: _initial_value(name, shape, config, seed, place).astype(dtype)
         for place, (name, shape) in enumerate(shapes.items())
     }
+
+
+HEAD_STD = 2e-5
+"""Of the head's first weights in fine-tuning, as in MAE's recipe: the first answers say nothing."""
+
+
+def finetuning_state(config: ModelConfig, seed: int, encoder: Arrays | None, ema: bool) -> TrainState:
+    """Where fine-tuning starts, float32: a pre-trained encoder, or one from the seed, and a head that says nothing.
+
+    Args:
+        encoder: at least the parameters of `config` without a head; None for random initialisation.
+        ema: whether there is a moving average, which starts as an exact copy.
+    """
+    model, shapes = initial_parameters(config, seed), encoder_shapes(config)
+    model = {name: model[name] for name in shapes}
+    rng = generator(seed, Purpose.INIT, major=len(shapes), minor=1)
+    model["head.weight"] = rng.normal(0.0, HEAD_STD, shapes["head.weight"]).astype(np.float32)
+    if encoder is not None:
+        given = [name for name in shapes if not name.startswith(("head.", "fc_norm."))]
+        model |= {name: encoder[name].astype(np.float32) for name in given}
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in finetuned_shapes(config).items()}
+    return TrainState(model, dict(model) if ema else {}, zeros, dict(zeros))
 
 
 def initial_state(config: ModelConfig, seed: int) -> TrainState:

@@ -17,6 +17,7 @@ import pydantic
 from pcae_core import checkpoint
 from pcae_core.checkpoint import FileEntry, check_tensors, read_tensors, versions, write_manifest, write_tensors
 from pcae_core.config import Config, DataConfig, ModelConfig, PretrainConfig
+from pcae_core.config_finetune import AnyRunConfig
 from pcae_core.errors import CheckpointError, describe_validation_error
 from pcae_core.parameters import Arrays, decoder_shapes, encoder_shapes
 
@@ -25,6 +26,7 @@ MANIFEST = "encoder.json"
 ENCODER, DECODER = "encoder.safetensors", "decoder.safetensors"
 
 Side = Literal["student", "teacher"]
+"""Which of a run's two encoders; the teacher of a fine-tuned run is the moving average of its weights."""
 
 
 class EncoderConfig(Config):
@@ -33,11 +35,13 @@ class EncoderConfig(Config):
     Attributes:
         loader: how pixels are normalised.
         seed: of the same encoder at random initialisation.
+        class_names: of the head's outputs, where they are known.
     """
 
     model: ModelConfig
     loader: DataConfig = DataConfig()
     seed: int = 0
+    class_names: tuple[str, ...] | None = None
 
 
 class EncoderManifest(Config):
@@ -95,12 +99,12 @@ def save(folder: Path, config: EncoderConfig, encoder: Arrays, decoder: Arrays, 
         raise CheckpointError(f"cannot write {folder}: {error.strerror or error}") from None
 
 
-def load(path: Path, side: Side = "student") -> Pretrained:
+def load(path: Path, side: Side | None = None) -> Pretrained:
     """Read an encoder.
 
     Args:
-        path: an encoder's folder, a run's, or one of a run's checkpoints.
-        side: which encoder of a run's two; an encoder's folder holds one, whatever `side` says.
+        path: an encoder's folder, a run's (see `locate`), or one of a run's checkpoints.
+        side: which encoder of a run's two, by default as `side_of` says; an encoder's folder holds one.
 
     Raises:
         CheckpointError: there is none, or it is damaged.
@@ -108,25 +112,50 @@ def load(path: Path, side: Side = "student") -> Pretrained:
     return next(iter(load_all(path, (side,)).values()))
 
 
-def load_all(path: Path, sides: Sequence[Side]) -> dict[str, Pretrained]:
+def load_all(path: Path, sides: Sequence[Side | None]) -> dict[str, Pretrained]:
     """The sides of a run by name, or what an encoder's folder holds under "encoder"; `path` and errors as in `load`."""
     if is_encoder(path):
         return {"encoder": _load_folder(path)}
-    found = checkpoint.load(path)
-    config = config_of(found.manifest.config)
-    decoder = {name: found.state.student[name] for name in decoder_shapes(config.model)}
-    student = {name: found.state.student[name] for name in encoder_shapes(config.model)}
+    found = checkpoint.load(locate(path))
+    run, model = found.manifest.config, found.manifest.config.model
     loaded: dict[str, Pretrained] = {}
-    for side in sides:
+    for side in (side_of(run, side, path) for side in sides):
         origin = f"the {side}, step {found.state.step}"
-        encoder, own_decoder = (student, decoder) if side == "student" else (found.state.teacher, {})
-        loaded[side] = Pretrained(found.path, origin, config, encoder, own_decoder)
+        tensors = found.state.student if side == "student" else found.state.teacher
+        encoder = {name: tensors[name] for name in encoder_shapes(model)}
+        decoder = {name: tensors[name] for name in decoder_shapes(model) if name in tensors}
+        loaded[side] = Pretrained(found.path, origin, config_of(run), encoder, decoder)
     return loaded
 
 
-def config_of(run: PretrainConfig) -> EncoderConfig:
+def locate(path: Path) -> Path:
+    """The checkpoint that is meant by `path`: of a fine-tuned run's folder the best one, of another's the newest.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    newest = checkpoint.find(path)
+    return newest if checkpoint.read_manifest(newest).kind == "pretrain" else checkpoint.find_best(path)
+
+
+def side_of(run: AnyRunConfig, side: Side | None, path: Path) -> Side:
+    """`side`, or else the student of a pre-training run, and of a fine-tuned one the weights that were scored.
+
+    Raises:
+        CheckpointError: `side` is one that the run at `path` does not have.
+    """
+    if isinstance(run, PretrainConfig):
+        return side or "student"
+    averaged = run.ema_momentum is not None
+    if side == "teacher" and not averaged:
+        raise CheckpointError(f"{path} has no teacher: it was fine-tuned without a moving average of the weights")
+    return side or ("teacher" if averaged else "student")
+
+
+def config_of(run: AnyRunConfig) -> EncoderConfig:
     """What a run's features depend on beside the weights."""
-    return EncoderConfig(model=run.model, loader=run.loader, seed=run.seed)
+    names = None if isinstance(run, PretrainConfig) else run.class_names
+    return EncoderConfig(model=run.model, loader=run.loader, seed=run.seed, class_names=names)
 
 
 def _load_folder(path: Path) -> Pretrained:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from pcae_core.config import ModelConfig, PretrainConfig
+    from pcae_core.config_finetune import FinetuneConfig
 
 STANDARDIZE_EPS = 1e-6
 """Added to the variance of a target token."""
@@ -49,7 +50,7 @@ class Capabilities:
     """What a backend can do.
 
     Attributes:
-        training: `create_pretrainer` and `loss_and_gradients` work.
+        training: `create_pretrainer`, `create_finetuner` and the two methods that give gradients work.
         dtypes: floating dtypes of parameters and images, by NumPy's names.
         devices: device types, best first.
     """
@@ -98,7 +99,8 @@ class TrainState:
     """Everything that a training run carries from step to step, as NumPy arrays by canonical name.
 
     Attributes:
-        student: encoder and decoder; teacher: encoder only.
+        student: encoder and decoder; in fine-tuning the encoder with its head.
+        teacher: encoder only; in fine-tuning the moving average of the student, empty without one.
         exp_avg, exp_avg_sq: AdamW's moments of the trainable student parameters.
         step: optimizer steps done.
         loss_scale: scale and steps since its last change, for float16; else None.
@@ -130,8 +132,21 @@ class StepOutput:
     features: Array
 
 
-class Pretrainer(abc.ABC):
-    """A model in training: forward, backward, AdamW and EMA of one step.
+@dataclass(frozen=True)
+class FinetuneOutput:
+    """What one optimizer step of fine-tuning gives, as the backend's arrays.
+
+    Attributes:
+        loss: mean over this process's images, scalar.
+        grad_norm: as in `StepOutput`.
+    """
+
+    loss: Array
+    grad_norm: Array | None
+
+
+class Trainer(abc.ABC):
+    """A model in training; the subclasses say what a step is.
 
     Under data parallelism each process holds one; `rank` and `world_size` say which. `compiles` says that the first
     step takes much longer than the others.
@@ -140,6 +155,26 @@ class Pretrainer(abc.ABC):
     rank: int = 0
     world_size: int = 1
     compiles: bool = False
+
+    @abc.abstractmethod
+    def state(self) -> TrainState:
+        """A snapshot that later steps leave alone."""
+
+    def any_rank(self, flag: bool) -> bool:
+        """Whether `flag` holds in any process."""
+        return flag
+
+    def mean_over_ranks(self, value: float) -> float:
+        """Mean of `value` over the processes."""
+        return value
+
+    def close(self) -> None:
+        """Leave the process group, if there is one."""
+        return
+
+
+class Pretrainer(Trainer):
+    """Pre-training: forward, backward, AdamW and EMA of one step."""
 
     @abc.abstractmethod
     def step(
@@ -161,21 +196,30 @@ class Pretrainer(abc.ABC):
             drop_path: factors of the residual branches (L, 2, B), or None.
         """
 
+
+class Finetuner(Trainer):
+    """Fine-tuning: a classifier whose encoder drops tokens, as `FinetuneConfig.keep` says."""
+
     @abc.abstractmethod
-    def state(self) -> TrainState:
-        """A snapshot that later steps leave alone."""
+    def step(
+        self,
+        images: Array,
+        targets: Array,
+        *,
+        learning_rate: float,
+        momentum: float,
+        drop_path: Array | None = None,
+    ) -> FinetuneOutput:
+        """One optimizer step; then, where there is a moving average, one step of it.
 
-    def any_rank(self, flag: bool) -> bool:
-        """Whether `flag` holds in any process."""
-        return flag
-
-    def mean_over_ranks(self, value: float) -> float:
-        """Mean of `value` over the processes."""
-        return value
-
-    def close(self) -> None:
-        """Leave the process group, if there is one."""
-        return
+        Args:
+            images: as in `Pretrainer.step`.
+            targets: (B, classes), each row the wanted probabilities.
+            learning_rate: of this step, for the layers nearest to the head; `parameters.layer_scale` times it for
+                the others. Weight decay follows the same rate.
+            momentum: of the moving average; without one it is not used.
+            drop_path: factors of the residual branches (L, 2, B), or None.
+        """
 
 
 class Backend(abc.ABC):
@@ -302,7 +346,8 @@ class Backend(abc.ABC):
     ) -> EncoderOutput:
         """CLS and all N patches through the encoder, dropping `1 - keep` of the patch tokens at each stage.
 
-        The head, where there is one, reads the CLS token. Parameters of a decoder are ignored.
+        The head, where there is one, reads the CLS token after the final norm, or with `config.pooling == "mean"` the
+        mean of the surviving patch tokens before it, through `fc_norm`. Parameters of a decoder are ignored.
         """
 
     # Training; only where `capabilities.training`.
@@ -333,6 +378,36 @@ class Backend(abc.ABC):
 
     def create_pretrainer(self, config: PretrainConfig, state: TrainState | None = None) -> Pretrainer:
         """A model in training, from `state` or from `config.seed`.
+
+        Raises:
+            BackendError: this backend does not train.
+        """
+        raise self._no_training()
+
+    def finetuning_loss_and_gradients(
+        self,
+        config: ModelConfig,
+        parameters: Mapping[str, Array],
+        images: Array,
+        targets: Array,
+        keep: float = 1.0,
+        drop_path: Array | None = None,
+    ) -> tuple[Array, dict[str, Array]]:
+        """Cross-entropy of the logits with soft targets, and its gradient by each parameter that fine-tuning trains.
+
+        The choice of the tokens that stay has no gradient; those that go have one through what they gave the others.
+
+        Args:
+            targets: (B, classes), each row the wanted probabilities.
+            drop_path: factors of the residual branches (L, 2, B), or None.
+
+        Raises:
+            BackendError: this backend does not train.
+        """
+        raise self._no_training()
+
+    def create_finetuner(self, config: FinetuneConfig, state: TrainState | None = None) -> Finetuner:
+        """A classifier in training, from `state`, or from `config.seed` at random.
 
         Raises:
             BackendError: this backend does not train.

@@ -22,6 +22,7 @@ class Purpose(enum.IntEnum):
     MASK = 1
     DROP_PATH = 2
     AUGMENT = 3
+    MIX = 4
 
 
 def generator(seed: int, purpose: Purpose, major: int = 0, minor: int = 0, start: int = 0) -> np.random.Generator:

@@ -25,13 +25,13 @@ class StoredEncoder(Mapping[str, NDArray[np.floating[Any]]]):
         step: of the run, or None for an encoder's folder.
     """
 
-    def __init__(self, run: Path, side: Side = "student") -> None:
-        """Open `run`, a run's folder (then its newest checkpoint), a checkpoint's or an encoder's; check its tensors.
+    def __init__(self, run: Path, side: Side | None = None) -> None:
+        """Open `run`, a run's folder, a checkpoint's or an encoder's, as `pretrained.load` does; check its tensors.
 
         Raises:
             CheckpointError: missing, truncated or changed files; missing or misshapen tensors, which are listed.
         """
-        self.path = run if pretrained.is_encoder(run) else checkpoint.find(run)
+        self.path = run if pretrained.is_encoder(run) else pretrained.locate(run)
         self.config, self._file, self.step = _described(self.path, side)
         self._shapes = encoder_shapes(self.config.model)
         try:
@@ -62,7 +62,7 @@ class StoredEncoder(Mapping[str, NDArray[np.floating[Any]]]):
         return len(self._shapes)
 
 
-def _described(path: Path, side: Side) -> tuple[EncoderConfig, Path, int | None]:
+def _described(path: Path, side: Side | None) -> tuple[EncoderConfig, Path, int | None]:
     """The configuration of a checkpoint's or an encoder's folder, its file of tensors, unharmed, and the step."""
     if pretrained.is_encoder(path):
         alone = pretrained.read_manifest(path)
@@ -70,5 +70,6 @@ def _described(path: Path, side: Side) -> tuple[EncoderConfig, Path, int | None]
     manifest = checkpoint.read_manifest(path)
     if manifest.format != checkpoint.FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {manifest.format}, not {checkpoint.FORMAT}")
-    file = checkpoint.verified_file(path, manifest.files, f"{side}.safetensors")
+    chosen = pretrained.side_of(manifest.config, side, path)
+    file = checkpoint.verified_file(path, manifest.files, f"{chosen}.safetensors")
     return pretrained.config_of(manifest.config), file, manifest.step

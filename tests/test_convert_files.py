@@ -69,6 +69,23 @@ def test_timm_to_ours_and_back(tmp_path, capsys):
         assert torch.equal(back[name], value), name
 
 
+def test_a_pooled_model_of_timm_and_back(tmp_path, capsys):
+    """timm's global_pool="avg": a norm of the mean token, and none of the tokens."""
+    pooled = {name: shape for name, shape in TIMM.items() if not name.startswith("norm.")}
+    pooled |= {"fc_norm.weight": (192,), "fc_norm.bias": (192,)}
+    source = pth(tmp_path, tensors(pooled))
+    assert "missing norm.weight" in refused(capsys, source, tmp_path / "ours")
+    convert(source, tmp_path / "ours", "--waive", "norm.*")
+    found = pretrained.load(tmp_path / "ours")
+    assert found.config.model.pooling == "mean"
+    convert(tmp_path / "ours", tmp_path / "back.safetensors")
+    back = load_file(tmp_path / "back.safetensors")
+    assert back.keys() == pooled.keys()
+    for name, value in tensors(pooled).items():
+        assert torch.equal(back[name], value), name
+    assert "--pooling cls" in refused(capsys, tmp_path / "ours", tmp_path / "hf", "--to", "hf")
+
+
 @pytest.mark.parametrize("wrapped", [lambda t: t, lambda t: {"model": t, "epoch": 3, "optimizer": {"state": {}}}])
 def test_mae_encoder(tmp_path, wrapped: Callable[[Tensors], object]):
     encoder = {name: value for name, value in tensors(TIMM).items() if not name.startswith("head.")}
@@ -107,7 +124,10 @@ def without(name: str) -> Callable[[Tensors], object]:
     [
         (without("cls_token"), "has no class token"),
         (without("norm2.weight"), "missing blocks.*.norm2.weight (drawn anew)"),
-        (lambda t: t | {"fc_norm.weight": torch.ones(192)}, "pools its tokens and then normalises"),
+        (
+            lambda t: without("head")(t) | {"fc_norm.weight": torch.ones(192)},
+            "a norm of the pooled tokens, which ours has under a head only",
+        ),
         (lambda t: t | {"reg_token": torch.ones(1, 4, 192)}, "register tokens take part in attention"),
         (lambda t: t | {"blocks.0.attn.q_norm.weight": torch.ones(64)}, "queries and keys are normalised"),
         (lambda t: t | {"norm.bias": torch.ones(7)}, "its shape is (7,), the model's (192,)"),

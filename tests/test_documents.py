@@ -11,6 +11,7 @@ import pytest
 
 from pcae_core.cli.main import COMMANDS
 from pcae_core.config import PretrainConfig
+from pcae_core.config_finetune import FinetuneConfig
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -49,7 +50,8 @@ def test_commands_in_documents_exist():
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("examples/*.yaml")), ids=lambda path: path.name)
 def test_example_configurations_are_valid(path):
-    assert PretrainConfig.from_yaml(path).data is not None
+    kind = FinetuneConfig if path.stem.endswith("_finetune") else PretrainConfig
+    assert kind.from_yaml(path).data is not None
 
 
 def test_links_in_documents_lead_somewhere():

@@ -10,19 +10,22 @@ import numpy as np
 from mindspore import Tensor
 
 from pcae_core.config import ModelConfig, PretrainConfig
+from pcae_core.config_finetune import FinetuneConfig
 from pcae_core.errors import CheckpointError
-from pcae_core.parameters import is_trainable
+from pcae_core.parameters import finetuned_shapes, is_trainable
 from pcae_core.protocol import (
     STANDARDIZE_EPS,
     Array,
     Backend,
     Center,
     EncoderOutput,
+    Finetuner,
     Pretrainer,
     PretrainingOutput,
     TrainState,
 )
 from pcae_mindspore import CAPABILITIES, _compat, model, ops
+from pcae_mindspore.finetuning import MindSporeFinetuner
 from pcae_mindspore.training import MindSporePretrainer
 
 
@@ -122,6 +125,34 @@ class MindSporeBackend(Backend):
 
     def gradient(self, function: Callable[[Array], Array], x: Array) -> Tensor:
         return ms.grad(function)(_tensor(x))
+
+    def finetuning_loss_and_gradients(
+        self,
+        config: ModelConfig,
+        parameters: Mapping[str, Array],
+        images: Array,
+        targets: Array,
+        keep: float = 1.0,
+        drop_path: Array | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        own = _tensors(parameters)
+        dtype = own["cls_token"].dtype
+        cell = model.Classifier(config, dtype, keep=keep)
+        model.load(cell, own)
+        scales = None if drop_path is None else _tensor(drop_path).astype(dtype)[..., None, None]
+        wanted = _tensor(targets).astype(ops.at_least_float32(own["cls_token"]).dtype)
+        named = model.canonical_names(cell)
+        trained = {name: named[name] for name in finetuned_shapes(config)}
+
+        def loss_of(pixels: Tensor) -> Tensor:
+            return cell(pixels, wanted, scales)
+
+        pixels = _tensor(images).astype(dtype)
+        loss, gradients = ms.value_and_grad(loss_of, None, ms.ParameterTuple(trained.values()))(pixels)
+        return loss, dict(zip(trained, gradients, strict=True))
+
+    def create_finetuner(self, config: FinetuneConfig, state: TrainState | None = None) -> Finetuner:
+        return MindSporeFinetuner(config, self.device, state)
 
     def create_pretrainer(self, config: PretrainConfig, state: TrainState | None = None) -> Pretrainer:
         return MindSporePretrainer(config, self.device, state)

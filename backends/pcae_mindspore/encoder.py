@@ -35,12 +35,13 @@ class Encoder(model.Encoder):
 
     @classmethod
     def from_pretrained(
-        cls, path: Path | str, side: Side = "student", dtype: ms.Type = ms.float32, compute: ms.Type | None = None
+        cls, path: Path | str, side: Side | None = None, dtype: ms.Type = ms.float32, compute: ms.Type | None = None
     ) -> Self:
         """The encoder in `path`: a run, one of its checkpoints, or a folder that `pcae convert` wrote.
 
         Args:
-            side: which encoder of a run's two.
+            side: which encoder of a run's two; by default the student of a pre-training run, and of a fine-tuned
+                one the weights that were scored.
             dtype: of the parameters; compute: of the matrix products, `dtype` when not given.
 
         Raises:

@@ -12,133 +12,16 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, mint, nn, ops
 
 from pcae_core.config import ModelConfig
-from pcae_mindspore import _compat
-from pcae_mindspore.ops import cosine_loss, gather_tokens, patchify, reduce_tokens, standardize
-
-
-def _zeros(name: str, *shape: int, dtype: ms.Type, trainable: bool = True) -> Parameter:
-    return Parameter(ops.zeros(shape, dtype), name=name, requires_grad=trainable)
-
-
-class Linear(nn.Cell):
-    """`x @ weight.T + bias`, (B, T, D_in) -> (B, T, D_out) of the dtype `compute`."""
-
-    def __init__(self, inputs: int, outputs: int, dtype: ms.Type, compute: ms.Type) -> None:
-        super().__init__()
-        self.compute = compute
-        self.weight = _zeros("weight", outputs, inputs, dtype=dtype)
-        self.bias = _zeros("bias", outputs, dtype=dtype)
-
-    def construct(self, x: Tensor) -> Tensor:
-        """See the class."""
-        return _compat.linear(x, self.weight, self.bias, self.compute)
-
-
-class LayerNorm(nn.Cell):
-    """Layer normalisation (..., D)."""
-
-    def __init__(self, dim: int, dtype: ms.Type, eps: float) -> None:
-        super().__init__()
-        self.eps, self.fused = eps, _compat.fused_layer_norm(eps)
-        self.weight = _zeros("weight", dim, dtype=dtype)
-        self.bias = _zeros("bias", dim, dtype=dtype)
-
-    def construct(self, x: Tensor) -> Tensor:
-        """See the class."""
-        return _compat.layer_norm(x, self.weight, self.bias, self.eps, self.fused)
-
-
-class Attention(nn.Cell):
-    """Multi-head self-attention (B, T, D) -> (B, T, D)."""
-
-    def __init__(self, dim: int, num_heads: int, dtype: ms.Type, compute: ms.Type) -> None:
-        super().__init__()
-        self.dim, self.num_heads, self.compute = dim, num_heads, compute
-        self.scale = (dim // num_heads) ** -0.5  # not in `construct`: a graph computes with Python floats in float32
-        self.fused = _compat.has_fused_attention(dim, num_heads, compute)
-        self.qkv = Linear(dim, 3 * dim, dtype, compute)
-        self.proj = Linear(dim, dim, dtype, compute)
-
-    def construct(self, x: Tensor, num_outputs: int = 0) -> Tensor:
-        """With `num_outputs`, of the last tokens only (B, num_outputs, D)."""
-        query, key, value = self.project(x, num_outputs)
-        if self.fused:
-            return self.proj(_compat.fused_attention(query, key, value, self.num_heads, self.scale))
-        return self.proj(_compat.plain_attention(query, key, value, self.num_heads, self.scale))
-
-    def project(self, x: Tensor, num_outputs: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Query (B, num_outputs or T, D), key and value (B, T, D). `mint.split` has wrong gradients here."""
-        dim = self.dim
-        if num_outputs == 0:
-            return ops.split(self.qkv(x), dim, axis=-1)
-        weight, bias = self.qkv.weight, self.qkv.bias
-        query = _compat.linear(x[:, -num_outputs:], weight[:dim], bias[:dim], self.compute)
-        key, value = ops.split(_compat.linear(x, weight[dim:], bias[dim:], self.compute), dim, axis=-1)
-        return query, key, value
-
-
-class Mlp(nn.Cell):
-    """Two linear layers with exact GELU between."""
-
-    def __init__(self, dim: int, hidden_dim: int, dtype: ms.Type, compute: ms.Type) -> None:
-        super().__init__()
-        self.fc1 = Linear(dim, hidden_dim, dtype, compute)
-        self.fc2 = Linear(hidden_dim, dim, dtype, compute)
-
-    def construct(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
-        return self.fc2(_compat.gelu(self.fc1(x)))
-
-
-class Block(nn.Cell):
-    """Pre-norm transformer block."""
-
-    def __init__(self, dim: int, num_heads: int, hidden_dim: int, dtype: ms.Type, compute: ms.Type, eps: float) -> None:
-        super().__init__()
-        self.norm1 = LayerNorm(dim, dtype, eps)
-        self.attn = Attention(dim, num_heads, dtype, compute)
-        self.norm2 = LayerNorm(dim, dtype, eps)
-        self.mlp = Mlp(dim, hidden_dim, dtype, compute)
-
-    def construct(self, x: Tensor, scales: Tensor | None = None, num_outputs: int = 0) -> Tensor:
-        """(B, T, D) -> (B, T, D), or the last `num_outputs` tokens of it: the others are read, not computed.
-
-        Args:
-            scales: (2, B, 1, 1), multiply the two branches (drop path).
-        """
-        kept = x if num_outputs == 0 else x[:, -num_outputs:]
-        attended = self.attn(self.norm1(x), num_outputs).astype(x.dtype)
-        x = kept + (attended if scales is None else scales[0] * attended)
-        answer = self.mlp(self.norm2(x)).astype(x.dtype)
-        return x + (answer if scales is None else scales[1] * answer)
-
-
-class PatchProjection(nn.Cell):
-    """Linear projection of flat patches (B, k, C*p*p) -> (B, k, D); the weight has the shape of timm's convolution."""
-
-    def __init__(self, config: ModelConfig, dtype: ms.Type, compute: ms.Type) -> None:
-        super().__init__()
-        self.compute = compute
-        size = config.patch_size
-        self.weight = _zeros("weight", config.embed_dim, config.in_chans, size, size, dtype=dtype)
-        self.bias = _zeros("bias", config.embed_dim, dtype=dtype)
-
-    def construct(self, patches: Tensor) -> Tensor:
-        """See the class."""
-        weight = self.weight.reshape(self.weight.shape[0], -1)
-        return _compat.linear(patches, weight, self.bias, self.compute).astype(patches.dtype)
-
-
-class PatchEmbed(nn.Cell):
-    """Holds the projection under timm's name."""
-
-    def __init__(self, config: ModelConfig, dtype: ms.Type, compute: ms.Type) -> None:
-        super().__init__()
-        self.proj = PatchProjection(config, dtype, compute)
-
-    def construct(self, patches: Tensor) -> Tensor:
-        """(B, k, C*p*p) -> (B, k, D)."""
-        return self.proj(patches)
+from pcae_mindspore.layers import Block, LayerNorm, Linear, PatchEmbed, zeros
+from pcae_mindspore.ops import (
+    at_least_float32,
+    cosine_loss,
+    gather_tokens,
+    patchify,
+    reduce_tokens,
+    soft_cross_entropy,
+    standardize,
+)
 
 
 class Encoder(nn.Cell):
@@ -150,14 +33,16 @@ class Encoder(nn.Cell):
         compute = compute or dtype
         dim, hidden = config.embed_dim, config.hidden_dim(config.embed_dim)
         self.center = config.reduction.center
-        self.cls_token = _zeros("cls_token", 1, 1, dim, dtype=dtype)
-        self.pos_embed = _zeros("pos_embed", 1, 1 + config.num_patches, dim, dtype=dtype, trainable=False)
+        self.cls_token = zeros("cls_token", 1, 1, dim, dtype=dtype)
+        self.pos_embed = zeros("pos_embed", 1, 1 + config.num_patches, dim, dtype=dtype, trainable=False)
         self.patch_embed = PatchEmbed(config, dtype, compute)
         eps = config.layer_norm_eps
         self.blocks = nn.CellList(
             [Block(dim, config.num_heads, hidden, dtype, compute, eps) for _ in range(config.depth)]
         )
         self.norm = LayerNorm(dim, dtype, eps)
+        pools = config.num_classes and config.pooling == "mean"
+        self.fc_norm = LayerNorm(dim, dtype, eps) if pools else None
         self.head = Linear(dim, config.num_classes, dtype, compute) if config.num_classes else None
 
     def embed(self, patches: Tensor, ids: Tensor) -> Tensor:
@@ -180,23 +65,45 @@ class Encoder(nn.Cell):
             tokens = block(tokens, None if drop_path is None else drop_path[i])
         return self.norm(tokens)
 
-    def encode_reduced(
-        self, tokens: Tensor, ids: Tensor, kept_after_block: tuple[int, ...], num_prefix_tokens: int
+    def reduced_blocks(
+        self,
+        tokens: Tensor,
+        ids: Tensor,
+        kept_after_block: tuple[int, ...],
+        num_prefix_tokens: int,
+        drop_path: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Tokens (B, P + n, D) of the patches at ids (B, n) through all blocks, dropping some at each stage.
 
         Args:
             kept_after_block: patch tokens that are left after each block.
+            drop_path: (L, 2, B, 1, 1), or None.
 
         Returns:
-            What is left (B, P + k, D) after the final norm, and its positions (B, k).
+            What is left (B, P + k, D), before the final norm, and its positions (B, k).
         """
-        for block, k in zip(self.blocks, kept_after_block):  # noqa: B905 (`strict` does not compile)
-            tokens = block(tokens)
+        for i, block in enumerate(self.blocks):
+            tokens = block(tokens, None if drop_path is None else drop_path[i])
+            k = kept_after_block[i]
             if k < ids.shape[1]:
                 tokens, kept = reduce_tokens(tokens, k, num_prefix_tokens, self.center)
                 ids = ops.gather_elements(ids, 1, kept)
-        return self.norm(tokens), ids
+        return tokens, ids
+
+    def encode_all(
+        self, images: Tensor, kept_after_block: tuple[int, ...], drop_path: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """CLS and every patch of images (B, C, H, W) through `reduced_blocks`."""
+        config = self.config
+        tokens = self.patch_embed(patchify(images, config.patch_size)) + self.pos_embed[:, 1:]
+        ids = ops.broadcast_to(ops.arange(config.num_patches, dtype=ms.int32), tokens.shape[:2])
+        return self.reduced_blocks(self.prepend_cls(tokens), ids, kept_after_block, 1, drop_path)
+
+    def classify(self, tokens: Tensor) -> Tensor:
+        """The last block's output (B, 1 + k, D) -> logits (B, classes)."""
+        if self.fc_norm is None:
+            return self.head(self.norm(tokens[:, 0]))
+        return self.head(self.fc_norm(tokens[:, 1:].mean(1)))
 
     def construct(self, images: Tensor, keep: float = 1.0) -> tuple[Tensor, Tensor, Tensor | None]:
         """Normalised images (B, C, H, W) -> hidden (B, 1 + k, D), kept ids (B, k), logits (B, classes) or None.
@@ -204,13 +111,9 @@ class Encoder(nn.Cell):
         Args:
             keep: share of the patch tokens that stays at each stage.
         """
-        config = self.config
-        tokens = self.patch_embed(patchify(images, config.patch_size)) + self.pos_embed[:, 1:]
-        ids = ops.broadcast_to(ops.arange(config.num_patches, dtype=ms.int32), tokens.shape[:2])
-        counts = tokens_left(config, config.num_patches, keep)
-        hidden, kept_ids = self.encode_reduced(self.prepend_cls(tokens), ids, counts, 1)
-        logits = None if self.head is None else self.head(hidden[:, 0])
-        return hidden, kept_ids, logits
+        tokens, kept_ids = self.encode_all(images, tokens_left(self.config, self.config.num_patches, keep))
+        logits = None if self.head is None else self.classify(tokens)
+        return self.norm(tokens), kept_ids, logits
 
 
 class Decoder(nn.Cell):
@@ -220,8 +123,8 @@ class Decoder(nn.Cell):
         super().__init__()
         compute = compute or dtype
         dim, hidden = config.decoder_embed_dim, config.hidden_dim(config.decoder_embed_dim)
-        self.mask_token = _zeros("mask_token", 1, 1, dim, dtype=dtype)
-        self.decoder_pos_embed = _zeros(
+        self.mask_token = zeros("mask_token", 1, 1, dim, dtype=dtype)
+        self.decoder_pos_embed = zeros(
             "decoder_pos_embed", 1, 1 + config.num_patches, dim, dtype=dtype, trainable=False
         )
         self.decoder_embed = Linear(config.embed_dim, dim, dtype, compute)
@@ -256,8 +159,8 @@ class Teacher(nn.Cell):
     def construct(self, patches: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
         """Patches (B, N, C*p*p) at `masked` (B, M) -> targets (B, K, D) and their ids (B, K)."""
         tokens = self.encoder.embed(patches, masked)
-        latent, ids = self.encoder.encode_reduced(tokens, masked, self.tokens_left, 0)
-        return ops.stop_gradient(standardize(latent)), ids
+        latent, ids = self.encoder.reduced_blocks(tokens, masked, self.tokens_left, 0)
+        return ops.stop_gradient(standardize(self.encoder.norm(latent))), ids
 
 
 class Student(nn.Cell):
@@ -276,6 +179,22 @@ class Student(nn.Cell):
         prediction = self.decoder(latent, visible, target_ids)
         features = ops.stop_gradient(latent)[:, 1:].mean(1)
         return cosine_loss(prediction, target), prediction, features
+
+
+class Classifier(nn.Cell):
+    """The encoder with its head, as fine-tuning trains it."""
+
+    def __init__(
+        self, config: ModelConfig, dtype: ms.Type = ms.float32, compute: ms.Type | None = None, keep: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.encoder = Encoder(config, dtype, compute)
+        self.tokens_left = tokens_left(config, config.num_patches, keep)
+
+    def construct(self, images: Tensor, targets: Tensor, drop_path: Tensor | None) -> Tensor:
+        """Images (B, C, H, W), targets (B, classes) -> the cross-entropy, a scalar of float32 or better."""
+        tokens, _ = self.encoder.encode_all(images, self.tokens_left, drop_path)
+        return soft_cross_entropy(at_least_float32(self.encoder.classify(tokens)), targets)
 
 
 def tokens_left(config: ModelConfig, num_tokens: int, keep: float) -> tuple[int, ...]:

@@ -87,7 +87,7 @@ def gather_tokens(tokens: Tensor, ids: Tensor) -> Tensor:
 def reduce_tokens(tokens: Tensor, k: int, num_prefix_tokens: int = 0, center: Center = "unit") -> tuple[Tensor, Tensor]:
     """(B, P + N, D) -> kept tokens (B, P + k, D), ids of the patches among them (B, k)."""
     patches = tokens[:, num_prefix_tokens:]
-    ids = select_tokens(similarity_scores(patches, center), k)
+    ids = select_tokens(similarity_scores(ops.stop_gradient(patches), center), k)
     kept = gather_tokens(patches, ids)
     if num_prefix_tokens:
         kept = mint.cat([tokens[:, :num_prefix_tokens], kept], 1)
@@ -147,6 +147,13 @@ def cosine_loss(prediction: Tensor, target: Tensor) -> Tensor:
     """(B, K, D) twice -> scalar: `1 - cosine`, averaged over the tokens."""
     prediction, target = at_least_float32(prediction), at_least_float32(target)
     return 1.0 - (unit_length(prediction) * unit_length(target)).sum(-1).mean()
+
+
+def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """(B, classes) twice, of one dtype -> scalar: `-sum(target log softmax(logits))`, averaged over the images."""
+    shifted = logits - ops.stop_gradient(logits.max(-1, keepdims=True))
+    log_sum = ops.log(ops.exp(shifted).sum(-1, keepdims=True))
+    return (targets * (log_sum - shifted)).sum(-1).mean()
 
 
 def ema(teacher: Tensor, student: Tensor, momentum: Tensor) -> Tensor:

@@ -1,19 +1,21 @@
 """A training step as compiled graphs: `accumulate` micro-batches, `finish` with the last one and AdamW, `follow`: EMA.
 
 Everything that changes from step to step comes in as a tensor, so that nothing is compiled twice; a tuple of tensors
-would count as a constant. Letters: B images, V visible, M masked, K targets, D width, L blocks.
+would count as a constant. Letters: B images, N patches, V visible, M masked, K targets, D width, L blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from pcae_core.config import PretrainConfig
-from pcae_core.parameters import is_decayed, is_trainable
+from pcae_core.config import PretrainConfig, RunConfig
+from pcae_core.config_finetune import FinetuneConfig
+from pcae_core.parameters import is_decayed
 from pcae_core.protocol import TrainState
 from pcae_mindspore import model, updates
 from pcae_mindspore.distributed import Group
@@ -25,33 +27,65 @@ GROWTH_INTERVAL = 2000
 
 
 class LossCell(nn.Cell):
-    """Normalisation, teacher, student."""
+    """Base of what is differentiated: the images' normalisation. Subclasses have the cells `student` and `teacher`."""
 
-    def __init__(self, config: PretrainConfig, dtype: ms.Type) -> None:
+    def __init__(self, config: RunConfig, dtype: ms.Type) -> None:
         super().__init__()
-        compute = getattr(ms, config.precision)
         self.dtype, self.patch_size = dtype, config.model.patch_size
-        self.student = model.Student(config.model, dtype, compute)
-        self.teacher = model.Teacher(config.model, dtype, compute)
         mean, std = config.loader.normalization(config.model.in_chans)
         self.mean, self.std = Tensor(mean, dtype).reshape(-1, 1, 1), Tensor(std, dtype).reshape(-1, 1, 1)
 
+    def normalize(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W), uint8, or of the parameters' dtype and normalised already."""
+        if images.dtype == ms.uint8:
+            return (images.astype(self.dtype) / 255 - self.mean) / self.std
+        return images
+
+
+class PretrainLoss(LossCell):
+    """Normalisation, teacher, student."""
+
+    def __init__(self, config: PretrainConfig, dtype: ms.Type) -> None:
+        super().__init__(config, dtype)
+        compute = getattr(ms, config.precision)
+        self.num_visible = config.model.num_visible
+        self.student = model.Student(config.model, dtype, compute)
+        self.teacher = model.Teacher(config.model, dtype, compute)
+
     def construct(
-        self, images: Tensor, visible: Tensor, masked: Tensor, drop_path: Tensor | None, scale: Tensor
+        self, images: Tensor, order: Tensor, drop_path: Tensor | None, scale: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """One micro-batch: scaled loss, loss, targets (B, K, D), features (B, D).
 
         Args:
-            images: (B, C, H, W), uint8, or of the parameters' dtype and normalised already.
-            visible, masked: ids (B, V) and (B, M).
+            images: see `normalize`.
+            order: patch ids (B, N), the visible ones before the masked ones.
             drop_path: factors (L, 2, B, 1, 1), or None.
             scale: of the loss that gradients are taken of.
         """
-        if images.dtype == ms.uint8:
-            images = (images.astype(self.dtype) / 255 - self.mean) / self.std
-        target, target_ids = self.teacher(patchify(images, self.patch_size), masked)
-        loss, _, features = self.student(patchify(images, self.patch_size), visible, target, target_ids, drop_path)
+        visible, masked = order[:, : self.num_visible], order[:, self.num_visible :]
+        patches = patchify(self.normalize(images), self.patch_size)
+        target, target_ids = self.teacher(patches, masked)
+        loss, _, features = self.student(patches, visible, target, target_ids, drop_path)
         return loss * scale, loss, target, features
+
+
+class ClassifyLoss(LossCell):
+    """Normalisation and the classifier."""
+
+    def __init__(self, config: FinetuneConfig, dtype: ms.Type) -> None:
+        super().__init__(config, dtype)
+        compute = getattr(ms, config.precision)
+        self.student = model.Classifier(config.model, dtype, compute, config.keep)
+        average = config.ema_momentum is not None
+        self.teacher = model.Classifier(config.model, dtype, compute) if average else None
+
+    def construct(
+        self, images: Tensor, targets: Tensor, drop_path: Tensor | None, scale: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """One micro-batch: scaled loss, loss; `targets` (B, classes), the others as in `PretrainLoss`."""
+        loss = self.student(self.normalize(images), targets, drop_path)
+        return loss * scale, loss
 
 
 class TrainingCell(nn.Cell):
@@ -60,20 +94,29 @@ class TrainingCell(nn.Cell):
     Each graph changes parameters last, so that nothing is read that the same graph has written.
     """
 
-    def __init__(self, config: PretrainConfig, dtype: ms.Type, group: Group) -> None:
+    def __init__(
+        self, config: RunConfig, loss: LossCell, group: Group, trained: Iterable[str], rate: Callable[[str], float]
+    ) -> None:
+        """Args: trained: names of what is trained; rate: factor on a parameter's learning rate."""
         super().__init__()
-        self.loss = LossCell(config, dtype)
-        student, teacher = (model.canonical_names(cell) for cell in (self.loss.student, self.loss.teacher))
-        trained = {name: parameter for name, parameter in student.items() if is_trainable(name)}
-        # Those that decay come first, so that two slices of the gradients are the two groups.
-        self.names = sorted(trained, key=lambda name: not is_decayed(name, trained[name].shape))
-        self.num_decayed = sum(is_decayed(name, trained[name].shape) for name in trained)
-        self.trained = ParameterTuple(trained[name] for name in self.names)
+        self.loss, dtype = loss, loss.dtype
+        student = model.canonical_names(loss.student)
+        teacher = {} if loss.teacher is None else model.canonical_names(loss.teacher)
+        # Ordered so that parameters of one rate and one decay are a slice of the gradients.
+        kinds = {name: (not is_decayed(name, student[name].shape), rate(name)) for name in trained}
+        self.names = sorted(kinds, key=lambda name: kinds[name])
+        groups = [list(names) for _, names in itertools.groupby(self.names, key=lambda name: kinds[name])]
+        ends = [0, *itertools.accumulate(map(len, groups))]
+        self.slices = tuple(itertools.pairwise(ends))
+        self.rates = tuple(Tensor(kinds[names[0]][1], dtype) for names in groups)
+        self.decays = tuple(not kinds[names[0]][0] for names in groups)
+        self.trained = ParameterTuple(student[name] for name in self.names)
         self.exp_avg, self.exp_avg_sq = self._zeros("exp_avg"), self._zeros("exp_avg_sq")
         self.sums = self._zeros("sum") if config.accumulation > 1 else None
         shared = [name for name in self.names if name in teacher]
+        self.follows = bool(shared)
         self.followers = ParameterTuple(teacher[name] for name in shared)
-        self.followed = ParameterTuple(trained[name] for name in shared)
+        self.followed = ParameterTuple(student[name] for name in shared)
         self.beta1, self.beta2 = Tensor(config.betas[0], dtype), Tensor(config.betas[1], dtype)
         self.adamw = updates.adamw_float32 if dtype == ms.float32 else updates.adamw
         self.parts, self.mean_gradients = config.accumulation, group.mean_gradients
@@ -93,30 +136,30 @@ class TrainingCell(nn.Cell):
 
     @ms.jit
     def accumulate(
-        self, images: Tensor, visible: Tensor, masked: Tensor, drop_path: Tensor | None, is_first: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Adds the gradients of a micro-batch to the sums, which the first one begins; returns as `finish`."""
-        (_, loss, target, features), gradients = self.differentiate(images, visible, masked, drop_path, self.scale)
+        self, images: Tensor, given: Tensor, drop_path: Tensor | None, is_first: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Adds the gradients of a micro-batch to the sums, which the first one begins.
+
+        Args:
+            images, given, drop_path: what `loss` takes.
+
+        Returns:
+            What `loss` gives, without the scaled loss.
+        """
+        outputs, gradients = self.differentiate(images, given, drop_path, self.scale)
         self.map(ops.partial(updates.add_to_sum, is_first), self.sums, gradients)
-        return loss, target, features
+        return outputs[1:]
 
     @ms.jit
     def finish(
-        self,
-        images: Tensor,
-        visible: Tensor,
-        masked: Tensor,
-        drop_path: Tensor | None,
-        rate: Tensor,
-        eps: Tensor,
-        decay: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The last micro-batch, then clipping and AdamW: loss, targets, features, gradient norm, whether it is finite.
+        self, images: Tensor, given: Tensor, drop_path: Tensor | None, rate: Tensor, eps: Tensor, decay: Tensor
+    ) -> tuple[Tensor, ...]:
+        """The last micro-batch, then clipping and AdamW: as `accumulate`, then gradient norm and whether it is finite.
 
         Args:
             rate, eps, decay: as `updates.adamw_rates` gives them.
         """
-        (_, loss, target, features), gradients = self.differentiate(images, visible, masked, drop_path, self.scale)
+        outputs, gradients = self.differentiate(images, given, drop_path, self.scale)
         if self.sums is not None:
             gradients = self.map(ops.partial(updates.mean_with_sum, self.parts), self.sums, gradients)
         gradients, norm, finite = self.clip(self.mean_gradients(gradients))
@@ -124,13 +167,11 @@ class TrainingCell(nn.Cell):
         if self.scaled:  # after an overflow these leave parameters and moments as they are
             rate, one = ops.where(finite, rate, zero), ops.ones_like(rate)
             beta1, beta2 = ops.where(finite, beta1, one), ops.where(finite, beta2, one)
-        n = self.num_decayed
-        first, second, trained = self.exp_avg, self.exp_avg_sq, self.trained
-        step = ops.partial(self.adamw, rate, beta1, beta2, eps, decay)
-        self.map(step, trained[:n], first[:n], second[:n], gradients[:n])
-        step = ops.partial(self.adamw, rate, beta1, beta2, eps, zero)
-        self.map(step, trained[n:], first[n:], second[n:], gradients[n:])
-        return loss, target, features, norm, finite
+        for i, (a, b) in enumerate(self.slices):
+            own = decay if self.decays[i] else zero
+            step = ops.partial(self.adamw, rate * self.rates[i], beta1, beta2, eps, own)
+            self.map(step, self.trained[a:b], self.exp_avg[a:b], self.exp_avg_sq[a:b], gradients[a:b])
+        return (*outputs[1:], norm, finite)
 
     def clip(self, gradients: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
         """Gradients unscaled and clipped, their norm before clipping, and whether all were finite."""
@@ -157,13 +198,15 @@ class TrainingCell(nn.Cell):
             good_steps = ops.where(grown, ops.zeros_like(good_steps), good_steps)
             ops.assign(self.scale, scale)
             ops.assign(self.good_steps, good_steps)
-        self.map(ops.partial(updates.follow, momentum), self.followers, self.followed)
+        if self.follows:
+            self.map(ops.partial(updates.follow, momentum), self.followers, self.followed)
         return momentum
 
     def load(self, state: TrainState) -> None:
         """Copy a state in."""
         model.load(self.loss.student, _tensors(state.student, self.loss.dtype))
-        model.load(self.loss.teacher, _tensors(state.teacher, self.loss.dtype))
+        if self.loss.teacher is not None:
+            model.load(self.loss.teacher, _tensors(state.teacher, self.loss.dtype))
         for group, values in ((self.exp_avg, state.exp_avg), (self.exp_avg_sq, state.exp_avg_sq)):
             for name, parameter in zip(self.names, group, strict=True):
                 ops.assign(parameter, Tensor(values[name], self.loss.dtype))
@@ -176,7 +219,7 @@ class TrainingCell(nn.Cell):
         exp_avg, exp_avg_sq = (dict(zip(self.names, g, strict=True)) for g in (self.exp_avg, self.exp_avg_sq))
         return TrainState(
             student=_arrays(model.canonical_names(self.loss.student)),
-            teacher=_arrays(model.canonical_names(self.loss.teacher)),
+            teacher={} if self.loss.teacher is None else _arrays(model.canonical_names(self.loss.teacher)),
             exp_avg=_arrays(exp_avg),
             exp_avg_sq=_arrays(exp_avg_sq),
             step=step,

@@ -11,7 +11,7 @@ import math
 
 from mindspore import Parameter, Tensor, ops
 
-from pcae_core.config import PretrainConfig
+from pcae_core.config import RunConfig
 from pcae_core.protocol import ADAM_EPS
 from pcae_mindspore import _compat
 from pcae_mindspore.ops import ema
@@ -68,7 +68,7 @@ def _adamw_float32(
     return True
 
 
-def adamw_rates(config: PretrainConfig, learning_rate: float, step: int) -> tuple[float, float, float]:
+def adamw_rates(config: RunConfig, learning_rate: float, step: int) -> tuple[float, float, float]:
     """`rate`, `eps` and `decay` of the updates above for 1-based `step`.
 
     With the corrections c1 and c2, `lr * (m / c1) / (sqrt(v / c2) + eps)` is `rate * m / (sqrt(v) + eps * sqrt(c2))` at

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pcae_core.config import ModelConfig, PretrainConfig
+from pcae_core.config_finetune import FinetuneConfig
 from pcae_core.errors import BackendError, CheckpointError
 from pcae_core.protocol import (
     STANDARDIZE_EPS,
@@ -17,12 +18,14 @@ from pcae_core.protocol import (
     Backend,
     Center,
     EncoderOutput,
+    Finetuner,
     Pretrainer,
     PretrainingOutput,
     TrainState,
 )
 from pcae_core.shapes import check_restore_grid
 from pcae_numpy import CAPABILITIES, backward, model, ops
+from pcae_numpy.finetuning import NumpyFinetuner
 from pcae_numpy.training import NumpyPretrainer
 
 
@@ -32,6 +35,11 @@ def _floats(x: Array) -> ops.Floats:
 
 def _all_floats(arrays: Mapping[str, Array]) -> dict[str, ops.Floats]:
     return {name: _floats(value) for name, value in arrays.items()}
+
+
+def _factors(config: ModelConfig, batch: int, drop_path: Array | None) -> ops.Floats:
+    """Of the residual branches (L, 2, B)."""
+    return np.ones((config.depth, 2, batch)) if drop_path is None else _floats(drop_path)
 
 
 def _ids(x: Array) -> ops.Ids:
@@ -129,6 +137,24 @@ class NumpyBackend(Backend):
             slopes[i] = (function(x + shift) - function(x - shift)) / (2.0 * step)
         return slopes.reshape(x.shape)
 
+    def finetuning_loss_and_gradients(
+        self,
+        config: ModelConfig,
+        parameters: Mapping[str, Array],
+        images: Array,
+        targets: Array,
+        keep: float = 1.0,
+        drop_path: Array | None = None,
+    ) -> tuple[ops.Floats, dict[str, ops.Floats]]:
+        p, pixels, wanted = _all_floats(parameters), _floats(images), _floats(targets)
+        scales = _factors(config, len(images), drop_path)
+        trace = model.encoder_trace(config, p, pixels, keep, scales)
+        loss = ops.soft_cross_entropy(model.classify(config, p, trace.tokens), wanted)
+        return loss, backward.classifier_backward(config, p, pixels, wanted, trace, scales)
+
+    def create_finetuner(self, config: FinetuneConfig, state: TrainState | None = None) -> Finetuner:
+        return NumpyFinetuner(config, state)
+
     def create_pretrainer(self, config: PretrainConfig, state: TrainState | None = None) -> Pretrainer:
         return NumpyPretrainer(config, state)
 
@@ -153,7 +179,7 @@ class NumpyBackend(Backend):
         noise: Array,
         drop_path: Array | None,
     ) -> tuple[PretrainingOutput, model.StudentTrace, ops.Floats]:
-        scales = np.ones((config.depth, 2, len(images))) if drop_path is None else _floats(drop_path)
+        scales = _factors(config, len(images), drop_path)
         out, trace = model.traced_forward(
             config, _all_floats(student), _all_floats(teacher), _floats(images), _floats(noise), scales
         )

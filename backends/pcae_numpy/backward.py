@@ -11,9 +11,18 @@ import numpy as np
 from scipy.special import erf
 
 from pcae_core.config import ModelConfig
-from pcae_core.parameters import is_trainable
+from pcae_core.parameters import finetuned_shapes, is_trainable
 from pcae_numpy import ops
-from pcae_numpy.model import Parameters, StudentTrace, attention, norm
+from pcae_numpy.model import (
+    Parameters,
+    ReductionTrace,
+    StudentTrace,
+    attention,
+    classify,
+    every_patch,
+    norm,
+    pooled,
+)
 from pcae_numpy.ops import Floats, Ids
 
 Gradients = dict[str, Floats]
@@ -126,6 +135,53 @@ def decoder_backward(config: ModelConfig, p: Parameters, grads: Gradients, trace
     grad = blocks_backward(p, grads, "decoder_blocks", trace.decoder_inputs, heads, no_drop_path, eps, grad)
     grads["mask_token"] += grad[:, -num_targets:].sum(axis=(0, 1))
     return linear_backward(p, grads, "decoder_embed", trace.latent, grad[:, :-num_targets])
+
+
+def soft_cross_entropy_backward(logits: Floats, targets: Floats) -> Floats:
+    """d/dx of `-sum(t log softmax(x))` is `softmax(x) sum(t) - t`, divided by the number of images."""
+    total = targets.sum(axis=1, keepdims=True)
+    return (ops.softmax(logits) * total - targets) / len(logits)
+
+
+def head_backward(config: ModelConfig, p: Parameters, grads: Gradients, tokens: Floats, grad: Floats) -> Floats:
+    """From the gradient by the logits (B, classes) to the one by the last block's output (B, 1 + k, D)."""
+    grad = linear_backward(p, grads, "head", pooled(config, p, tokens), grad)
+    d_tokens = np.zeros_like(tokens)
+    if config.pooling == "cls":
+        d_tokens[:, 0] = norm_backward(p, grads, "norm", tokens[:, 0], config.layer_norm_eps, grad)
+    else:
+        patches = tokens[:, 1:]
+        d_mean = norm_backward(p, grads, "fc_norm", patches.mean(axis=1), config.layer_norm_eps, grad)
+        d_tokens[:, 1:] = d_mean[:, None] / patches.shape[1]
+    return d_tokens
+
+
+def gather_backward(kept: Ids, length: int, grad: Floats) -> Floats:
+    """Where tokens were gathered, their gradient is scattered: CLS and the kept (B, 1 + k, D) -> (B, 1 + n, D).
+
+    The choice itself is a step function of the scores and has no gradient.
+    """
+    scattered = np.zeros((grad.shape[0], length, grad.shape[2]))
+    scattered[:, 0] = grad[:, 0]
+    np.put_along_axis(scattered, 1 + kept[:, :, None], grad[:, 1:], axis=1)
+    return scattered
+
+
+def classifier_backward(
+    config: ModelConfig, p: Parameters, images: Floats, targets: Floats, trace: ReductionTrace, drop_path: Floats
+) -> Gradients:
+    """Gradient of the cross-entropy by every parameter that fine-tuning trains."""
+    grads = {name: np.zeros_like(p[name]) for name in finetuned_shapes(config)}
+    eps = config.layer_norm_eps
+    grad = soft_cross_entropy_backward(classify(config, p, trace.tokens), targets)
+    grad = head_backward(config, p, grads, trace.tokens, grad)
+    for i in reversed(range(config.depth)):
+        if i in trace.stages:
+            grad = gather_backward(trace.stages[i].kept, trace.inputs[i].shape[1], grad)
+        grad = block_backward(p, grads, f"blocks.{i}", trace.inputs[i], config.num_heads, drop_path[i], eps, grad)
+    patches = ops.patchify(images, config.patch_size)
+    embed_backward(p, grads, patches, every_patch(config, len(images)), grad)
+    return grads
 
 
 def embed_backward(p: Parameters, grads: Gradients, patches: Floats, visible: Ids, grad: Floats) -> None:

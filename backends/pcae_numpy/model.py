@@ -69,25 +69,64 @@ def prepend_cls(p: Parameters, tokens: Floats) -> Floats:
     return np.concatenate([cls, tokens], axis=1)
 
 
-def reduced_encoder(
-    config: ModelConfig, p: Parameters, tokens: Floats, ids: Ids, keep: float, num_prefix_tokens: int
-) -> tuple[Floats, Ids]:
-    """All blocks and the final norm, dropping tokens at each stage (paper, section 3).
+@dataclass(frozen=True)
+class Stage:
+    """One reduction: of the patches at ids (B, n) with scores (B, n), those at places kept (B, k) stay."""
+
+    ids: Ids
+    scores: Floats
+    kept: Ids
+
+    @property
+    def kept_ids(self) -> Ids:
+        """Positions of the patches that stay (B, k)."""
+        return np.take_along_axis(self.ids, self.kept, axis=1)
+
+    def gaps(self) -> Floats:
+        """How far apart the scores of those that stay and those that go are (B,); infinite where all stay."""
+        ordered, k = np.sort(self.scores, axis=1), self.kept.shape[1]
+        return np.full(len(ordered), np.inf) if k == ordered.shape[1] else ordered[:, k] - ordered[:, k - 1]
+
+
+@dataclass(frozen=True)
+class ReductionTrace:
+    """What blocks that drop tokens computed."""
+
+    inputs: list[Floats]  # L times what entered the block
+    stages: dict[int, Stage]  # by the block that the reduction follows
+    ids: Ids  # positions of the patches that are left (B, k)
+    tokens: Floats  # what is left (B, P + k, D), before the final norm
+
+
+def reduced_blocks(
+    config: ModelConfig, p: Parameters, tokens: Floats, ids: Ids, keep: float, num_prefix_tokens: int, scales: Floats
+) -> ReductionTrace:
+    """All blocks, dropping tokens at each stage (paper, section 3).
 
     Args:
         tokens: embedded (B, P + n, D); ids: their patches' positions (B, n).
-
-    Returns:
-        What is left (B, P + k, D), and the positions (B, k).
+        scales: (L, 2, B), multiply the residual branches (drop path).
     """
     kept_after_block = config.kept_after_block(ids.shape[1], keep)
-    no_drop_path = np.ones((2, len(tokens)))
+    inputs, stages = [], {}
     for i in range(config.depth):
-        tokens = block(p, f"blocks.{i}", tokens, config.num_heads, no_drop_path, config.layer_norm_eps)
+        inputs.append(tokens)
+        tokens = block(p, f"blocks.{i}", tokens, config.num_heads, scales[i], config.layer_norm_eps)
         if i in kept_after_block:
+            scores = ops.similarity_scores(tokens[:, num_prefix_tokens:], config.reduction.center)
             tokens, kept = ops.reduce_tokens(tokens, kept_after_block[i], num_prefix_tokens, config.reduction.center)
-            ids = np.take_along_axis(ids, kept, axis=1)
-    return norm(p, "norm", tokens, config.layer_norm_eps), ids
+            stages[i] = Stage(ids, scores, kept)
+            ids = stages[i].kept_ids
+    return ReductionTrace(inputs, stages, ids, tokens)
+
+
+def reduced_encoder(
+    config: ModelConfig, p: Parameters, tokens: Floats, ids: Ids, keep: float, num_prefix_tokens: int
+) -> tuple[Floats, Ids]:
+    """`reduced_blocks` and the final norm: what is left (B, P + k, D), and its positions (B, k)."""
+    no_drop_path = np.ones((config.depth, 2, len(tokens)))
+    trace = reduced_blocks(config, p, tokens, ids, keep, num_prefix_tokens, no_drop_path)
+    return norm(p, "norm", trace.tokens, config.layer_norm_eps), trace.ids
 
 
 def teacher_targets(config: ModelConfig, p: Parameters, patches: Floats, masked: Ids) -> tuple[Floats, Ids]:
@@ -151,11 +190,33 @@ def traced_forward(
     return PretrainingOutput(loss, trace.prediction, target, visible, target_ids), trace
 
 
+def every_patch(config: ModelConfig, batch: int) -> Ids:
+    """(B, N)."""
+    return np.broadcast_to(np.arange(config.num_patches), (batch, config.num_patches))
+
+
+def encoder_trace(config: ModelConfig, p: Parameters, images: Floats, keep: float, scales: Floats) -> ReductionTrace:
+    """CLS and all patches through the blocks with token reduction."""
+    patches, ids = ops.patchify(images, config.patch_size), every_patch(config, len(images))
+    tokens = prepend_cls(p, embed_patches(p, patches, ids))
+    return reduced_blocks(config, p, tokens, ids, keep, 1, scales)
+
+
+def pooled(config: ModelConfig, p: Parameters, tokens: Floats) -> Floats:
+    """What the head reads (B, D), of the last block's output (B, 1 + k, D)."""
+    if config.pooling == "cls":
+        return norm(p, "norm", tokens[:, 0], config.layer_norm_eps)
+    return norm(p, "fc_norm", tokens[:, 1:].mean(axis=1), config.layer_norm_eps)
+
+
+def classify(config: ModelConfig, p: Parameters, tokens: Floats) -> Floats:
+    """Logits (B, classes) of the last block's output (B, 1 + k, D)."""
+    return ops.linear(pooled(config, p, tokens), p["head.weight"], p["head.bias"])
+
+
 def encode(config: ModelConfig, p: Parameters, images: Floats, keep: float) -> EncoderOutput:
     """CLS and all patches through the encoder with token reduction."""
-    patches = ops.patchify(images, config.patch_size)
-    ids = np.broadcast_to(np.arange(config.num_patches), (len(images), config.num_patches))
-    tokens = prepend_cls(p, embed_patches(p, patches, ids))
-    hidden, kept_ids = reduced_encoder(config, p, tokens, ids, keep, num_prefix_tokens=1)
-    logits = ops.linear(hidden[:, 0], p["head.weight"], p["head.bias"]) if config.num_classes else None
-    return EncoderOutput(hidden, kept_ids, logits)
+    trace = encoder_trace(config, p, images, keep, np.ones((config.depth, 2, len(images))))
+    hidden = norm(p, "norm", trace.tokens, config.layer_norm_eps)
+    logits = classify(config, p, trace.tokens) if config.num_classes else None
+    return EncoderOutput(hidden, trace.ids, logits)

@@ -136,6 +136,13 @@ def gelu(x: Floats) -> Floats:
     return 0.5 * x * (1.0 + erf(x / np.sqrt(2.0)))
 
 
+def soft_cross_entropy(logits: Floats, targets: Floats) -> Floats:
+    """(B, classes) twice -> scalar: `-sum(target log softmax(logits))`, averaged over the images."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return np.asarray(-(targets * log_probabilities).sum(axis=1).mean())
+
+
 def softmax(x: Floats) -> Floats:
     """Over the last axis."""
     exponential = np.exp(x - x.max(axis=-1, keepdims=True))

@@ -1,10 +1,12 @@
-"""Training with the reference: gradients by `backward`, AdamW, EMA. For tiny models."""
+"""Training with the reference: gradients by `backward`, AdamW, EMA. For tiny models; fine-tuning in `finetuning`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from pcae_core.config import PretrainConfig
+from pcae_core.config import PretrainConfig, RunConfig
 from pcae_core.parameters import initial_state, is_decayed
 from pcae_core.protocol import ADAM_EPS, Pretrainer, StepOutput, TrainState
 from pcae_numpy import backward, model, ops
@@ -21,8 +23,18 @@ def clip_gradients(grads: backward.Gradients, largest_norm: float | None) -> Flo
     return np.asarray(norm)
 
 
-def adamw_step(state: TrainState, grads: backward.Gradients, config: PretrainConfig, learning_rate: float) -> None:
-    """One AdamW step (Loshchilov & Hutter): decoupled weight decay, bias-corrected moments. Replaces the arrays."""
+def adamw_step(
+    state: TrainState,
+    grads: backward.Gradients,
+    config: RunConfig,
+    learning_rate: float,
+    scale: Callable[[str], float] = lambda name: 1.0,
+) -> None:
+    """One AdamW step (Loshchilov & Hutter): decoupled weight decay, bias-corrected moments. Replaces the arrays.
+
+    Args:
+        scale: of a parameter's learning rate.
+    """
     beta1, beta2 = config.betas
     state.step += 1
     correction1, correction2 = 1.0 - beta1**state.step, 1.0 - beta2**state.step
@@ -31,7 +43,8 @@ def adamw_step(state: TrainState, grads: backward.Gradients, config: PretrainCon
         second = state.exp_avg_sq[name] = beta2 * state.exp_avg_sq[name] + (1.0 - beta2) * grad**2
         decay = config.weight_decay if is_decayed(name, grad.shape) else 0.0
         update = (first / correction1) / (np.sqrt(second / correction2) + ADAM_EPS)
-        state.student[name] = state.student[name] * (1.0 - learning_rate * decay) - learning_rate * update
+        rate = scale(name) * learning_rate
+        state.student[name] = state.student[name] * (1.0 - rate * decay) - rate * update
 
 
 class NumpyPretrainer(Pretrainer):
@@ -39,7 +52,7 @@ class NumpyPretrainer(Pretrainer):
 
     def __init__(self, config: PretrainConfig, state: TrainState | None = None) -> None:
         self._config = config
-        self._state = _copy(state or initial_state(config.model, config.seed))
+        self._state = copy_state(state or initial_state(config.model, config.seed))
 
     def step(
         self,
@@ -52,7 +65,7 @@ class NumpyPretrainer(Pretrainer):
     ) -> StepOutput:
         """See `Pretrainer.step`."""
         config, parts = self._config, self._config.accumulation
-        images = self._normalize(images)
+        images = normalize(images, config)
         scales = np.ones((config.model.depth, 2, len(images))) if drop_path is None else np.float64(drop_path)
         losses, targets, features = [], [], []
         total = backward.zero_gradients(self._state.student)
@@ -74,15 +87,18 @@ class NumpyPretrainer(Pretrainer):
 
     def state(self) -> TrainState:
         """See `Pretrainer.state`."""
-        return _copy(self._state)
-
-    def _normalize(self, images: np.ndarray) -> Floats:
-        if images.dtype != np.uint8:
-            return np.asarray(images, dtype=np.float64)
-        mean, std = self._config.loader.normalization(self._config.model.in_chans)
-        return (images / 255.0 - np.reshape(mean, (-1, 1, 1))) / np.reshape(std, (-1, 1, 1))
+        return copy_state(self._state)
 
 
-def _copy(state: TrainState) -> TrainState:
+def normalize(images: np.ndarray, config: RunConfig) -> Floats:
+    """Pixels uint8 (B, C, H, W) by the loader's mean and deviation; floating images are that already."""
+    if images.dtype != np.uint8:
+        return np.asarray(images, dtype=np.float64)
+    mean, std = config.loader.normalization(config.model.in_chans)
+    return (images / 255.0 - np.reshape(mean, (-1, 1, 1))) / np.reshape(std, (-1, 1, 1))
+
+
+def copy_state(state: TrainState) -> TrainState:
+    """In float64, sharing nothing."""
     groups = (state.student, state.teacher, state.exp_avg, state.exp_avg_sq)
     return TrainState(*({k: np.array(v, dtype=np.float64) for k, v in group.items()} for group in groups), state.step)

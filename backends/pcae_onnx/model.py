@@ -115,14 +115,15 @@ def repeat(g: Graph, x: str, like: str, rest: tuple[int, ...]) -> str:
 def reduced_blocks(
     layers: Layers, tokens: str, prefix: int, num_tokens: int, keep: float | str
 ) -> tuple[str, str | None]:
-    """All blocks and the final norm, dropping tokens at each stage.
+    """All blocks, dropping tokens at each stage.
 
     Args:
         tokens: (B, P + num_tokens, D).
         keep: the ratio, or the name of a float32 scalar.
 
     Returns:
-        What is left (B, P + k, D), and which patches of those that entered (B, k); None when all of them stay.
+        What is left (B, P + k, D), before the final norm, and which patches of those that entered (B, k); None when
+        all of them stay.
     """
     g, config = layers.g, layers.config
     static = config.kept_after_block(num_tokens, keep) if isinstance(keep, float) else None
@@ -138,7 +139,7 @@ def reduced_blocks(
             tokens, chosen = ops.reduce_tokens(g, tokens, k, prefix, config.reduction.center, g.dtype)
             ids = chosen if ids is None else ops.gather(g, ids, chosen)
         count = k
-    return layers.norm(tokens, "norm"), ids
+    return tokens, ids
 
 
 def encoder(g: Graph, config: ModelConfig, parameters: Parameters, keep: float | None, logits: bool) -> None:
@@ -150,7 +151,8 @@ def encoder(g: Graph, config: ModelConfig, parameters: Parameters, keep: float |
     images = g.input("pixel_values", "float32", ["batch_size", config.in_chans, size, size])
     ratio = g.input("keep", "float32", [], np.float32(1.0)) if keep is None else keep
     tokens = layers.prepend_cls(layers.patches(g.cast(images, g.dtype) if g.dtype != "float32" else images))
-    hidden, ids = reduced_blocks(layers, tokens, 1, config.num_patches, ratio)
+    tokens, ids = reduced_blocks(layers, tokens, 1, config.num_patches, ratio)
+    hidden = layers.norm(tokens, "norm")
     if ids is None:
         every = g.constant(np.arange(config.num_patches)[None], "int64")
         ids = repeat(g, every, images, (config.num_patches,))
@@ -159,8 +161,17 @@ def encoder(g: Graph, config: ModelConfig, parameters: Parameters, keep: float |
     _output_float32(g, hidden, "last_hidden_state", ["batch_size", length, config.embed_dim])
     g.output(ids, "kept_ids", "int64", ["batch_size", kept])
     if logits:
-        cls = g.add("Squeeze", ops.slice_tokens(g, hidden, 0, 1), g.ints(1))
-        _output_float32(g, layers.linear(cls, "head"), "logits", ["batch_size", config.num_classes])
+        pooled = _pooled(layers, tokens, hidden)
+        _output_float32(g, layers.linear(pooled, "head"), "logits", ["batch_size", config.num_classes])
+
+
+def _pooled(layers: Layers, tokens: str, hidden: str) -> str:
+    """What the head reads (B, D), of tokens (B, 1 + k, D) before and after the final norm."""
+    g = layers.g
+    if layers.config.pooling == "cls":
+        return g.add("Squeeze", ops.slice_tokens(g, hidden, 0, 1), g.ints(1))
+    mean = g.add("ReduceMean", ops.slice_tokens(g, tokens, 1), g.ints(1), keepdims=0)
+    return layers.norm(mean, "fc_norm")
 
 
 def _output_float32(g: Graph, value: str, name: str, shape: list[int | str]) -> None:
@@ -182,7 +193,8 @@ def pretraining(g: Graph, config: ModelConfig, student: Parameters, teacher: Par
 
     seen = Layers(g, config, teacher, "teacher.")
     tokens = ops.gather(g, seen.patches(pixels), masked)
-    latent, chosen = reduced_blocks(seen, tokens, 0, config.num_masked, config.reduction.keep)
+    tokens, chosen = reduced_blocks(seen, tokens, 0, config.num_masked, config.reduction.keep)
+    latent = seen.norm(tokens, "norm")
     targets = masked if chosen is None else ops.gather(g, masked, chosen)
     latent = g.cast(latent, "float32") if g.dtype != "float32" else latent
     eps, freedom = (g.constant(x, "float32") for x in (STANDARDIZE_EPS, config.embed_dim - 1))

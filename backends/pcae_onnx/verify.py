@@ -20,7 +20,6 @@ from pcae_core import cost, parameters
 from pcae_core.config import ModelConfig
 from pcae_core.errors import ConformanceError
 from pcae_numpy import model as reference
-from pcae_numpy import ops as reference_ops
 from pcae_onnx import model, runtime, writer
 from pcae_onnx.graph import Graph
 
@@ -85,24 +84,14 @@ class _Float64(Mapping[str, np.ndarray]):
 
 
 def expected(config: ModelConfig, weights: Mapping[str, np.ndarray], images: np.ndarray, keep: float) -> Expected:
-    """The reference's encoder on images (B, C, H, W), stage by stage."""
-    p = _Float64(weights)
-    ids = np.broadcast_to(np.arange(config.num_patches), (len(images), config.num_patches))
-    patches = reference_ops.patchify(images.astype(np.float64), config.patch_size)
-    tokens = reference.prepend_cls(p, reference.embed_patches(p, patches, ids))
-    margins, no_drop_path = np.full(len(images), np.inf), np.ones((2, len(images)))
-    kept_after_block, eps = config.kept_after_block(config.num_patches, keep), config.layer_norm_eps
-    for i in range(config.depth):
-        tokens = reference.block(p, f"blocks.{i}", tokens, config.num_heads, no_drop_path, eps)
-        k = kept_after_block.get(i, ids.shape[1])
-        if k < ids.shape[1]:
-            scores = np.sort(reference_ops.similarity_scores(tokens[:, 1:], config.reduction.center), axis=1)
-            margins = np.minimum(margins, scores[:, k] - scores[:, k - 1])
-            tokens, kept = reference_ops.reduce_tokens(tokens, k, 1, config.reduction.center)
-            ids = np.take_along_axis(ids, kept, axis=1)
-    hidden = reference.norm(p, "norm", tokens, eps)
-    logits = reference_ops.linear(hidden[:, 0], p["head.weight"], p["head.bias"]) if config.num_classes else None
-    return Expected(hidden, ids, logits, margins)
+    """The reference's encoder on images (B, C, H, W)."""
+    p, count = _Float64(weights), len(images)
+    no_drop_path = np.ones((config.depth, 2, count))
+    trace = reference.encoder_trace(config, p, images.astype(np.float64), keep, no_drop_path)
+    hidden = reference.norm(p, "norm", trace.tokens, config.layer_norm_eps)
+    logits = reference.classify(config, p, trace.tokens) if config.num_classes else None
+    margins = np.min([stage.gaps() for stage in trace.stages.values()], axis=0)
+    return Expected(hidden, trace.ids, logits, margins)
 
 
 def verify(

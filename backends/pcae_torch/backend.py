@@ -14,20 +14,23 @@ from torch import Tensor
 from torch.func import functional_call
 
 from pcae_core.config import ModelConfig, PretrainConfig
+from pcae_core.config_finetune import FinetuneConfig
 from pcae_core.errors import BackendError, CheckpointError
-from pcae_core.parameters import is_trainable
+from pcae_core.parameters import finetuned_shapes, is_trainable
 from pcae_core.protocol import (
     STANDARDIZE_EPS,
     Array,
     Backend,
     Center,
     EncoderOutput,
+    Finetuner,
     Pretrainer,
     PretrainingOutput,
     TrainState,
 )
 from pcae_torch import CAPABILITIES, model, ops
 from pcae_torch.distributed import local_device
+from pcae_torch.finetuning import TorchFinetuner
 from pcae_torch.training import TorchPretrainer
 
 
@@ -160,6 +163,27 @@ class TorchBackend(Backend):
     def gradient(self, function: Callable[[Array], Array], x: Array) -> Tensor:
         own = self.asarray(x).requires_grad_()
         return torch.autograd.grad(function(own), own)[0]
+
+    def finetuning_loss_and_gradients(
+        self,
+        config: ModelConfig,
+        parameters: Mapping[str, Array],
+        images: Array,
+        targets: Array,
+        keep: float = 1.0,
+        drop_path: Array | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        names = list(finetuned_shapes(config))
+        own = {name: self.asarray(value).requires_grad_(name in names) for name, value in parameters.items()}
+        dtype = own["cls_token"].dtype
+        scales = None if drop_path is None else self._tensor(drop_path).to(dtype)
+        pixels, wanted = self._tensor(images).to(dtype), self._tensor(targets)
+        loss = _call(model.Classifier, config, own, pixels, wanted, keep, scales)
+        gradients = torch.autograd.grad(loss, [own[name] for name in names])
+        return loss.detach(), dict(zip(names, gradients, strict=True))
+
+    def create_finetuner(self, config: FinetuneConfig, state: TrainState | None = None) -> Finetuner:
+        return TorchFinetuner(config, self.device, state)
 
     def create_pretrainer(self, config: PretrainConfig, state: TrainState | None = None) -> Pretrainer:
         return TorchPretrainer(config, self.device, state)

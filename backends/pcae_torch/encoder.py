@@ -35,11 +35,12 @@ class Encoder(model.Encoder):
         self.mean, self.std = DataConfig().normalization(config.in_chans)
 
     @classmethod
-    def from_pretrained(cls, path: Path | str, side: Side = "student") -> Self:
+    def from_pretrained(cls, path: Path | str, side: Side | None = None) -> Self:
         """The encoder in `path`: a run, one of its checkpoints, or a folder that `pcae convert` wrote; on the CPU.
 
         Args:
-            side: which encoder of a run's two.
+            side: which encoder of a run's two; by default the student of a pre-training run, and of a fine-tuned
+                one the weights that were scored.
 
         Raises:
             CheckpointError: there is none, or it is damaged.

@@ -110,6 +110,8 @@ class Encoder(nn.Module):
         eps = config.layer_norm_eps
         self.blocks = nn.ModuleList(Block(dim, config.num_heads, hidden, eps) for _ in range(config.depth))
         self.norm = nn.LayerNorm(dim, eps=eps)
+        pools = config.num_classes and config.pooling == "mean"
+        self.fc_norm = nn.LayerNorm(dim, eps=eps) if pools else None
         self.head = nn.Linear(dim, config.num_classes) if config.num_classes else None
 
     def embed(self, patches: Tensor, ids: Tensor) -> Tensor:
@@ -128,28 +130,45 @@ class Encoder(nn.Module):
             tokens = block(tokens, None if drop_path is None else drop_path[i])
         return self.norm(tokens)
 
-    def encode_reduced(self, tokens: Tensor, ids: Tensor, keep: float, num_prefix_tokens: int) -> tuple[Tensor, Tensor]:
+    def reduced_blocks(
+        self, tokens: Tensor, ids: Tensor, keep: float, num_prefix_tokens: int, drop_path: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Tokens (B, P + n, D) of the patches at ids (B, n) through all blocks, dropping some at each stage.
 
-        Returns what is left (B, P + k, D) after the final norm, and its positions (B, k).
+        Returns what is left (B, P + k, D), before the final norm, and its positions (B, k).
         """
         kept_after_block = self.config.kept_after_block(ids.shape[1], keep)
         for i, block in enumerate(self.blocks):
-            tokens = block(tokens)
+            tokens = block(tokens, None if drop_path is None else drop_path[i])
             k = kept_after_block.get(i, ids.shape[1])
             if k < ids.shape[1]:
                 tokens, kept = ops.reduce_tokens(tokens, k, num_prefix_tokens, self.config.reduction.center)
                 ids = ids.gather(1, kept)
+        return tokens, ids
+
+    def encode_reduced(self, tokens: Tensor, ids: Tensor, keep: float, num_prefix_tokens: int) -> tuple[Tensor, Tensor]:
+        """`reduced_blocks` and the final norm."""
+        tokens, ids = self.reduced_blocks(tokens, ids, keep, num_prefix_tokens)
         return self.norm(tokens), ids
 
-    def forward(self, images: Tensor, keep: float = 1.0) -> EncoderOutput:
-        """Normalised images (B, C, H, W) -> EncoderOutput, keeping a share `keep` of the patches at each stage."""
+    def encode_all(self, images: Tensor, keep: float, drop_path: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """CLS and every patch of images (B, C, H, W) through `reduced_blocks`: (B, 1 + k, D), (B, k)."""
         patches = ops.patchify(images, self.config.patch_size)
         ids = torch.arange(self.config.num_patches, device=images.device).expand(len(images), -1)
         tokens = self.patch_embed(patches) + self.pos_embed[:, 1:]
-        hidden, kept_ids = self.encode_reduced(self.prepend_cls(tokens), ids, keep, 1)
-        logits = None if self.head is None else self.head(hidden[:, 0])
-        return EncoderOutput(hidden, kept_ids.contiguous(), logits)
+        return self.reduced_blocks(self.prepend_cls(tokens), ids, keep, 1, drop_path)
+
+    def classify(self, tokens: Tensor) -> Tensor:
+        """The last block's output (B, 1 + k, D) -> logits (B, classes)."""
+        if self.fc_norm is None:
+            return self.head(self.norm(tokens[:, 0]))
+        return self.head(self.fc_norm(tokens[:, 1:].mean(dim=1)))
+
+    def forward(self, images: Tensor, keep: float = 1.0) -> EncoderOutput:
+        """Normalised images (B, C, H, W) -> EncoderOutput, keeping a share `keep` of the patches at each stage."""
+        tokens, kept_ids = self.encode_all(images, keep)
+        logits = None if self.head is None else self.classify(tokens)
+        return EncoderOutput(self.norm(tokens), kept_ids.contiguous(), logits)
 
 
 class Decoder(nn.Module):
@@ -209,6 +228,20 @@ class Student(nn.Module):
         latent = self.encoder.encode_visible(patches, visible, drop_path)
         prediction = self.decoder(latent, visible, target_ids)
         return ops.cosine_loss(prediction, target), prediction, latent[:, 1:].detach().mean(dim=1)
+
+
+class Classifier(nn.Module):
+    """The encoder with its head, as fine-tuning trains it."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.encoder = Encoder(config)
+
+    def forward(self, images: Tensor, targets: Tensor, keep: float, drop_path: Tensor | None) -> Tensor:
+        """Images (B, C, H, W), targets (B, classes) -> the cross-entropy, a scalar of float32 or better."""
+        tokens, _ = self.encoder.encode_all(images, keep, drop_path)
+        logits = ops.at_least_float32(self.encoder.classify(tokens))
+        return F.cross_entropy(logits, targets.to(logits.dtype))
 
 
 def canonical_names(module: nn.Module) -> dict[str, str]:

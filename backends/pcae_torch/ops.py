@@ -62,7 +62,7 @@ def gather_tokens(tokens: Tensor, ids: Tensor) -> Tensor:
 def reduce_tokens(tokens: Tensor, k: int, num_prefix_tokens: int = 0, center: Center = "unit") -> tuple[Tensor, Tensor]:
     """(B, P + N, D) -> kept tokens (B, P + k, D), ids of the patches among them (B, k)."""
     prefix, patches = tokens[:, :num_prefix_tokens], tokens[:, num_prefix_tokens:]
-    ids = select_tokens(similarity_scores(patches, center), k)
+    ids = select_tokens(similarity_scores(patches.detach(), center), k)  # the choice has no gradient
     return torch.cat([prefix, gather_tokens(patches, ids)], dim=1), ids
 
 

@@ -31,6 +31,7 @@ MODULES = (
     "gradients",
     "training",
     "training_state",
+    "finetuning",
 )
 """Of `pcae_conformance.checks`, in the order of the contract."""
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pcae_conformance.cases import Case
 from pcae_conformance.dtypes import Floats, rounded
-from pcae_core.config import ModelConfig, PretrainConfig, ReductionConfig
+from pcae_core.config import ModelConfig, Pooling, PretrainConfig, ReductionConfig
 from pcae_core.parameters import encoder_shapes, is_trainable, student_shapes
 from pcae_core.protocol import LAYER_NORM_EPS, Center, TrainState
 from pcae_core.randomness import drop_path_scales
@@ -60,6 +60,7 @@ class ModelCase(Case):
     decoder_heads: int = 1
     decoder_depth: int = 1
     classes: int = 0
+    pooling: Pooling = "cls"
     stages: int = 1
     keep: float = 0.5
     mask_ratio: float = 0.5
@@ -84,6 +85,7 @@ class ModelCase(Case):
             mlp_ratio=2.0,
             num_classes=self.classes,
             layer_norm_eps=self.norm_eps,
+            pooling=self.pooling,
             decoder_embed_dim=self.decoder_width,
             decoder_depth=self.decoder_depth,
             decoder_num_heads=self.decoder_heads,

@@ -5,8 +5,6 @@ Letters: B images, N tokens, k kept, L blocks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -36,47 +34,33 @@ def check_near_ties(what: str, ids: Ids, scores: Floats, tolerance: ArrayLike) -
         )
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One reduction of the reference's encoder: scores (B, n) of the patches at ids (B, n), of which k stay."""
-
-    scores: Floats
-    ids: Ids
-    kept: Ids
-
-    def clear(self, row: int, margin: float) -> bool:
-        """Whether the scores of those that stay and those that go are further apart than `margin`."""
-        return bool(self.gaps()[row] > margin)
-
-    def gaps(self) -> Floats:
-        """How far apart the scores of those that stay and those that go are (B,); infinite where all stay."""
-        ordered, k = np.sort(self.scores, axis=1), self.kept.shape[1]
-        return np.full(len(ordered), np.inf) if k == ordered.shape[1] else ordered[:, k] - ordered[:, k - 1]
-
-
 def stages(
-    config: ModelConfig, parameters: model.Parameters, images: Floats, ids: Ids, keep: float, with_cls: bool
-) -> list[Stage]:
-    """The reductions of the reference when its encoder starts from the patches at ids (B, n)."""
+    config: ModelConfig,
+    parameters: model.Parameters,
+    images: Floats,
+    ids: Ids,
+    keep: float,
+    with_cls: bool,
+    drop_path: NDArray[np.float32] | None = None,
+) -> list[model.Stage]:
+    """The reductions of the reference when its encoder starts from the patches at ids (B, n).
+
+    Args:
+        drop_path: factors of the residual branches (L, 2, B), or None.
+    """
     tokens = model.embed_patches(parameters, ops.patchify(images, config.patch_size), ids)
-    prefix = 0
     if with_cls:
-        tokens, prefix = model.prepend_cls(parameters, tokens), 1
-    kept_after_block = config.kept_after_block(ids.shape[1], keep)
-    found = []
-    for i in range(config.depth):
-        scales = np.ones((2, len(tokens)))
-        tokens = model.block(parameters, f"blocks.{i}", tokens, config.num_heads, scales, config.layer_norm_eps)
-        if i in kept_after_block:
-            scores = ops.similarity_scores(tokens[:, prefix:], config.reduction.center)
-            tokens, chosen = ops.reduce_tokens(tokens, kept_after_block[i], prefix, config.reduction.center)
-            kept = np.take_along_axis(ids, chosen, axis=1)
-            found.append(Stage(scores, ids, kept))
-            ids = kept
-    return found
+        tokens = model.prepend_cls(parameters, tokens)
+    scales = np.ones((config.depth, 2, len(tokens))) if drop_path is None else drop_path.astype(np.float64)
+    return list(model.reduced_blocks(config, parameters, tokens, ids, keep, int(with_cls), scales).stages.values())
 
 
-def comparable_rows(what: str, ids: Ids, found: list[Stage], margin: float) -> NDArray[np.bool_]:
+def near_ties(found: list[model.Stage], margin: float) -> bool:
+    """Whether at some stage the scores of those that stay and those that go lie within `margin` of each other."""
+    return any(bool((stage.gaps() <= margin).any()) for stage in found)
+
+
+def comparable_rows(what: str, ids: Ids, found: list[model.Stage], margin: float) -> NDArray[np.bool_]:
     """Which images (B,) can be compared with the reference: those at no stage of which scores nearly tie.
 
     Up to the first stage at which the reference's scores tie to within `margin`, what the backend kept, ids (B, k),
@@ -90,11 +74,11 @@ def comparable_rows(what: str, ids: Ids, found: list[Stage], margin: float) -> N
         known = bool(np.isin(row, found[0].ids[i]).all())
         require(known, f"{what}: image {i} kept {row.tolist()}, not all of which are among {found[0].ids[i].tolist()}")
         for number, stage in enumerate(found):
-            clear[i] &= stage.clear(i, margin)
+            clear[i] &= bool(stage.gaps()[i] > margin)
             require(
-                not clear[i] or bool(np.isin(row, stage.kept[i]).all()),
-                f"{what}: image {i} kept {row.tolist()}, the reference {found[-1].kept[i].tolist()}; at stage "
-                f"{number} it keeps {stage.kept[i].tolist()} of {stage.ids[i].tolist()} by the scores "
+                not clear[i] or bool(np.isin(row, stage.kept_ids[i]).all()),
+                f"{what}: image {i} kept {row.tolist()}, the reference {found[-1].kept_ids[i].tolist()}; at stage "
+                f"{number} it keeps {stage.kept_ids[i].tolist()} of {stage.ids[i].tolist()} by the scores "
                 f"{stage.scores[i].tolist()}, none of which tie within {margin:.3g}",
             )
     return clear

@@ -14,7 +14,8 @@ from pcae_conformance.dtypes import EPS, Floats
 from pcae_conformance.model_cases import TrainCase
 from pcae_conformance.subject import Subject
 from pcae_conformance.tolerances import GRADIENT, SCORE_MARGIN, TRAINED
-from pcae_core.protocol import Backend, Pretrainer, StepOutput, TrainState
+from pcae_core.config import DataConfig
+from pcae_core.protocol import Backend, FinetuneOutput, Pretrainer, StepOutput, TrainState
 
 SHARP = [
     TrainCase(
@@ -48,14 +49,14 @@ def near_ties(subject: Subject, case: TrainCase) -> bool:
     images, teacher = normalized(case, case.step_images(0)), case.state(subject.dtype).teacher
     parameters = {name: value.astype(np.float64) for name, value in teacher.items()}
     found = selections.stages(case.config(), parameters, images, masked, case.keep, with_cls=False)
-    return not all(stage.clear(i, SCORE_MARGIN[subject.dtype]) for stage in found for i in range(case.batch))
+    return selections.near_ties(found, SCORE_MARGIN[subject.dtype])
 
 
 def normalized(case: TrainCase, images: NDArray[Any]) -> Floats:
     """What the student sees: pixel values are scaled to 0..1, then by the loader's mean and deviation."""
     if images.dtype != np.uint8:
         return images.astype(np.float64)
-    mean, std = case.pretrain_config("float64").loader.normalization(case.chans)
+    mean, std = DataConfig().normalization(case.chans)
     channels = [(images[:, c] / 255.0 - mean[c]) / std[c] for c in range(case.chans)]
     return np.stack(channels, axis=1)
 
@@ -80,7 +81,7 @@ def state_tolerances(case: TrainCase, dtype: str, largest_gradient: float) -> di
     return {"student": step, "teacher": step, "exp_avg": gradient, "exp_avg_sq": 2.0 * gradient * largest_gradient}
 
 
-def check_norm(subject: Subject, case: TrainCase, out: StepOutput, expected: Floats) -> float:
+def check_norm(subject: Subject, case: TrainCase, out: StepOutput | FinetuneOutput, expected: Floats) -> float:
     """The gradient norm before clipping, None without clipping; returns 1 or the norm, whichever is larger."""
     if not case.clip:
         require(out.grad_norm is None, "gradient norm: there is no clipping, expected None")

@@ -25,6 +25,7 @@ from pcae_conformance.cases import (
     TokenKind,
     TokensCase,
 )
+from pcae_conformance.finetune_cases import FinetuneCase
 from pcae_conformance.model_cases import ModelCase, TrainCase
 from pcae_core.protocol import Center
 
@@ -176,6 +177,7 @@ def _model_values(draw: st.DrawFn, max_depth: int) -> dict[str, Any]:
         "decoder_heads": draw(st.sampled_from([1, 2])),
         "decoder_depth": draw(st.sampled_from([1, 2])),
         "classes": draw(st.sampled_from([0, 3])),
+        "pooling": draw(st.sampled_from(["cls", "mean"])),
         "stages": draw(st.integers(1, depth)),
         "keep": draw(st.sampled_from([0.5, 0.7, 0.3, 0.9, 1.0])),
         "mask_ratio": draw(st.sampled_from([0.5, 0.75, 0.25])),
@@ -212,3 +214,26 @@ def _runs(draw: st.DrawFn, steps: int, max_depth: int, heads: bool) -> TrainCase
 def runs(steps: int = 1, max_depth: int = 3, heads: bool = False) -> st.SearchStrategy[TrainCase]:
     """Training runs of `steps` steps of models up to `max_depth` blocks deep, some with a label head if `heads`."""
     return _runs(steps, max_depth, heads).filter(lambda case: not case.always_ties)
+
+
+@st.composite
+def _finetunings(draw: st.DrawFn, drop_path: bool) -> FinetuneCase:
+    values = draw(_model_values(3)) | {"classes": draw(st.sampled_from([2, 3, 5]))}
+    return FinetuneCase(
+        **(values | {"keep": draw(st.sampled_from([0.5, 0.7, 0.9, 1.0]))}),
+        accumulation=values["batch"] if draw(st.booleans()) else 1,
+        clip=draw(st.sampled_from([0.0, 0.05])),
+        weight_decay=draw(st.sampled_from([0.05, 0.0, 0.5])),
+        learning_rate=draw(st.sampled_from([1e-3, 1e-2])),
+        momentum=draw(st.sampled_from([0.9, 0.0, 0.996])),
+        drop_path=draw(st.sampled_from([0.0, 0.5])) if drop_path else 0.0,
+        pixels=draw(st.booleans()),
+        start_step=draw(st.sampled_from([3, 0, 100])),
+        layer_decay=draw(st.sampled_from([0.75, 1.0, 0.5])),
+        ema=draw(st.booleans()),
+    )
+
+
+def finetunings(drop_path: bool = True) -> st.SearchStrategy[FinetuneCase]:
+    """Fine-tuning steps of classifiers up to three blocks deep, with either pooling, some with drop path."""
+    return _finetunings(drop_path).filter(lambda case: not case.always_ties)

@@ -37,7 +37,8 @@ class Arguments:
     Attributes:
         source: a run, a checkpoint, an encoder's folder, a .pth or .safetensors file, or a Hugging Face folder.
         out: file or folder to write; must not exist.
-        weights: of a run, the student (encoder and decoder) or the teacher (an encoder).
+        weights: of a run, the student (encoder and decoder) or the teacher (an encoder; of a fine-tuned run the moving
+            average). By default the student, and of a fine-tuned run the weights that were scored.
         to: form of OUT where its ending does not tell.
         waive: tensors that may be missing (they are drawn anew) or are left out; * stands for anything.
         image_size: interpolate position embeddings (bicubic) for square images of this size.
@@ -48,7 +49,7 @@ class Arguments:
 
     source: Annotated[Path, tyro.conf.Positional]
     out: Annotated[Path, tyro.conf.Positional]
-    weights: Literal["student", "teacher"] = "student"
+    weights: Literal["student", "teacher"] | None = None
     to: Literal["pcae", "timm", "hf"] | None = None
     waive: tuple[str, ...] = ()
     image_size: int | None = None

@@ -10,15 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from pcae_core.cli.parsing import parse
+from pcae_core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pcae_core.training.classify import KeepRow
     from pcae_core.training.evaluate import Evaluation
 
-DESCRIPTION = """Probe the frozen features of a run: weighted k-NN (cosine, k = 20) and a linear probe, fitted on the
-train split and scored on the test split, next to the same encoder at random initialisation.
+DESCRIPTION = """Of a pre-training run, probe the frozen features: weighted k-NN (cosine, k = 20) and a linear probe,
+fitted on the train split and scored on the test split, next to the same encoder at random initialisation.
 
-Example:
-  pcae evaluate runs/demo --data data/fashion-mnist"""
+Of a fine-tuned run, score its best checkpoint on the test split at several keep ratios: accuracy, images per second at
+batch 64, multiply-accumulates, and the speed-up measured and predicted by them.
+
+Examples:
+  pcae evaluate runs/demo --data data/fashion-mnist
+  pcae evaluate runs/demo-ft --data data/fashion-mnist --keep 1.0 0.9 0.8 0.7 0.6"""
+
+KEEPS = (1.0, 0.9, 0.8, 0.7, 0.6)
 
 
 @dataclass(frozen=True)
@@ -30,12 +38,14 @@ class Arguments:
         data: data set with class labels and a test (or val) split.
         features: of a run, from the student, the teacher, or both.
         pooling: mean of the patch tokens, or the CLS token (which only the student trains).
+        keep: of a fine-tuned run: shares of the patch tokens that stay at each stage; 1.0 to 0.6 when not set.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
     data: Path
     features: tuple[Literal["student", "teacher"], ...] = ("student", "teacher")
     pooling: Literal["mean", "cls"] = "mean"
+    keep: tuple[float, ...] = ()
     backend: str = "torch"
     device: str = "auto"
 
@@ -43,10 +53,19 @@ class Arguments:
 def main(arguments: Sequence[str]) -> None:
     """Parse, evaluate, print a table."""
     chosen = parse(Arguments, "evaluate", arguments, description=DESCRIPTION)
-    from pcae_core import registry
+    from pcae_core import checkpoint, pretrained, registry
     from pcae_core.training.evaluate import evaluate
 
+    alone = pretrained.is_encoder(chosen.run)
+    tuned = not alone and checkpoint.read_manifest(checkpoint.find(chosen.run)).kind == "finetune"
+    if chosen.keep and not tuned:
+        raise ConfigError(f"--keep is for fine-tuned runs, and {chosen.run} is none")
     backend = registry.create(chosen.backend, device=chosen.device)
+    if tuned:
+        from pcae_core.training.classify import keep_table
+
+        show_keep_table(*keep_table(backend, chosen.run, chosen.data, chosen.keep or KEEPS))
+        return
     results = evaluate(backend, chosen.run, chosen.data, chosen.features, chosen.pooling)
     show(results, f"{chosen.run}: {chosen.pooling} pooling")
 
@@ -62,4 +81,25 @@ def show(results: dict[str, Evaluation], title: str) -> None:
     for name, result in results.items():
         percent = (result.knn.top1, result.knn.top5, result.linear.top1, result.linear.top5)
         table.add_row(name, *(f"{value:.2f}" for value in percent), f"{result.effective_rank:.2f}")
+    Console().print(table)
+
+
+def show_keep_table(path: Path, rows: list[KeepRow]) -> None:
+    """One row a keep ratio."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=str(path))
+    for heading in ("keep", "top-1", "top-5", "images/s", "GMACs", "speed-up", "by the MACs"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            f"{row.keep:.2f}",
+            f"{row.accuracy.top1:.2f}",
+            f"{row.accuracy.top5:.2f}",
+            f"{row.images_per_second:.0f}",
+            f"{row.gmacs:.4g}",
+            f"{row.speedup:.2f}",
+            f"{row.predicted:.2f}",
+        )
     Console().print(table)

@@ -37,7 +37,8 @@ class Arguments:
         checkpoint: a run's folder, one of its checkpoints, or an encoder's folder that `pcae convert` wrote.
         outdir: folder for model.onnx, config.json and preprocessor_config.json.
         task: by default image-classification where there is a label head.
-        encoder: the student's, or the teacher's (whose CLS token is not trained).
+        encoder: the student's, or the teacher's (whose CLS token is not trained; of a fine-tuned run, the moving
+            average). By default the student's, and of a fine-tuned run the weights that were scored.
         opset: 23 needs ONNX Runtime 1.23; 20 runs on 1.18 too.
         dtype: fp16 and int8 are measured against fp32, and warn when they are worth little.
         keep: share of the patch tokens that each stage keeps; 1 by default.
@@ -51,7 +52,7 @@ class Arguments:
     checkpoint: Annotated[Path, tyro.conf.Positional]
     outdir: Annotated[Path, tyro.conf.Positional]
     task: Literal["feature-extraction", "image-classification"] | None = None
-    encoder: Literal["student", "teacher"] = "student"
+    encoder: Literal["student", "teacher"] | None = None
     opset: Literal[20, 23] = 23
     dtype: Literal["fp32", "fp16", "int8"] = "fp32"
     keep: float | None = None
@@ -82,6 +83,7 @@ def main(arguments: Sequence[str]) -> None:
         keep=None if chosen.dynamic_keep else fixed,
         atol=chosen.atol,
         name=chosen.name,
+        class_names=config.class_names,
     )
     images = load_images(chosen.data, config) if chosen.data is not None and chosen.dtype != "fp32" else None
     done = export.export(config.model, config.loader, stored, chosen.outdir, options, images)

@@ -16,7 +16,8 @@ from pcae_core.errors import PcaeError
 COMMANDS = {
     "data": "fetch a data set",
     "pretrain": "pre-train on images, or continue a run",
-    "evaluate": "probe the frozen features of a run",
+    "finetune": "train a pre-trained encoder to classify, or continue a run",
+    "evaluate": "probe the frozen features of a run, or score a fine-tuned one at several keep ratios",
     "export": "write an encoder as a verified ONNX model",
     "predict": "run an exported model on pictures",
     "serve": "answer requests over HTTP with an exported model",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -24,8 +25,10 @@ def parse(target: Callable[..., T], command: str, arguments: Sequence[str], **op
     return parsed
 
 
-def parse_config(default: C, command: str, arguments: Sequence[str], description: str) -> C:
-    """`default` with the settings that the arguments name replaced.
+def parse_config(
+    default: C, command: str, arguments: Sequence[str], description: str, without: tuple[str, ...] = ()
+) -> C:
+    """`default` with the settings that the arguments name replaced; those in `without` have no flags.
 
     tyro gathers the values and pydantic alone judges them, all together.
 
@@ -33,29 +36,42 @@ def parse_config(default: C, command: str, arguments: Sequence[str], description
         ConfigError: naming each refused value.
         SystemExit: as `parse`.
     """
-    values = parse(_plain(type(default)), command, arguments, default=_fill(default), description=description)
+    plain = _plain(type(default), without)
+    values = parse(plain, command, arguments, default=_fill(default, without), description=description)
+    kept = {name: getattr(default, name) for name in without}
     try:
-        return type(default).model_validate(dataclasses.asdict(values))
+        return type(default).model_validate(kept | dataclasses.asdict(values))
     except pydantic.ValidationError as error:
         raise ConfigError(describe_validation_error(error)) from None
 
 
 @functools.cache
-def _plain(config_class: type[Config]) -> Any:
+def _plain(config_class: type[Config], without: tuple[str, ...]) -> Any:
     """A dataclass with the fields and the help texts of a configuration, without its checks."""
     fields: list[tuple[str, Any]] = []
     for name, info in config_class.model_fields.items():
+        if name in without:
+            continue
         annotation: Any = info.annotation
         nested = isinstance(annotation, type) and issubclass(annotation, Config)
-        fields.append((name, _plain(annotation) if nested else annotation))
+        fields.append((name, _plain(annotation, ()) if nested else annotation))
     made = dataclasses.make_dataclass(config_class.__name__, fields)
-    made.__doc__ = config_class.__doc__
+    made.__doc__ = _documentation(config_class)
     return made
 
 
-def _fill(config: Config) -> Any:
-    values = {name: getattr(config, name) for name in type(config).model_fields}
-    return _plain(type(config))(**{k: _fill(v) if isinstance(v, Config) else v for k, v in values.items()})
+def _documentation(config_class: type[Config]) -> str:
+    """The docstring, with the attributes that are described in a base class."""
+    text = inspect.cleandoc(config_class.__doc__ or "")
+    for base in config_class.__mro__[1:]:
+        if base is not Config and issubclass(base, Config):
+            text += "\n" + inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")[2]
+    return text
+
+
+def _fill(config: Config, without: tuple[str, ...] = ()) -> Any:
+    values = {name: getattr(config, name) for name in type(config).model_fields if name not in without}
+    return _plain(type(config), without)(**{k: _fill(v) if isinstance(v, Config) else v for k, v in values.items()})
 
 
 def split_off(arguments: Sequence[str], *flags: str) -> tuple[dict[str, str | None], list[str]]:

@@ -36,10 +36,9 @@ def _default(config: str | None, preset: str | None, resume: str | None) -> Pret
     if resume is not None:
         if config or preset:
             raise ConfigError("--resume takes its settings from the run; leave out --config and --preset")
-        from pcae_core import checkpoint
-        from pcae_core.training.run import read_config
+        from pcae_core.training.run import check_kind, read_config
 
-        checkpoint.find(Path(resume))
-        return read_config(Path(resume)).model_copy(update={"out": Path(resume)})
+        check_kind(Path(resume), "pretrain")
+        return read_config(Path(resume), PretrainConfig).model_copy(update={"out": Path(resume)})
     base = PretrainConfig.from_yaml(Path(config)) if config else PretrainConfig()
     return base.model_copy(update={"model": ModelConfig.preset(preset)}) if preset else base

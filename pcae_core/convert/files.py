@@ -32,6 +32,7 @@ class Foreign:
     Attributes:
         layout: whose names the tensors have.
         facts, loader: what it says of the model and of pixels.
+        class_names: of the head's outputs, where it says them.
         origin: what it is, in a few words.
     """
 
@@ -40,6 +41,7 @@ class Foreign:
     facts: Facts
     loader: DataConfig
     origin: str
+    class_names: tuple[str, ...] | None = None
 
 
 class HfConfig(pydantic.BaseModel):
@@ -52,6 +54,7 @@ class HfConfig(pydantic.BaseModel):
     decoder_num_attention_heads: int = 16
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-12
+    id2label: dict[int, str] = {}
 
 
 class HfPixels(pydantic.BaseModel):
@@ -110,7 +113,8 @@ def read_hf(folder: Path) -> Foreign:
     tensors = {from_hf_file(name): value for name, value in _safetensors(folder / HF_WEIGHTS).items()}
     if "embeddings.patch_embeddings.projection.weight" not in tensors:
         raise CheckpointError(f"{folder / HF_WEIGHTS} holds no embeddings.patch_embeddings.projection.weight")
-    return Foreign("hf", tensors, facts, _hf_loader(folder), f"the {config.model_type} model")
+    names = tuple(name for _, name in sorted(config.id2label.items())) or None
+    return Foreign("hf", tensors, facts, _hf_loader(folder), f"the {config.model_type} model", names)
 
 
 def _hf_loader(folder: Path) -> DataConfig:

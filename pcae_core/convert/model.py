@@ -49,6 +49,7 @@ def infer(path: Path, tensors: Arrays, facts: Facts) -> ModelConfig:
         "num_heads": _heads(path, facts.num_heads, PUBLISHED_HEADS.get((dim, depth)), dim, "--num-heads"),
         "mlp_ratio": _ratio(hidden, dim),
         "num_classes": len(tensors["head.weight"]) if "head.weight" in tensors else 0,
+        "pooling": "mean" if "fc_norm.weight" in tensors else "cls",
         "reduction": ReductionConfig(num_stages=min(3, depth)).to_dict(),
     }
     if facts.layer_norm_eps is not None:

@@ -44,7 +44,7 @@ WRAPPERS = ("", "model.", "state_dict.", "module.", "model.module.", "state_dict
 DIFFERENCES: tuple[tuple[str, str], ...] = (
     ("dist_token", "a distilled DeiT, whose distillation token takes part in attention: its features would differ"),
     ("head_dist.*", "the second head of a distilled DeiT"),
-    ("fc_norm.*", "this model pools its tokens and then normalises; ours normalises each token: features would differ"),
+    ("fc_norm.*", "a norm of the pooled tokens, which ours has under a head only"),
     ("norm_pre.*", "this model normalises the embedded tokens: features would differ"),
     ("reg_token", "register tokens take part in attention: features would differ"),
     ("attn_pool.*", "this model pools by attention; ours reads the class token"),

@@ -34,7 +34,7 @@ class Request:
         image_size: for which positions are interpolated; None for the source's.
     """
 
-    side: Side = "student"
+    side: Side | None = None
     facts: Facts = NOTHING_SAID
     loader: DataConfig | None = None
     waive: tuple[str, ...] = ()
@@ -77,7 +77,10 @@ def _foreign(path: Path, source: files.Foreign, request: Request, coverage: Cove
     encoder = {name: filled[name] for name in encoder_shapes(config)}
     decoder = {name: value for name, value in filled.items() if name not in encoder}
     loader = request.loader or source.loader
-    return Pretrained(path, source.origin, EncoderConfig(model=config, loader=loader), encoder, decoder)
+    names = source.class_names if len(source.class_names or ()) == config.num_classes else None
+    return Pretrained(
+        path, source.origin, EncoderConfig(model=config, loader=loader, class_names=names), encoder, decoder
+    )
 
 
 def _named(source: files.Foreign, left_out: set[str]) -> tuple[Arrays, dict[str, None]]:

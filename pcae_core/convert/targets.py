@@ -67,9 +67,10 @@ def write(found: Pretrained, out: Path, form: Form | str, coverage: Coverage) ->
         return len(tensors)
     if form == "timm":
         _check_timm(found.config.model, out, coverage)
+        tensors = _timm_tensors(found)
         with _unfinished(out) as file:
-            save_file(found.encoder, file, metadata={"format": "pt"})
-        return len(found.encoder)
+            save_file(tensors, file, metadata={"format": "pt"})
+        return len(tensors)
     backend = registry.create(registry.writers()[form])
     with _unfinished(out) as file:
         backend.save_weights(file, found.encoder | found.decoder)
@@ -101,8 +102,20 @@ def _check_timm(model: ModelConfig, out: Path, coverage: Coverage) -> None:
         )
 
 
+def _timm_tensors(found: Pretrained) -> Arrays:
+    """The encoder as timm has it, which with `global_pool="avg"` has no final norm: nothing there reads it."""
+    model = found.config.model
+    unread = "norm." if model.num_classes and model.pooling == "mean" else "none"
+    return {name: value for name, value in found.encoder.items() if not name.startswith(unread)}
+
+
 def _hf_tensors(found: Pretrained) -> Arrays:
-    """The encoder by Hugging Face's names; with a head, as its classifier has them."""
+    """The encoder by Hugging Face's names; with a head, as its classifier has them. Raises CheckpointError."""
+    if found.config.model.num_classes and found.config.model.pooling == "mean":
+        raise CheckpointError(
+            "this model's head reads the mean of its tokens, and Hugging Face's classifier reads the class token; "
+            "fine-tune with --pooling cls to write it there"
+        )
     prefix = "vit." if found.config.model.num_classes else ""
     tensors: Arrays = {}
     for name, value in found.encoder.items():
@@ -115,7 +128,8 @@ def _hf_tensors(found: Pretrained) -> Arrays:
 
 def _write_hf(folder: Path, config: EncoderConfig, tensors: Arrays) -> None:
     model = config.model
-    classes = {str(i): f"LABEL_{i}" for i in range(model.num_classes)}
+    names = config.class_names or [f"LABEL_{i}" for i in range(model.num_classes)]
+    classes = {str(i): name for i, name in enumerate(names)}
     settings = {
         "architectures": ["ViTForImageClassification" if classes else "ViTModel"],
         "model_type": "vit",

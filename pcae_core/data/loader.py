@@ -11,7 +11,7 @@ from __future__ import annotations
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -20,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pcae_core.config import DataConfig, ModelConfig, PretrainConfig
+from pcae_core.config import DataConfig, ModelConfig, RunConfig
 from pcae_core.data import augment, worker
 from pcae_core.data.images import AnyImage
 from pcae_core.data.source import Source
@@ -30,6 +30,9 @@ from pcae_core.randomness import Purpose, generator
 _MAX_REPLACEMENTS = 20
 _THREADS_WITHOUT_WORKERS = 2
 _MIN_SHARED_BYTES = 4096  # smaller arrays are sent rather than shared
+
+Augmentation = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]
+"""Of an image uint8 (C, H, W), with a generator of this image and epoch alone; must be picklable."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,13 @@ class TrainLoader:
     def __init__(
         self,
         source: Source,
-        config: PretrainConfig,
+        config: RunConfig,
         *,
         start_step: int,
         total_steps: int,
         rank: int = 0,
         world_size: int = 1,
+        further: Augmentation | None = None,
     ) -> None:
         """Prepare; nothing is loaded yet.
 
@@ -70,6 +74,7 @@ class TrainLoader:
             start_step: first step to load for, 0-based.
             total_steps: steps of the whole run.
             rank, world_size: number of this process, and of all that train together.
+            further: what happens to an image after the crop and the flip.
 
         Raises:
             ConfigError: `batch_size` is not divisible by `world_size`, or `rank` is out of range.
@@ -79,7 +84,7 @@ class TrainLoader:
         if not 0 <= rank < world_size:
             raise ConfigError(f"rank {rank} must be from 0 to {world_size - 1}")
         steps = slice(start_step * world_size + rank, total_steps * world_size, world_size)
-        self._dataset = _training_dataset(source, config, config.batch_size // world_size, steps)
+        self._dataset = _training_dataset(_LoadSample(source, config, further), config.batch_size // world_size, steps)
         self._iterator: Any = None
         self._finalizer: weakref.finalize[[Any], TrainLoader] | None = None
 
@@ -131,31 +136,34 @@ class TrainLoader:
         return self._iterator
 
 
-def _training_dataset(source: Source, config: PretrainConfig, batch_size: int, batches: slice) -> Any:
-    """Grain's data set of the batches number `batches` of the training order, loaded as `config.loader` says."""
+def _training_dataset(load: _LoadSample, batch_size: int, batches: slice) -> Any:
+    """Grain's data set of the batches number `batches` of the training order."""
     grain = worker.import_grain()
     # Grain takes 32 bits; neighbouring seeds must not share epochs, and Grain counts epochs up from its seed.
-    seed = int(np.random.SeedSequence(config.seed).generate_state(1)[0])
-    order = grain.MapDataset.range(len(source)).shuffle(seed=seed).repeat()
-    dataset = order.map_with_index(_LoadSample(source, config)).batch(batch_size, batch_fn=_collate)[batches]
-    threads = 1 if config.loader.workers else _THREADS_WITHOUT_WORKERS
+    seed = int(np.random.SeedSequence(load.seed).generate_state(1)[0])
+    order = grain.MapDataset.range(len(load.source)).shuffle(seed=seed).repeat()
+    dataset = order.map_with_index(load).batch(batch_size, batch_fn=_collate)[batches]
+    threads = 1 if load.loader.workers else _THREADS_WITHOUT_WORKERS
     dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
     options = grain.experimental.DatasetOptions(min_shm_size=_MIN_SHARED_BYTES)
     return grain.experimental.WithOptionsIterDataset(dataset, options).mp_prefetch(
-        grain.MultiprocessingOptions(num_workers=config.loader.workers), worker_init_fn=worker.exit_with_parent
+        grain.MultiprocessingOptions(num_workers=load.loader.workers), worker_init_fn=worker.exit_with_parent
     )
 
 
 class _LoadSample:
     """Loads and augments the image at a place of the training order; called in the loading processes."""
 
-    def __init__(self, source: Source, config: PretrainConfig) -> None:
+    def __init__(self, source: Source, config: RunConfig, further: Augmentation | None) -> None:
         self.source, self.loader, self.seed, self.size = source, config.loader, config.seed, config.model.image_size
+        self.further = further
 
     def __call__(self, place: int, sample: int) -> dict[str, Any]:
         image, loaded, corrupt = _load_or_replace(self.source, sample)
         rng = generator(self.seed, Purpose.AUGMENT, major=place // len(self.source), minor=sample)
         pixels = augment.random_resized_crop_flip(image, self.size, self.loader, rng)
+        if self.further is not None:
+            pixels = self.further(pixels, rng)
         return {"images": pixels, "sample_ids": loaded, "corrupt_ids": corrupt}
 
 

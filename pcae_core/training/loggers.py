@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pcae_core.config import PretrainConfig
+from pcae_core.config import RunConfig
 from pcae_core.errors import MissingExtraError
 
 
@@ -71,7 +71,7 @@ class TensorBoardLogger(MetricLogger):
 class WandbLogger(MetricLogger):
     """Weights & Biases; the run's identity is its folder's path, so that a resumed run is one run there too."""
 
-    def __init__(self, config: PretrainConfig) -> None:
+    def __init__(self, config: RunConfig) -> None:
         try:
             import wandb
         except ImportError:
@@ -90,7 +90,7 @@ class WandbLogger(MetricLogger):
         self._run.finish()
 
 
-def open_loggers(config: PretrainConfig, start_step: int) -> list[MetricLogger]:
+def open_loggers(config: RunConfig, start_step: int) -> list[MetricLogger]:
     """The destinations that `config` asks for. Raises MissingExtraError."""
     loggers: list[MetricLogger] = [JsonlLogger(config.out / "metrics.jsonl", start_step)]
     if config.tensorboard:

@@ -116,9 +116,10 @@ class Lines(Display):
 
 def summary(metrics: dict[str, float]) -> str:
     """The few numbers worth a glance, short enough for a terminal of 80 columns."""
+    ratio = f" ({metrics['loss_ratio']:.2f} of const)" if "loss_ratio" in metrics else ""
     return (
-        f"loss {metrics['loss']:.4f} ({metrics['loss_ratio']:.2f} of const)  "
-        f"lr {metrics['learning_rate']:.1e}  {metrics['images_per_second']:.0f} img/s"
+        f"loss {metrics['loss']:.4f}{ratio}  lr {metrics['learning_rate']:.1e}  "
+        f"{metrics['images_per_second']:.0f} img/s"
     )
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from pcae_core import checkpoint
 from pcae_core.checkpoint import Checkpoint, DataPosition
-from pcae_core.config import PretrainConfig
+from pcae_core.config import Config, RunConfig
+from pcae_core.config_finetune import AnyRunConfig
 from pcae_core.errors import CheckpointError, ConfigError, DataError
 
+C = TypeVar("C", bound=Config)
+
 FREE_TO_CHANGE = {
-    *("data", "out", "backend", "device", "compile", "accumulation", "precision"),
+    *("data", "out", "pretrained", "backend", "device", "compile", "accumulation", "precision"),
     *("checkpoint_every", "log_every", "tensorboard", "wandb"),
 }
 """Settings that a continued run may change: they do not enter what is computed, or only its rounding."""
@@ -30,7 +34,7 @@ def checkpoints_folder(out: Path) -> Path:
     return out / "checkpoints"
 
 
-def find_start(config: PretrainConfig, data: DataPosition) -> Start:
+def find_start(config: AnyRunConfig, data: DataPosition) -> Start:
     """The newest checkpoint in `config.out`, or the beginning.
 
     Raises:
@@ -40,6 +44,7 @@ def find_start(config: PretrainConfig, data: DataPosition) -> Start:
     """
     if not checkpoint.list_checkpoints(checkpoints_folder(config.out)):
         return Start(0, None)
+    check_kind(config.out, checkpoint.kind_of(config))
     found = checkpoint.load(config.out, config.model)
     _check_settings(config, found.manifest.config)
     if found.manifest.data.fingerprint != data.fingerprint:
@@ -49,14 +54,21 @@ def find_start(config: PretrainConfig, data: DataPosition) -> Start:
     return Start(found.state.step, found)
 
 
-def _check_settings(config: PretrainConfig, started: PretrainConfig) -> None:
+def check_kind(out: Path, kind: str) -> None:
+    """Raises CheckpointError unless `out` is a run of this kind, with a checkpoint."""
+    found = checkpoint.read_manifest(checkpoint.find(out)).kind
+    if found != kind:
+        raise CheckpointError(f"{out} is a run of pcae {found}, not of pcae {kind}")
+
+
+def _check_settings(config: RunConfig, started: RunConfig) -> None:
     ours, theirs = _fixed_settings(config), _fixed_settings(started)
     changes = [f"{key} {theirs[key]} instead of {ours[key]}" for key in ours if ours[key] != theirs[key]]
     if changes:
         raise ConfigError(f"the run {config.out} was started with {'; '.join(changes)}; use another --out")
 
 
-def _fixed_settings(config: PretrainConfig) -> dict[str, object]:
+def _fixed_settings(config: RunConfig) -> dict[str, object]:
     values = config.to_dict()
     loader = values.pop("loader")
     loader.pop("workers")
@@ -64,7 +76,7 @@ def _fixed_settings(config: PretrainConfig) -> dict[str, object]:
     return {key: value for key, value in values.items() if key not in FREE_TO_CHANGE}
 
 
-def write_config(config: PretrainConfig) -> None:
+def write_config(config: RunConfig) -> None:
     """Create the run's folder with the effective configuration in it. Raises ConfigError when it cannot be written."""
     try:
         config.out.mkdir(parents=True, exist_ok=True)
@@ -75,9 +87,9 @@ def write_config(config: PretrainConfig) -> None:
         ) from None
 
 
-def read_config(out: Path) -> PretrainConfig:
+def read_config(out: Path, kind: type[C]) -> C:
     """The configuration of the run in `out`. Raises CheckpointError when there is no run."""
     path = out / "config.yaml"
     if not path.is_file():
         raise CheckpointError(f"{out} is not a run's folder: it holds no config.yaml")
-    return PretrainConfig.from_yaml(path)
+    return kind.from_yaml(path)

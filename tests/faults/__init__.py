@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from faults import grid, models, operations, training
+from faults import finetuning, grid, models, operations, training
 from faults.mutation import Fault
 
-FAULTS: tuple[Fault, ...] = (*operations.FAULTS, *grid.FAULTS, *models.FAULTS, *training.FAULTS)
+FAULTS: tuple[Fault, ...] = (
+    *operations.FAULTS, *grid.FAULTS, *models.FAULTS, *training.FAULTS, *finetuning.FAULTS,
+)  # fmt: skip

@@ -29,8 +29,8 @@ ENCODER = [
         "model-encoder",
         (
             "model",
-            'return norm(p, "norm", tokens, config.layer_norm_eps), ids',
-            'return norm(p, "norm", tokens, 1e-6), ids',
+            'hidden = norm(p, "norm", trace.tokens, config.layer_norm_eps)',
+            'hidden = norm(p, "norm", trace.tokens, 1e-6)',
         ),
     ),
     numpy_fault(
@@ -78,7 +78,7 @@ ENCODER = [
     numpy_fault(
         "final norm missing",
         "model-encoder",
-        ("model", 'return norm(p, "norm", tokens, config.layer_norm_eps), ids', "return tokens, ids"),
+        ("model", 'hidden = norm(p, "norm", trace.tokens, config.layer_norm_eps)', "hidden = trace.tokens"),
     ),
     numpy_fault(
         "CLS without its position",
@@ -88,7 +88,21 @@ ENCODER = [
     numpy_fault(
         "head on the mean token",
         "model-encoder",
-        ("model", "ops.linear(hidden[:, 0], p", "ops.linear(hidden.mean(axis=1), p"),
+        ("model", 'norm(p, "norm", tokens[:, 0], ', 'norm(p, "norm", tokens.mean(axis=1), '),
+    ),
+    numpy_fault(
+        "mean pooling with CLS",
+        "model-encoder",
+        ("model", '"fc_norm", tokens[:, 1:].mean(axis=1)', '"fc_norm", tokens.mean(axis=1)'),
+    ),
+    numpy_fault(
+        "mean pooling after the final norm",
+        "model-encoder",
+        (
+            "model",
+            '"fc_norm", tokens[:, 1:].mean(axis=1)',
+            '"fc_norm", norm(p, "norm", tokens[:, 1:], 1e-6).mean(axis=1)',
+        ),
     ),
     numpy_fault(
         "logits though there is no head",
@@ -139,7 +153,7 @@ ENCODER = [
     numpy_fault(
         "kept ids of the last stage only",
         "model-encoder",
-        ("model", "ids = np.take_along_axis(ids, kept, axis=1)", "ids = kept"),
+        ("model", "ids = stages[i].kept_ids", "ids = kept"),
     ),
     numpy_fault(
         "batch statistics",
@@ -281,8 +295,8 @@ GRADIENTS = [
         "gradients-drop-path",
         (
             "backend",
-            "np.ones((config.depth, 2, len(images))) if drop_path is None else _floats(drop_path)",
-            "np.ones((config.depth, 2, len(images)))",
+            "np.ones((config.depth, 2, batch)) if drop_path is None else _floats(drop_path)",
+            "np.ones((config.depth, 2, batch))",
         ),
     ),
     numpy_fault(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from faults.mutation import numpy_fault, torch_fault
 
 CORRECTION = "1.0 - beta1**state.step, 1.0 - beta2**state.step"
-COPIED = "self._state = _copy(state or initial_state(config.model, config.seed))"
+COPIED = "self._state = copy_state(state or initial_state(config.model, config.seed))"
 EMA = "self._state.teacher = ops.ema_update(self._state.teacher, self._state.student, momentum)"
 ADAMW = "adamw_step(self._state, total, config, learning_rate)"
 
@@ -113,7 +113,7 @@ STATE = [
         ("training", COPIED, "self._state = state or initial_state(config.model, config.seed)"),
     ),
     numpy_fault(
-        "taken state shared", "train-snapshot", ("training", "return _copy(self._state)", "return self._state")
+        "taken state shared", "train-snapshot", ("training", "return copy_state(self._state)", "return self._state")
     ),
     numpy_fault(
         "moments forgotten",
@@ -128,7 +128,7 @@ STATE = [
         "train-half",
         "bfloat16",
         (
-            "training",
+            "trainer",
             'torch.float64 if config.precision == "float64" else torch.float32',
             'torch.float32 if config.precision == "float32" else torch.float64',
         ),
@@ -138,7 +138,7 @@ STATE = [
         "train-step",
         "float64",
         (
-            "training",
+            "trainer",
             "ops.ema_update_(*self._ema_pairs, momentum)",
             "ops.ema_update_(*self._ema_pairs, float(np.float32(momentum)))",
         ),

@@ -10,6 +10,7 @@ from pcae_conformance.cases import NoCase
 from pcae_conformance.check import ONCE, check
 from pcae_conformance.compare import require
 from pcae_conformance.dtypes import EPS
+from pcae_conformance.finetune_cases import FinetuneCase
 from pcae_conformance.model_cases import ModelCase, TrainCase
 from pcae_conformance.subject import Subject
 from pcae_core.errors import BackendError
@@ -51,12 +52,15 @@ def capabilities(subject: Subject, case: NoCase) -> None:
     dtypes=ONCE,
 )
 def no_training(subject: Subject, case: ModelCase) -> None:
-    """And one that trains overrides all three methods."""
-    methods = ("create_pretrainer", "loss_and_gradients", "gradient")
-    lacking = [name for name in methods if getattr(type(subject.backend), name) is getattr(Backend, name)]
+    """And one that trains overrides the methods of training."""
+    names = (
+        "create_pretrainer", "loss_and_gradients", "create_finetuner", "finetuning_loss_and_gradients", "gradient",
+    )  # fmt: skip
+    lacking = [name for name in names if getattr(type(subject.backend), name) is getattr(Backend, name)]
     if subject.backend.capabilities.training:
         require(not lacking, f"the backend declares training but lacks {', '.join(lacking)}")
         return
+    classifier = FinetuneCase()
     student, teacher = case.student(subject.dtype), case.teacher(subject.dtype)
     attempts: list[Callable[[], object]] = [
         lambda: subject.backend.create_pretrainer(TrainCase().pretrain_config("float32")),
@@ -64,6 +68,10 @@ def no_training(subject: Subject, case: ModelCase) -> None:
             case.config(), student, teacher, case.images(subject.dtype), case.noise()
         ),
         lambda: subject.backend.gradient(lambda x: x, subject.own(0.0)),
+        lambda: subject.backend.create_finetuner(classifier.finetune_config("float32")),
+        lambda: subject.backend.finetuning_loss_and_gradients(
+            classifier.config(), classifier.classifier("float32"), classifier.images("float32"), classifier.targets(0)
+        ),
     ]
     for attempt in attempts:
         try:

@@ -49,7 +49,7 @@ def _near_ties(subject: Subject, case: ModelCase) -> bool:
     masked = np.sort(np.argsort(case.noise(), axis=1, kind="stable")[:, case.config().num_visible :], axis=1)
     images, teacher = case.images(subject.dtype), case.teacher(subject.dtype)
     found = selections.stages(case.config(), teacher, images, masked, case.keep, with_cls=False)
-    return not all(stage.clear(i, SCORE_MARGIN[subject.dtype]) for stage in found for i in range(case.batch))
+    return selections.near_ties(found, SCORE_MARGIN[subject.dtype])
 
 
 @check(

@@ -194,13 +194,13 @@ def dropped(subject: Subject, case: ModelCase) -> None:
     config, images, student = case.config(), case.images(subject.dtype), case.student(subject.dtype)
     student["blocks.0.attn.proj.weight"] *= 0.0
     first = selections.stages(config, student, images, _every_patch(case), case.keep, with_cls=True)[0]
-    gone = [np.setdiff1d(all_ids, kept) for all_ids, kept in zip(first.ids, first.kept, strict=True)]
+    gone = [np.setdiff1d(all_ids, kept) for all_ids, kept in zip(first.ids, first.kept_ids, strict=True)]
     changed = images.copy()
     for i, ids in enumerate(gone):
         for row, column in zip(ids // case.grid * case.patch, ids % case.grid * case.patch, strict=True):
             changed[i, :, row : row + case.patch, column : column + case.patch] += 1e-4
     stage = selections.stages(config, student, changed, _every_patch(case), case.keep, with_cls=True)[0]
-    if not all(stage.clear(i, 1e-9) for i in range(case.batch)) or not np.array_equal(stage.kept, first.kept):
+    if selections.near_ties([stage], 1e-9) or not np.array_equal(stage.kept_ids, first.kept_ids):
         return
     own = subject.own_all(student)
     outputs = [subject.backend.encode(config, own, subject.own(pixels), case.keep) for pixels in (images, changed)]

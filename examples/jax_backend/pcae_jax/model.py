@@ -66,7 +66,7 @@ def encode_reduced(
 ) -> tuple[Array, Array]:
     """Embedded tokens (B, P + n, D) of the patches at ids (B, n) through all blocks, dropping some at each stage.
 
-    Returns what is left (B, P + k, D) after the final norm, and its positions (B, k).
+    Returns what is left (B, P + k, D), before the final norm, and its positions (B, k).
     """
     kept_after_block = config.kept_after_block(ids.shape[1], keep)
     for i in range(config.depth):
@@ -74,7 +74,15 @@ def encode_reduced(
         if i in kept_after_block:
             tokens, kept = ops.reduce_tokens(tokens, kept_after_block[i], num_prefix_tokens, config.reduction.center)
             ids = jnp.take_along_axis(ids, kept, axis=1)
-    return norm(p, "norm", tokens, config.layer_norm_eps), ids
+    return tokens, ids
+
+
+def classify(config: ModelConfig, p: Parameters, tokens: Array) -> Array:
+    """Logits (B, classes) of the last block's output (B, 1 + k, D)."""
+    eps = config.layer_norm_eps
+    if config.pooling == "cls":
+        return linear(p, "head", norm(p, "norm", tokens[:, 0], eps))
+    return linear(p, "head", norm(p, "fc_norm", tokens[:, 1:].mean(axis=1), eps))
 
 
 @functools.partial(jax.jit, static_argnames=("config", "keep"))
@@ -82,8 +90,12 @@ def encode(config: ModelConfig, p: Parameters, images: Array, keep: float) -> tu
     """CLS and all patches of images (B, C, H, W) through the encoder: the fields of `EncoderOutput`."""
     patches = ops.patchify(images, config.patch_size)
     ids = jnp.broadcast_to(jnp.arange(config.num_patches), (len(images), config.num_patches))
-    hidden, kept_ids = encode_reduced(config, p, prepend_cls(p, embed_patches(p, patches, ids)), ids, keep, 1)
-    return hidden, kept_ids, linear(p, "head", hidden[:, 0]) if config.num_classes else None
+    tokens, kept_ids = encode_reduced(config, p, prepend_cls(p, embed_patches(p, patches, ids)), ids, keep, 1)
+    return (
+        norm(p, "norm", tokens, config.layer_norm_eps),
+        kept_ids,
+        classify(config, p, tokens) if config.num_classes else None,
+    )
 
 
 def decode(config: ModelConfig, p: Parameters, latent: Array, visible: Array, target_ids: Array) -> Array:
@@ -107,7 +119,7 @@ def pretraining_forward(
     visible, masked = ops.split_by_noise(noise, config.num_visible)
     tokens = embed_patches(teacher, patches, masked)
     latent, target_ids = encode_reduced(config, teacher, tokens, masked, config.reduction.keep, 0)
-    target = ops.standardize(latent)
+    target = ops.standardize(norm(teacher, "norm", latent, config.layer_norm_eps))
 
     tokens = prepend_cls(student, embed_patches(student, patches, visible))
     for i in range(config.depth):

@@ -1,0 +1,94 @@
+"""What pre-training and fine-tuning share: from NumPy's arrays to the compiled step (`step.py`) and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor
+
+from pcae_core.config import RunConfig
+from pcae_core.protocol import Array, TrainState
+from pcae_mindspore import _compat
+from pcae_mindspore.distributed import Group
+from pcae_mindspore.step import LossCell, TrainingCell
+from pcae_mindspore.updates import adamw_rates
+
+
+class MindSporeTrainer:
+    """A model, its moving average and its optimizer, as compiled graphs.
+
+    Args of the constructor:
+        loss: class of what is differentiated; trained: names of the parameters that are trained.
+        rate: factor on a parameter's learning rate.
+    """
+
+    compiles = True
+
+    def __init__(
+        self,
+        config: RunConfig,
+        device: str,
+        state: TrainState,
+        loss: Callable[[Any, ms.Type], LossCell],
+        trained: Iterable[str],
+        rate: Callable[[str], float] = lambda name: 1.0,
+    ) -> None:
+        _compat.check_precision(device, config.precision)
+        self._config = config
+        self._dtype = getattr(ms, "float64" if config.precision == "float64" else "float32")
+        self._group = Group(device)
+        self.rank, self.world_size = self._group.rank, self._group.world_size
+        self._cell = TrainingCell(config, loss(config, self._dtype), self._group, trained, rate)
+        self._cell.load(state)
+        self._step = state.step
+        self._accumulate, self._finish = _compat.Patience(self._cell.accumulate), _compat.Patience(self._cell.finish)
+
+    def state(self) -> TrainState:
+        """See `Trainer.state`."""
+        return self._cell.save(self._step)
+
+    def any_rank(self, flag: bool) -> bool:
+        """See `Trainer.any_rank`."""
+        return self._group.any(flag)
+
+    def mean_over_ranks(self, value: float) -> float:
+        """See `Trainer.mean_over_ranks`."""
+        return self._group.mean(value)
+
+    def close(self) -> None:
+        """See `Trainer.close`."""
+        self._group.close()
+
+    def _run(
+        self, images: Array, given: np.ndarray, drop_path: Array | None, learning_rate: float, momentum: float
+    ) -> tuple[list[tuple[Tensor, ...]], Tensor | None]:
+        """One step: what the loss cell gives for each micro-batch, and the gradient norm where there is clipping.
+
+        Args:
+            images: (B, C, H, W); given: (B, ..), what the loss cell takes besides; drop_path: (L, 2, B), or None.
+        """
+        images = np.asarray(images)
+        scales = None if drop_path is None else np.asarray(drop_path)[..., None, None]
+        dtype = ms.uint8 if images.dtype == np.uint8 else self._dtype
+        batches = [
+            (
+                Tensor(images[part], dtype),
+                Tensor(given[part]),
+                None if scales is None else self._tensor(scales[:, :, part]),
+            )
+            for part in np.split(np.arange(len(images)), self._config.accumulation)
+        ]
+        self._step += 1
+        rates = [self._tensor(value) for value in adamw_rates(self._config, learning_rate, self._step)]
+        with _compat.graphs():
+            outputs = [self._accumulate(*batch, Tensor(i == 0)) for i, batch in enumerate(batches[:-1])]
+            *final, norm, finite = self._finish(*batches[-1], *rates)
+            if self._cell.follows or self._cell.scaled:
+                self._cell.follow(self._tensor(momentum), finite)
+        return [*outputs, tuple(final)], None if self._config.grad_clip is None else norm
+
+    def _tensor(self, value: float | np.ndarray) -> Tensor:
+        return Tensor(value, self._dtype)

@@ -1,0 +1,52 @@
+"""Fine-tuning with the reference: cross-entropy through the reduced encoder, AdamW with a rate for each layer, EMA."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pcae_core.config_finetune import FinetuneConfig
+from pcae_core.parameters import finetuning_state, layer_scale
+from pcae_core.protocol import FinetuneOutput, Finetuner, TrainState
+from pcae_numpy import backward, model, ops
+from pcae_numpy.training import adamw_step, clip_gradients, copy_state, normalize
+
+
+class NumpyFinetuner(Finetuner):
+    """See `Finetuner`; the state's arrays are replaced at each step, never changed."""
+
+    def __init__(self, config: FinetuneConfig, state: TrainState | None = None) -> None:
+        self._config = config
+        ema = config.ema_momentum is not None
+        self._state = copy_state(state or finetuning_state(config.model, config.seed, None, ema))
+
+    def step(
+        self,
+        images: np.ndarray,
+        targets: np.ndarray,
+        *,
+        learning_rate: float,
+        momentum: float,
+        drop_path: np.ndarray | None = None,
+    ) -> FinetuneOutput:
+        """See `Finetuner.step`."""
+        config, parts, p = self._config, self._config.accumulation, self._state.student
+        images, targets = normalize(images, config), np.asarray(targets, dtype=np.float64)
+        scales = np.ones((config.model.depth, 2, len(images))) if drop_path is None else np.float64(drop_path)
+        losses, total = [], {name: np.zeros_like(value) for name, value in self._state.exp_avg.items()}
+        for part in np.split(np.arange(len(images)), parts):
+            trace = model.encoder_trace(config.model, p, images[part], config.keep, scales[:, :, part])
+            losses.append(ops.soft_cross_entropy(model.classify(config.model, p, trace.tokens), targets[part]))
+            grads = backward.classifier_backward(
+                config.model, p, images[part], targets[part], trace, scales[:, :, part]
+            )
+            for name, grad in grads.items():
+                total[name] += grad / parts
+        norm = clip_gradients(total, config.grad_clip)
+        depth, decay = config.model.depth, config.layer_decay
+        adamw_step(self._state, total, config, learning_rate, lambda name: layer_scale(name, depth, decay))
+        self._state.teacher = ops.ema_update(self._state.teacher, self._state.student, momentum)
+        return FinetuneOutput(np.asarray(np.mean(losses)), norm)
+
+    def state(self) -> TrainState:
+        """See `Finetuner.state`."""
+        return copy_state(self._state)

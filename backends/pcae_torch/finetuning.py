@@ -1,0 +1,62 @@
+"""One fine-tuning step: the reduced encoder with its head, backward, AdamW with a rate for each layer, EMA."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import Tensor
+
+from pcae_core.config_finetune import FinetuneConfig
+from pcae_core.parameters import finetuned_shapes, finetuning_state, layer_scale
+from pcae_core.protocol import Array, FinetuneOutput, Finetuner, TrainState
+from pcae_torch import model
+from pcae_torch.trainer import TorchTrainer
+
+
+class TorchFinetuner(TorchTrainer, Finetuner):
+    """See `Finetuner`."""
+
+    def __init__(self, config: FinetuneConfig, device: torch.device, state: TrainState | None = None) -> None:
+        ema = config.ema_momentum is not None
+        state = state or finetuning_state(config.model, config.seed, None, ema)
+        depth, decay = config.model.depth, config.layer_decay
+        super().__init__(
+            config,
+            device,
+            state,
+            model.Classifier,
+            model.Classifier if ema else None,
+            finetuned_shapes(config.model),
+            lambda name: layer_scale(name, depth, decay),
+        )
+        self._keep = config.keep
+
+    def step(
+        self,
+        images: Array,
+        targets: Array,
+        *,
+        learning_rate: float,
+        momentum: float,
+        drop_path: Array | None = None,
+    ) -> FinetuneOutput:
+        """See `Finetuner.step`."""
+        parts = self._config.accumulation
+        scales = None if drop_path is None else self._tensor(drop_path)
+        micro_batches = zip(
+            self._normalize(images).chunk(parts),
+            torch.as_tensor(targets).to(self._device, self._dtype).chunk(parts),
+            [None] * parts if scales is None else scales.chunk(parts, dim=2),
+            strict=True,
+        )
+        self._optimizer.zero_grad(set_to_none=True)
+        losses = [self._accumulate(*batch, last=i == parts - 1) for i, batch in enumerate(micro_batches)]
+        return FinetuneOutput(torch.stack(losses).mean(), self._update(learning_rate, momentum))
+
+    def _accumulate(self, images: Tensor, targets: Tensor, scales: Tensor | None, last: bool) -> Tensor:
+        """Forward and backward pass of one micro-batch; gradients are exchanged after the last one."""
+        with self._autocast(), contextlib.nullcontext() if last or self.world_size == 1 else self._parallel.no_sync():
+            loss = self._parallel(images, targets, self._keep, scales)
+            self._scaler.scale(loss / self._config.accumulation).backward()
+        return loss.detach()

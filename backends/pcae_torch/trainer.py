@@ -1,0 +1,169 @@
+"""What pre-training and fine-tuning share: parameters, AdamW, loss scaling, EMA, state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pcae_core.config import RunConfig
+from pcae_core.parameters import is_decayed
+from pcae_core.protocol import ADAM_EPS, Array, TrainState
+from pcae_torch import model, ops
+from pcae_torch.distributed import Group
+
+LOSS_SCALE_INIT = 2.0**16
+
+
+class TorchTrainer:
+    """A model, its moving average and its optimizer.
+
+    Args of the constructor:
+        student: class of the model; trained: names of the parameters that are trained, the others are fixed.
+        teacher: class of its moving average; None without one.
+        scale: factor on a parameter's learning rate.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        device: torch.device,
+        state: TrainState,
+        student: type[nn.Module],
+        teacher: type[nn.Module] | None,
+        trained: Iterable[str],
+        scale: Callable[[str], float] = lambda name: 1.0,
+    ) -> None:
+        self._config, self._device = config, device
+        self._dtype = torch.float64 if config.precision == "float64" else torch.float32
+        self._group = Group(device)
+        self.rank, self.world_size = self._group.rank, self._group.world_size
+        self._student = self._module(student, state.student).requires_grad_(False)
+        self._teacher = self._module(teacher, state.teacher).requires_grad_(False) if teacher else None
+        own = model.canonical_names(self._student)
+        self._parameters = {name: self._student.get_parameter(own[name]).requires_grad_() for name in trained}
+        self._ema_pairs = self._pair_ema()
+        self._optimizer = self._create_optimizer(state, scale)
+        self._scaler = self._create_scaler(state)
+        for module in filter(None, (self._student, self._teacher)) if config.compile else ():
+            module.compile()
+        self._parallel = self._group.wrap(self._student)
+        mean, std = config.loader.normalization(config.model.in_chans)
+        self._mean, self._std = (self._tensor(np.reshape(values, (-1, 1, 1))) for values in (mean, std))
+
+    def state(self) -> TrainState:
+        """See `Trainer.state`."""
+        moments = {name: self._optimizer.state[p] for name, p in self._parameters.items()}
+        return TrainState(
+            student=_arrays(self._student),
+            teacher=_arrays(self._teacher) if self._teacher else {},
+            exp_avg={name: _array(value["exp_avg"]) for name, value in moments.items()},
+            exp_avg_sq={name: _array(value["exp_avg_sq"]) for name, value in moments.items()},
+            step=int(next(iter(moments.values()))["step"]),
+            loss_scale=self._loss_scale(),
+        )
+
+    def any_rank(self, flag: bool) -> bool:
+        """See `Trainer.any_rank`."""
+        return self._group.any(flag)
+
+    def mean_over_ranks(self, value: float) -> float:
+        """See `Trainer.mean_over_ranks`."""
+        return self._group.mean(value)
+
+    def close(self) -> None:
+        """See `Trainer.close`."""
+        self._group.close()
+
+    # One step
+
+    def _normalize(self, images: Array) -> Tensor:
+        pixels = torch.as_tensor(images).to(self._device, non_blocking=True)
+        if pixels.dtype != torch.uint8:
+            return pixels.to(self._dtype)
+        return (pixels.to(self._dtype) / 255.0 - self._mean) / self._std
+
+    def _update(self, learning_rate: float, momentum: float) -> Tensor | None:
+        """Clipping, AdamW and EMA; returns the gradient norm before clipping, when it is needed."""
+        grad_norm = None
+        if self._config.grad_clip is not None:
+            self._scaler.unscale_(self._optimizer)
+            gradients = [p.grad for p in self._parameters.values()]
+            grad_norm = nn.utils.get_total_norm(gradients)
+            torch._foreach_mul_(gradients, (self._config.grad_clip / grad_norm).clamp(max=1.0))
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate * group["scale"]
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        if self._teacher is not None:
+            ops.ema_update_(*self._ema_pairs, momentum)
+        return grad_norm
+
+    def _autocast(self) -> torch.autocast:
+        half = self._config.precision in ("bfloat16", "float16")
+        dtype = getattr(torch, self._config.precision) if half else torch.bfloat16
+        return torch.autocast(self._device.type, dtype=dtype, enabled=half)
+
+    # Set-up
+
+    def _tensor(self, array: Array) -> Tensor:
+        return torch.tensor(np.asarray(array), dtype=self._dtype, device=self._device)
+
+    def _module(self, module_class: type[nn.Module], parameters: dict[str, np.ndarray]) -> nn.Module:
+        module = model.build(module_class, self._config.model)
+        model.load(module, {name: self._tensor(value) for name, value in parameters.items()})
+        return module
+
+    def _pair_ema(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The moving averages of what is trained, and what they follow."""
+        if self._teacher is None:
+            return [], []
+        names = {n: own for n, own in model.canonical_names(self._teacher).items() if n in self._parameters}
+        teacher = [self._teacher.get_parameter(own).data for own in names.values()]
+        return teacher, [self._parameters[name].data for name in names]
+
+    def _create_optimizer(self, state: TrainState, scale: Callable[[str], float]) -> torch.optim.AdamW:
+        groups: dict[tuple[bool, float], list[Tensor]] = {}
+        for name, parameter in self._parameters.items():
+            decayed = is_decayed(name, tuple(parameter.shape))
+            groups.setdefault((decayed, scale(name)), []).append(parameter)
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": members, "weight_decay": self._config.weight_decay if decayed else 0.0, "scale": factor}
+                for (decayed, factor), members in groups.items()
+            ],
+            lr=0.0,
+            betas=self._config.betas,
+            eps=ADAM_EPS,
+            fused=True,
+        )
+        for name, parameter in self._parameters.items():
+            optimizer.state[parameter] = {
+                "step": torch.tensor(float(state.step), device=self._device),
+                "exp_avg": self._tensor(state.exp_avg[name]),
+                "exp_avg_sq": self._tensor(state.exp_avg_sq[name]),
+            }
+        return optimizer
+
+    def _create_scaler(self, state: TrainState) -> torch.amp.GradScaler:
+        scaler = torch.amp.GradScaler(self._device.type, LOSS_SCALE_INIT, enabled=self._config.precision == "float16")
+        if scaler.is_enabled() and state.loss_scale is not None:
+            scale, tracker = state.loss_scale
+            scaler.load_state_dict(scaler.state_dict() | {"scale": scale, "_growth_tracker": tracker})
+        return scaler
+
+    def _loss_scale(self) -> tuple[float, int] | None:
+        if not self._scaler.is_enabled():
+            return None
+        values = self._scaler.state_dict()
+        return float(values["scale"]), int(values["_growth_tracker"])
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy().copy()
+
+
+def _arrays(module: nn.Module) -> dict[str, np.ndarray]:
+    return {name: _array(module.get_parameter(own)) for name, own in model.canonical_names(module).items()}

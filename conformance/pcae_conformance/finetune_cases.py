@@ -1,0 +1,68 @@
+"""Cases for fine-tuning: a small random classifier, soft targets, and a run's state. Letters: B images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pcae_conformance.dtypes import Floats, rounded
+from pcae_conformance.model_cases import Parameters, TrainCase, random_parameters
+from pcae_core.config_finetune import FinetuneConfig
+from pcae_core.parameters import encoder_shapes, finetuned_shapes
+from pcae_core.protocol import TrainState
+
+
+@dataclass(frozen=True)
+class FinetuneCase(TrainCase):
+    """A fine-tuning step; `keep` is at least 0.5, `classes` at least 2.
+
+    Attributes:
+        ema: whether there is a moving average, whose momentum of the step is `momentum`.
+    """
+
+    classes: int = 3
+    keep: float = 0.5
+    layer_decay: float = 0.75
+    ema: bool = True
+
+    def finetune_config(self, dtype: str) -> FinetuneConfig:
+        """Of a run with `dtype` as its precision."""
+        return FinetuneConfig.model_validate(
+            {
+                "model": self.config(),
+                "precision": dtype,
+                "seed": self.seed,
+                "batch_size": self.batch,
+                "accumulation": self.accumulation,
+                "grad_clip": self.clip or None,
+                "weight_decay": self.weight_decay,
+                "drop": round(1.0 - self.keep, 6),
+                "layer_decay": self.layer_decay,
+                "ema_momentum": 0.9 if self.ema else None,
+                "mixup": 0.0,
+                "cutmix": 0.0,
+                "rand_augment": None,
+            }
+        )
+
+    def classifier(self, dtype: str) -> Parameters:
+        """Encoder and head."""
+        return random_parameters(encoder_shapes(self.config()), np.random.default_rng([self.seed, 1]), dtype)
+
+    def targets(self, step: int) -> Floats:
+        """(B, classes), rows that add up to 1."""
+        return np.random.default_rng([self.seed, 8, step]).dirichlet(np.ones(self.classes), self.batch)
+
+    def state(self, dtype: str) -> TrainState:
+        """As in `TrainCase`; what fine-tuning leaves alone is the same in both."""
+        rng, config = np.random.default_rng([self.seed, 7]), self.config()
+        student, trained = self.classifier(dtype), finetuned_shapes(config)
+        first = {name: rounded(0.01 * rng.normal(size=shape), dtype) for name, shape in trained.items()}
+        second = {name: rounded(1e-3 * rng.uniform(0.5, 1.5, shape), dtype) for name, shape in trained.items()}
+        average = random_parameters(encoder_shapes(config), np.random.default_rng([self.seed, 2]), dtype)
+        teacher = {n: v if n in trained else student[n] for n, v in average.items()} if self.ema else {}
+        student, teacher, first, second = (
+            {name: value.astype(dtype) for name, value in group.items()} for group in (student, teacher, first, second)
+        )
+        return TrainState(student, teacher, first, second, self.start_step)

@@ -1,0 +1,126 @@
+"""Configuration of fine-tuning, and the recipes that MAE published for its three models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pcae_core.config import (
+    BelowOne,
+    DataConfig,
+    Fraction,
+    ModelConfig,
+    Pooling,
+    Positive,
+    PretrainConfig,
+    Rate,
+    RunConfig,
+    Share,
+    read_yaml,
+)
+from pcae_core.data.rand_augment import RandAugment
+from pcae_core.errors import ConfigError
+
+
+class FinetuneConfig(RunConfig):
+    """A fine-tuning run: classification with token reduction in the encoder. Defaults: MAE's recipe for ViT-B/16.
+
+    Attributes:
+        pretrained: run, one of its checkpoints, or an encoder's folder that `pcae convert` wrote, whose encoder is
+            fine-tuned; it also decides the model, and the pixels' mean and std unless they are set.
+        weights: which of its encoders; only the student has trained its CLS token.
+        from_scratch: take only the model from `pretrained`, and start from random initialisation, for comparison.
+        class_names: of the data's classes, where it names them; taken from the data.
+        drop: share of the patch tokens that is dropped at each stage, 0 to 0.5 (the paper's r).
+        pooling: what the head reads: the CLS token, or the mean of the surviving patch tokens.
+        layer_decay: factor on the learning rate from each layer to the one below it.
+        label_smoothing: share of the target that is spread evenly over the classes.
+        mixup, cutmix: alpha of the Beta distribution that mixing shares are drawn from; 0 for none.
+        mixup_switch_prob: how often CutMix is used where both are on.
+        random_erasing: probability that a rectangle of an image becomes noise.
+        rand_augment: RandAugment by timm's naming, such as "rand-m9-mstd0.5-inc1"; none when not set.
+        ema_momentum: of a moving average of the weights, which is then what is evaluated; none when not set.
+    """
+
+    pretrained: Path | None = None
+    out: Path = Path("runs/finetune")
+    weights: Literal["student", "teacher"] = "student"
+    from_scratch: bool = False
+    class_names: tuple[str, ...] | None = None
+    drop: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
+    pooling: Pooling = "mean"
+    layer_decay: Fraction = 0.65
+    label_smoothing: BelowOne = 0.1
+    mixup: Rate = 0.8
+    cutmix: Rate = 1.0
+    mixup_switch_prob: Share = 0.5
+    random_erasing: Share = 0.25
+    rand_augment: str | None = "rand-m9-mstd0.5-inc1"
+    ema_momentum: BelowOne | None = None
+    loader: DataConfig = DataConfig(crop_scale=(0.08, 1.0))
+    epochs: Positive = 100
+    batch_size: Positive = 1024
+    base_learning_rate: Rate = 5e-4
+    warmup_share: Share = 0.05
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
+    drop_path: BelowOne = 0.1
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.mixes and self.batch_size % 2:
+            raise ValueError(f"batch_size {self.batch_size} must be even: mixup and cutmix mix pairs of images")
+        if self.rand_augment is not None:
+            RandAugment.parse(self.rand_augment)
+            if self.model.in_chans not in (1, 3):
+                raise ValueError(f"rand_augment needs images of 1 or 3 channels, not {self.model.in_chans}")
+        return self
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed in pairs."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    @property
+    def keep(self) -> float:
+        """Share of the patch tokens that stays at each stage."""
+        return 1.0 - self.drop
+
+    def hyper_parameters(self, step: int, total_steps: int) -> tuple[float, float]:
+        """Learning rate and EMA momentum of 0-based `step`; the momentum is small at first, so that early weights go.
+
+        Without a moving average the momentum is 0.
+        """
+        momentum = min(self.ema_momentum or 0.0, (1 + step) / (10 + step))
+        return self.learning_rate(step, total_steps), momentum
+
+    def overlaid(self, path: Path) -> Self:
+        """With the settings in a YAML file over these. Raises ConfigError, also for settings of the model."""
+        values = read_yaml(path)
+        if "model" in values:
+            raise ConfigError(
+                f"{path} has settings of the model, which is that of the pre-trained run; leave out model"
+            )
+        return self.from_dict(self.to_dict() | values)
+
+    @classmethod
+    def preset(cls, name: str) -> Self:
+        """A model by its timm name with MAE's recipe for it. Raises ConfigError for a name without one."""
+        if name not in RECIPES:
+            raise ConfigError(f"unknown fine-tuning preset {name!r}; known: {', '.join(RECIPES)}")
+        return cls.model_validate({"model": ModelConfig.preset(name)} | RECIPES[name])
+
+
+# The warm-up is five epochs in every recipe.
+_LARGE = {"epochs": 50, "warmup_share": 0.1, "base_learning_rate": 1e-3, "layer_decay": 0.75, "drop_path": 0.2}
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "vit_base_patch16_224": {"epochs": 100, "base_learning_rate": 5e-4, "layer_decay": 0.65, "drop_path": 0.1},
+    "vit_large_patch16_224": _LARGE,
+    "vit_huge_patch14_224": _LARGE | {"drop_path": 0.3},
+}
+"""What differs between MAE's models; the rest is the defaults of `FinetuneConfig`."""
+
+AnyRunConfig = PretrainConfig | FinetuneConfig
+"""Of a run of any kind."""

@@ -1,0 +1,172 @@
+"""RandAugment (Cubuk et al. 2020) with Pillow, configured by timm's naming.
+
+"rand-m9-mstd0.5-inc1": magnitude 9 of 10, with normal noise of deviation 0.5 for each operation, and operations whose
+severity grows with the magnitude. Each image gets `n` operations drawn with replacement, each applied with
+probability `p`. All randomness comes from the generator that is handed in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
+
+from pcae_core.errors import ConfigError
+
+MAX_MAGNITUDE = 10.0
+_AFFINE = Image.Transform.AFFINE
+_BICUBIC = Image.Resampling.BICUBIC
+
+Fill = tuple[int, ...]
+"""Colour of what moves into the image, one number a channel."""
+
+
+@dataclass(frozen=True)
+class RandAugment:
+    """Attributes are timm's letters.
+
+    Attributes:
+        magnitude: "m", 0 to 10.
+        layers: "n", operations an image.
+        noise: "mstd", standard deviation of the magnitude.
+        increasing: "inc", whether every operation is mildest at magnitude 0.
+        probability: "p", of applying an operation.
+    """
+
+    magnitude: float = 10.0
+    layers: int = 2
+    noise: float = 0.0
+    increasing: bool = False
+    probability: float = 0.5
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """From timm's naming. Raises ConfigError."""
+        head, *parts = name.split("-")
+        found = [re.fullmatch(r"(m|n|mstd|inc|p)(\d+(?:\.\d+)?)", part) for part in parts]
+        if head != "rand" or None in found:
+            raise ConfigError(
+                f"rand_augment {name!r} is not like rand-m9-mstd0.5-inc1: after rand, m n mstd inc or p with a number"
+            )
+        attribute = {"m": "magnitude", "n": "layers", "mstd": "noise", "inc": "increasing", "p": "probability"}
+        values = {attribute[match[1]]: float(match[2]) for match in found if match}
+        made = cls(**values)  # type: ignore[arg-type]
+        if not (0 <= made.magnitude <= MAX_MAGNITUDE and made.layers >= 1 and 0 <= made.probability <= 1):
+            raise ConfigError(f"rand_augment {name!r}: m must be 0 to 10, n at least 1, p 0 to 1")
+        return made
+
+    def __call__(self, image: Image.Image, fill: Fill, rng: np.random.Generator) -> Image.Image:
+        """An image of mode "L" or "RGB", changed; the same mode and size."""
+        chosen = rng.integers(len(OPERATIONS), size=int(self.layers))
+        for index in chosen:
+            severity = float(np.clip(rng.normal(self.magnitude, self.noise), 0.0, MAX_MAGNITUDE)) / MAX_MAGNITUDE
+            sign = 1.0 if rng.random() < 0.5 else -1.0
+            if rng.random() < self.probability:
+                image = OPERATIONS[index](image, Strength(severity, sign, bool(self.increasing), fill))
+        return image
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How much of an operation.
+
+    Attributes:
+        severity: 0 to 1; sign: 1 or -1, for operations with two directions.
+        increasing, fill: as in `RandAugment`.
+    """
+
+    severity: float
+    sign: float
+    increasing: bool
+    fill: Fill
+
+    @property
+    def rising(self) -> float:
+        """0 for mildest to 1 for strongest, of an operation whose parameter falls as it gets stronger."""
+        return self.severity if self.increasing else 1.0 - self.severity
+
+
+def _auto_contrast(image: Image.Image, strength: Strength) -> Image.Image:
+    return ImageOps.autocontrast(image)
+
+
+def _equalize(image: Image.Image, strength: Strength) -> Image.Image:
+    return ImageOps.equalize(image)
+
+
+def _invert(image: Image.Image, strength: Strength) -> Image.Image:
+    return ImageOps.invert(image)
+
+
+def _posterize(image: Image.Image, strength: Strength) -> Image.Image:
+    """Down to no bit less than one: Pillow's zero bits would make the image black."""
+    return ImageOps.posterize(image, max(1, 4 - int(4 * strength.rising)))
+
+
+def _solarize(image: Image.Image, strength: Strength) -> Image.Image:
+    return ImageOps.solarize(image, 256 - int(256 * strength.rising))
+
+
+def _solarize_add(image: Image.Image, strength: Strength) -> Image.Image:
+    """Dark pixels get brighter."""
+    added = int(110 * strength.severity)
+    return image.point([min(255, value + added) if value < 128 else value for value in range(256)] * len(image.mode))
+
+
+def _enhance(
+    enhancer: Callable[[Image.Image], Any],
+) -> Callable[[Image.Image, Strength], Image.Image]:
+    """Colour, contrast, brightness or sharpness by a factor: 1 +- 0.9, or without `increasing` from 0.1 to 1.9."""
+
+    def apply(image: Image.Image, strength: Strength) -> Image.Image:
+        factor = 1.0 + 0.9 * strength.sign * strength.severity if strength.increasing else 0.1 + 1.8 * strength.severity
+        enhanced: Image.Image = enhancer(image).enhance(factor)
+        return enhanced
+
+    return apply
+
+
+def _rotate(image: Image.Image, strength: Strength) -> Image.Image:
+    """Up to 30 degrees."""
+    return image.rotate(30.0 * strength.sign * strength.severity, _BICUBIC, fillcolor=_colour(image, strength))
+
+
+def _affine(
+    coefficients: Callable[[float, Image.Image], tuple[float, ...]], largest: float
+) -> Callable[[Image.Image, Strength], Image.Image]:
+    """Output pixel (x, y) is input pixel (a x + b y + c, d x + e y + f)."""
+
+    def apply(image: Image.Image, strength: Strength) -> Image.Image:
+        amount = largest * strength.sign * strength.severity
+        return image.transform(
+            image.size, _AFFINE, coefficients(amount, image), _BICUBIC, fillcolor=_colour(image, strength)
+        )
+
+    return apply
+
+
+def _colour(image: Image.Image, strength: Strength) -> int | Fill:
+    return strength.fill[0] if image.mode == "L" else strength.fill
+
+
+OPERATIONS: tuple[Callable[[Image.Image, Strength], Image.Image], ...] = (
+    _auto_contrast,
+    _equalize,
+    _invert,
+    _rotate,
+    _posterize,
+    _solarize,
+    _solarize_add,
+    _enhance(ImageEnhance.Color),
+    _enhance(ImageEnhance.Contrast),
+    _enhance(ImageEnhance.Brightness),
+    _enhance(ImageEnhance.Sharpness),
+    _affine(lambda amount, image: (1.0, amount, 0.0, 0.0, 1.0, 0.0), 0.3),  # shear along x
+    _affine(lambda amount, image: (1.0, 0.0, 0.0, amount, 1.0, 0.0), 0.3),  # shear along y
+    _affine(lambda amount, image: (1.0, 0.0, amount * image.width, 0.0, 1.0, 0.0), 0.45),  # shift along x
+    _affine(lambda amount, image: (1.0, 0.0, 0.0, 0.0, 1.0, amount * image.height), 0.45),  # shift along y
+)

@@ -1,0 +1,161 @@
+"""Fine-tuning runs: a pre-trained encoder with a head, trained on labels with token reduction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from pcae_core import checkpoint, parameters, pretrained, registry
+from pcae_core.config import ModelConfig
+from pcae_core.config_finetune import FinetuneConfig
+from pcae_core.data import Batch, Source, mixing, open_source
+from pcae_core.data.augment_more import AugmentMore
+from pcae_core.errors import ConfigError, DataError
+from pcae_core.pretrained import EncoderConfig
+from pcae_core.protocol import Backend, FinetuneOutput, Finetuner, TrainState
+from pcae_core.training import run
+from pcae_core.training.classify import best_parameters, labels_of, score
+from pcae_core.training.loggers import MetricLogger
+from pcae_core.training.loop import Loop, Place, data_position
+from pcae_core.training.progress import Display
+
+
+def finetune(config: FinetuneConfig, console: Console | None = None) -> Path:
+    """Fine-tune, or continue the run in `config.out`; under a process launcher, as one process of several.
+
+    The model is that of `config.pretrained`, with a head for the classes of the data.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        PcaeError: see `pcae_core.errors`; an interrupted run raises TrainingError after it has been saved.
+    """
+    config = with_model(config)
+    data = _data(config)
+    train, test = (open_source(data, config.model.in_chans, split) for split in ("train", "test"))
+    config = _with_classes(config, train, test)
+    backend = registry.create(config.backend, device=config.device)
+    start = run.find_start(config, data_position(config, train, 0))
+    state = start.resumed.state if start.resumed else _first_state(config)
+    finetuner = backend.create_finetuner(config, state)
+    try:
+        if config.mixes and (config.batch_size // finetuner.world_size) % 2:
+            raise ConfigError(
+                f"batch_size {config.batch_size} gives each of {finetuner.world_size} processes an odd number of "
+                "images, but mixup and cutmix mix pairs"
+            )
+        return _FinetuneLoop(config, (train, test), backend, finetuner, start.step, console or Console()).run()
+    finally:
+        finetuner.close()
+
+
+def with_model(config: FinetuneConfig) -> FinetuneConfig:
+    """With the model of the pre-trained encoder, and its pixels' mean and std. Raises CheckpointError, ConfigError."""
+    if config.model.num_classes:  # a run that is continued
+        return config
+    found = _encoder_config(_source(config))
+    model = found.model.model_copy(update={"pooling": config.pooling, "num_classes": 0})
+    loader = config.loader
+    if loader.mean is None and loader.std is None:
+        loader = loader.model_copy(update={"mean": found.loader.mean, "std": found.loader.std})
+    return config.model_copy(update={"model": model, "loader": loader})
+
+
+def _source(config: FinetuneConfig) -> Path:
+    if config.pretrained is None:
+        raise ConfigError("name the pre-trained run: pcae finetune RUN --data DIR")
+    return config.pretrained
+
+
+def _encoder_config(path: Path) -> EncoderConfig:
+    if pretrained.is_encoder(path):
+        return pretrained.read_manifest(path).config
+    found = checkpoint.read_manifest(checkpoint.find(path))
+    if found.kind != "pretrain":
+        raise ConfigError(f"{path} is a fine-tuned run already; name a pre-trained one")
+    return pretrained.config_of(found.config)
+
+
+def _data(config: FinetuneConfig) -> Path:
+    if config.data is None:
+        raise ConfigError("no data set: name a folder with classes or .npz files with --data")
+    return config.data
+
+
+def _with_classes(config: FinetuneConfig, train: Source, test: Source) -> FinetuneConfig:
+    """With as many outputs as the data has classes, and their names. Raises DataError, also for labels beyond them."""
+    if train.class_names != test.class_names:
+        raise DataError(f"the train and the test split of {config.data} have different classes")
+    named = len(train.class_names or ())
+    classes = config.model.num_classes or max(2, named, 0 if train.labels is None else int(train.labels.max()) + 1)
+    for source in (train, test):
+        labels_of(source, classes)
+    model = ModelConfig.from_dict(config.model.to_dict() | {"num_classes": classes})
+    return FinetuneConfig.from_dict(config.to_dict() | {"model": model.to_dict(), "class_names": train.class_names})
+
+
+def _first_state(config: FinetuneConfig) -> TrainState:
+    """The pre-trained encoder, or a random one, with a new head."""
+    encoder = None if config.from_scratch else pretrained.load(_source(config), config.weights).encoder
+    return parameters.finetuning_state(config.model, config.seed, encoder, config.ema_momentum is not None)
+
+
+class _FinetuneLoop(Loop[FinetuneOutput]):
+    command = "finetune"
+
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        sources: tuple[Source, Source],
+        backend: Backend,
+        finetuner: Finetuner,
+        start_step: int,
+        console: Console,
+    ) -> None:
+        train, self._test = sources
+        super().__init__(config, train, backend, finetuner, start_step, console, AugmentMore.of(config))
+        self._config, self._finetuner = config, finetuner
+        self._labels = labels_of(train, config.model.num_classes)
+        self._scores: dict[str, float] = {}
+
+    def _hyper_parameters(self) -> tuple[float, float]:
+        return self._config.hyper_parameters(self._step, self._total)
+
+    def _take_step(self, batch: Batch, place: Place, learning_rate: float, momentum: float) -> FinetuneOutput:
+        config = self._config
+        images, labels = batch.images, self._labels[batch.sample_ids]
+        targets = mixing.soft_targets(labels, config.model.num_classes, config.label_smoothing)
+        mix = mixing.draw_mix(config, place.step, place.first, place.count)
+        if mix is not None:
+            images, targets = mixing.mix_batch(images, targets, mix)
+        return self._finetuner.step(
+            images,
+            targets,
+            learning_rate=learning_rate,
+            momentum=momentum,
+            drop_path=self._drop_path(place),
+        )
+
+    def _after_step(self, loggers: list[MetricLogger], display: Display) -> bool:
+        """Score the test split after each epoch and after the last step."""
+        self._scores = {}
+        samples, size = len(self._source), self._config.batch_size
+        ended = (self._step * size) // samples > ((self._step - 1) * size) // samples
+        if not (ended or self._step == self._total):
+            return False
+        if self._leads:
+            weights = best_parameters(self._finetuner.state())
+            found = score(self._backend, self._config, weights, self._test, self._config.keep)
+            self._scores = {"top1": found.top1, "top5": found.top5}
+            for logger in loggers:
+                logger.write(self._step, self._scores)
+            display.say(
+                f"step {self._step}: top-1 {found.top1:.2f}%, top-5 {found.top5:.2f}% (keep {self._config.keep:.2f})"
+            )
+        return True
+
+    def _metrics_to_save(self) -> dict[str, float]:
+        """With the accuracy, where it was measured at this step: the highest `top1` is the best checkpoint."""
+        return super()._metrics_to_save() | self._scores

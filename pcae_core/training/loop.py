@@ -1,0 +1,215 @@
+"""The loop around a trainer's step that every kind of run shares: data, measurements, checkpoints, stopping."""
+
+from __future__ import annotations
+
+import abc
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from rich.console import Console
+
+from pcae_core import checkpoint, randomness, registry, schedule
+from pcae_core.checkpoint import DataPosition
+from pcae_core.config import RunConfig
+from pcae_core.config_finetune import AnyRunConfig
+from pcae_core.data import Batch, CorruptLog, Source, TrainLoader
+from pcae_core.data.loader import Augmentation
+from pcae_core.errors import TrainingError
+from pcae_core.protocol import Array, Backend, FinetuneOutput, StepOutput, Trainer
+from pcae_core.training import run
+from pcae_core.training.loggers import MetricLogger, open_loggers
+from pcae_core.training.progress import Display, open_display
+from pcae_core.training.signals import StopRequest
+
+O = TypeVar("O", StepOutput, FinetuneOutput)  # noqa: E741 (an output)
+
+
+def data_position(config: RunConfig, source: Source, step: int) -> DataPosition:
+    """Where a run is in its data after `step` steps."""
+    return DataPosition(fingerprint=source.fingerprint, num_samples=len(source), samples_seen=step * config.batch_size)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the images of one process are in a step: the samples `first .. first + count - 1` of the global batch."""
+
+    step: int
+    first: int
+    count: int
+
+
+@dataclass
+class _Window:
+    """What has gathered since the last measurement."""
+
+    began: float = field(default_factory=time.monotonic)
+    losses: list[Array] = field(default_factory=list)
+
+
+class Loop(abc.ABC, Generic[O]):
+    """One process's part of a run. Only rank 0 writes and shows anything. Subclasses say what a step is.
+
+    Attributes:
+        command: that continues a run of this kind.
+    """
+
+    command: str
+
+    def __init__(
+        self,
+        config: AnyRunConfig,
+        source: Source,
+        backend: Backend,
+        trainer: Trainer,
+        start_step: int,
+        console: Console,
+        further: Augmentation | None = None,
+    ) -> None:
+        self._run_config, self._source, self._backend, self._trainer = config, source, backend, trainer
+        self._step, self._total = start_step, config.total_steps(len(source))
+        self._leads = trainer.rank == 0
+        self._console = console if self._leads else Console(quiet=True)
+        self._rates = schedule.drop_path_rates(config.drop_path, config.model.depth)
+        self._corrupt = CorruptLog(source)
+        self._further = further
+        self._metrics: dict[str, float] = {}
+        self._window = _Window()
+
+    # What subclasses say
+
+    @abc.abstractmethod
+    def _take_step(self, batch: Batch, place: Place, learning_rate: float, momentum: float) -> O:
+        """One optimizer step."""
+
+    @abc.abstractmethod
+    def _hyper_parameters(self) -> tuple[float, float]:
+        """Learning rate and momentum of the next step."""
+
+    def _more_metrics(self, out: O, loss: float) -> dict[str, float]:
+        """Measurements of the last step; `loss` is this process's."""
+        return {}
+
+    def _after_measuring(self, display: Display, count: int) -> None:
+        """`self._metrics` are new; `count` images are in this process's batch."""
+        return
+
+    def _after_step(self, loggers: list[MetricLogger], display: Display) -> bool:
+        """Whether a checkpoint is due besides the usual ones."""
+        return False
+
+    def _metrics_to_save(self) -> dict[str, float]:
+        """What the next checkpoint says of itself."""
+        return dict(self._metrics)
+
+    # The loop
+
+    def run(self) -> Path:
+        """All steps that are left; returns the run's folder."""
+        with ExitStack() as stack:
+            loggers = self._open_folder(stack)
+            display = stack.enter_context(open_display(self._console, self._step, self._total))
+            stop = stack.enter_context(StopRequest())
+            if self._trainer.compiles and self._step < self._total:
+                display.compiling()
+            for batch in self._batches(stack):
+                self._advance(batch, loggers, display)
+                due = self._after_step(loggers, display)
+                stopping = self._trainer.any_rank(stop.received is not None)
+                if due or stopping or self._step % self._run_config.checkpoint_every == 0 or self._step == self._total:
+                    self._save()
+                if stopping and self._step < self._total:
+                    raise TrainingError(
+                        f"stopped at step {self._step} of {self._total}; saved; "
+                        f"go on with: pcae {self.command} --resume {self._run_config.out}"
+                    )
+        self._say_where()
+        return self._run_config.out
+
+    def _say_where(self) -> None:
+        """Where the run, its metrics and its newest checkpoint are."""
+        if self._leads:
+            out = self._run_config.out
+            places = {"run": out, "metrics": out / "metrics.jsonl", "checkpoint": checkpoint.find(out)}
+            for name, place in places.items():
+                self._console.print(f"{name:<11}{place}", highlight=False, markup=False, soft_wrap=True)
+
+    def _open_folder(self, stack: ExitStack) -> list[MetricLogger]:
+        if not self._leads:
+            return []
+        run.write_config(self._run_config)
+        loggers = open_loggers(self._run_config, self._step)
+        for logger in loggers:
+            stack.callback(logger.close)
+        return loggers
+
+    def _batches(self, stack: ExitStack) -> Iterator[Batch]:
+        if self._step >= self._total:
+            return iter(())
+        loader = TrainLoader(
+            self._source,
+            self._run_config,
+            start_step=self._step,
+            total_steps=self._total,
+            rank=self._trainer.rank,
+            world_size=self._trainer.world_size,
+            further=self._further,
+        )
+        return iter(stack.enter_context(loader))
+
+    def _advance(self, batch: Batch, loggers: list[MetricLogger], display: Display) -> None:
+        """One step, and its measurement when it is due."""
+        self._corrupt.add(batch.corrupt_ids)
+        count = len(batch.images)
+        rate, momentum = self._hyper_parameters()
+        out = self._take_step(batch, Place(self._step, self._trainer.rank * count, count), rate, momentum)
+        self._step += 1
+        self._window.losses.append(out.loss)
+        display.advance(self._step)
+        if self._step % self._run_config.log_every == 0 or self._step == self._total:
+            self._measure(out, rate, momentum)
+            for logger in loggers:
+                logger.write(self._step, self._metrics)
+            display.measure(self._step, self._metrics)
+            self._after_measuring(display, count)
+
+    def _drop_path(self, place: Place) -> Array | None:
+        """Factors of the residual branches (L, 2, B)."""
+        return randomness.drop_path_scales(self._run_config.seed, place.step, place.first, place.count, self._rates)
+
+    def _measure(self, out: O, learning_rate: float, momentum: float) -> None:
+        to_numpy, config = self._backend.to_numpy, self._run_config
+        losses = [float(to_numpy(loss)) for loss in self._window.losses]
+        seconds = time.monotonic() - self._window.began
+        more = self._more_metrics(out, losses[-1])
+        self._metrics = {
+            "loss": self._trainer.mean_over_ranks(sum(losses) / len(losses)),
+            **more,
+            "learning_rate": learning_rate,
+            "ema_momentum": momentum,
+            "images_per_second": len(losses) * config.batch_size / seconds,
+            "epoch": self._step * config.batch_size / len(self._source),
+            "corrupt_images": float(self._corrupt.count),
+        }
+        if out.grad_norm is not None:
+            self._metrics["grad_norm"] = float(to_numpy(out.grad_norm))
+        self._window = _Window()
+
+    def _save(self) -> None:
+        """Write a checkpoint."""
+        if not self._leads:
+            return
+        metrics = self._metrics_to_save()
+        folder = run.checkpoints_folder(self._run_config.out)
+        position = data_position(self._run_config, self._source, self._step)
+        framework = _framework(self._backend.name)
+        checkpoint.save(folder, self._trainer.state(), self._run_config, position, metrics, framework)
+        checkpoint.prune(folder)
+
+
+def _framework(name: str) -> dict[str, str]:
+    info = registry.available().get(name)
+    return {"backend": name, "framework": (info.version if info else None) or "unknown"}

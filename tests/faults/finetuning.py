@@ -1,0 +1,110 @@
+"""Faults of fine-tuning."""
+
+from __future__ import annotations
+
+from faults.mutation import numpy_fault, torch_fault
+
+SCATTER = "np.put_along_axis(scattered, 1 + kept[:, :, None], grad[:, 1:], axis=1)"
+RATES = "lambda name: layer_scale(name, depth, decay)"
+COPIED = "self._state = copy_state(state or finetuning_state(config.model, config.seed, None, ema))"
+EMA = "self._state.teacher = ops.ema_update(self._state.teacher, self._state.student, momentum)"
+
+GRADIENTS = [
+    numpy_fault(
+        "gradients not scattered to where tokens were",
+        "finetune-gradients",
+        ("backward", SCATTER, "scattered[:, 1 : grad.shape[1]] = grad[:, 1:]"),
+    ),
+    numpy_fault(
+        "CLS loses its gradient at a stage",
+        "finetune-differences",
+        ("backward", "scattered[:, 0] = grad[:, 0]", "scattered[:, 0] = 0.0"),
+    ),
+    numpy_fault(
+        "the mean's gradient divided by all patches",
+        "finetune-differences",
+        ("backward", "d_mean[:, None] / patches.shape[1]", "d_mean[:, None] / config.num_patches"),
+    ),
+    numpy_fault(
+        "targets hardened",
+        "finetune-gradients",
+        (
+            "ops",
+            "-(targets * log_probabilities).sum(axis=1)",
+            "-((targets == targets.max(axis=1, keepdims=True)) * log_probabilities).sum(axis=1)",
+        ),
+    ),
+    numpy_fault(
+        "sum of the images' losses",
+        "finetune-differences",
+        ("backward", "* total - targets) / len(logits)", "* total - targets)"),
+    ),
+    numpy_fault(
+        "drop path not honoured in fine-tuning",
+        "finetune-gradients",
+        (
+            "backend",
+            "trace = model.encoder_trace(config, p, pixels, keep, scales)",
+            "scales[:] = 1.0\n        trace = model.encoder_trace(config, p, pixels, keep, scales)",
+        ),
+    ),
+    torch_fault(
+        "no tokens dropped in fine-tuning",
+        "finetune-gradients",
+        "float64",
+        (
+            "model",
+            "self.encoder.encode_all(images, keep, drop_path)",
+            "self.encoder.encode_all(images, 1.0, drop_path)",
+        ),
+    ),
+]
+
+STEP = [
+    numpy_fault("one rate for all layers", "finetune-step", ("finetuning", RATES, "lambda name: 1.0")),
+    numpy_fault(
+        "layers' rates off by one",
+        "finetune-step",
+        ("finetuning", RATES, "lambda name: layer_scale(name, depth, decay) * decay"),
+    ),
+    numpy_fault(
+        "decay at the head's rate",
+        "finetune-step",
+        ("training", "(1.0 - rate * decay)", "(1.0 - learning_rate * decay)"),
+    ),
+    numpy_fault(
+        "keeps what it should drop",
+        "finetune-step",
+        ("finetuning", "images[part], config.keep, scales", "images[part], max(0.3, config.drop), scales"),
+    ),
+    numpy_fault("no moving average", "finetune-step", ("finetuning", EMA, "pass")),
+    numpy_fault(
+        "sum of the micro-batches in fine-tuning", "finetune-step", ("finetuning", "+= grad / parts", "+= grad")
+    ),
+    torch_fault(
+        "layers' rates forgotten",
+        "finetune-step",
+        "float64",
+        ("trainer", 'learning_rate * group["scale"]', "learning_rate"),
+    ),
+]
+
+STATE = [
+    numpy_fault(
+        "given classifier shared",
+        "finetune-state",
+        ("finetuning", COPIED, "self._state = state or finetuning_state(config.model, config.seed, None, ema)"),
+    ),
+    numpy_fault(
+        "a moving average that nobody asked for",
+        "finetune-state",
+        ("finetuning", "config.seed, None, ema)", "config.seed, None, True)"),
+    ),
+    numpy_fault(
+        "the head starts from another seed",
+        "finetune-state",
+        ("finetuning", "config.seed, None, ema)", "config.seed + 1, None, ema)"),
+    ),
+]
+
+FAULTS = (*GRADIENTS, *STEP, *STATE)
