@@ -1,0 +1,210 @@
+"""Emoji as Google and Twitter draw them, in nine categories: 64 px with transparency, folders train, val and test.
+
+The pictures come from two npm packages of the project emoji-data, which also says what category an emoji is in. The
+packages hold each picture by itself and on sheets; the single files need no cutting and carry the code points in their
+names. Emoji in other skin tones are left out: they are three fifths of all pictures, nearly alike, in one category. So
+are the few emoji that show another one's picture, such as the flags of Norway and of Svalbard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pcae_core.errors import DataError
+
+VERSION = "16.0.0"
+
+# SHA-256 of the packages' .tgz files by vendor.
+CHECKSUMS = {
+    "google": "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
+    "twitter": "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
+}
+
+# SHA-256 of what `fetch` writes, see `_content_checksum`.
+CONTENT_CHECKSUM = "73cfcc7c0098a9885cf0b25d804329c26e663778140a0e5b2eefe759dae63fc1"
+
+# The category "Component" is left out: it holds the five skin tones.
+CLASS_NAMES = {
+    "Activities": "activities",
+    "Animals & Nature": "animals-nature",
+    "Flags": "flags",
+    "Food & Drink": "food-drink",
+    "Objects": "objects",
+    "People & Body": "people-body",
+    "Smileys & Emotion": "smileys-emotion",
+    "Symbols": "symbols",
+    "Travel & Places": "travel-places",
+}
+
+ATTRIBUTION = f"""\
+The files *_google.png are Noto Emoji. Copyright Google LLC. Licensed under the Apache License, Version 2.0:
+https://www.apache.org/licenses/LICENSE-2.0
+
+The files *_twitter.png are Twemoji. Copyright Twitter, Inc and other contributors. Licensed under CC-BY 4.0:
+https://creativecommons.org/licenses/by/4.0/
+
+They are unchanged from the npm packages emoji-datasource-google and emoji-datasource-twitter {VERSION} of emoji-data
+(Copyright (c) 2013 Cal Henderson, MIT licence, https://github.com/iamcal/emoji-data), sorted into folders by category
+and split into train, val and test by emoji.
+"""
+
+_TIMEOUT_S = 600
+
+
+@dataclass(frozen=True)
+class _Package:
+    """A vendor's part: every emoji's record in emoji.json, and the 64 px pictures by file name."""
+
+    records: list[dict[str, Any]]
+    pictures: dict[str, bytes]
+
+
+def fetch(directory: Path, files: Iterable[Path] | None = None) -> None:
+    """Write train, val and test, each with a folder a category, into `directory`, unless they are there already.
+
+    An emoji is in one split with both vendors' pictures; about 70%, 10% and 20% of the emoji are in each.
+
+    Args:
+        files: the two packages' .tgz files, under whatever names; otherwise npm fetches them.
+
+    Raises:
+        DataError: the packages cannot be had, are not the right ones, or `directory` holds something else or cannot be
+            written.
+    """
+    directory = directory.resolve()
+    try:
+        if _is_complete(directory):
+            return
+        with tempfile.TemporaryDirectory() as downloads:
+            archives = _recognise(files) if files is not None else _pack(Path(downloads))
+            packages = {vendor: _read(vendor, archive) for vendor, archive in archives.items()}
+        _write(directory, dict(_layout(packages)))
+    except OSError as error:
+        raise DataError(f"cannot write the emoji to {directory}: {error}") from None
+
+
+def split_of(unified: str) -> str:
+    """The split of an emoji, from nothing but its code points, such as "1F1E9-1F1EA"."""
+    share = int.from_bytes(hashlib.sha256(unified.encode()).digest()[:8], "big") / 2**64
+    return "test" if share < 0.2 else "val" if share < 0.3 else "train"
+
+
+def _is_complete(directory: Path) -> bool:
+    """Whether all is there; False for a folder that is missing or empty."""
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return False
+    if not directory.is_dir() or _content_checksum(directory) != CONTENT_CHECKSUM:
+        raise DataError(f"{directory} holds something else, or the emoji are damaged; remove it or name another folder")
+    return True
+
+
+def _content_checksum(directory: Path) -> str:
+    """Over the name and the content of every picture."""
+    digest = hashlib.sha256()
+    for path in sorted(directory.glob("*/*/*.png")):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{content}  {path.relative_to(directory).as_posix()}\n".encode())
+    return digest.hexdigest()
+
+
+def _recognise(files: Iterable[Path]) -> dict[str, Path]:
+    """The packages by vendor."""
+    vendors = {checksum: vendor for vendor, checksum in CHECKSUMS.items()}
+    found = {}
+    for file in files:
+        try:
+            checksum = hashlib.sha256(file.read_bytes()).hexdigest()
+        except OSError as error:
+            raise DataError(f"cannot read {file}: {error.strerror}") from None
+        if checksum not in vendors:
+            raise DataError(f"{file} is neither of {' and '.join(_specs())}, or it is damaged: SHA-256 {checksum}")
+        found[vendors[checksum]] = file
+    missing = [spec for vendor, spec in zip(CHECKSUMS, _specs(), strict=True) if vendor not in found]
+    if missing:
+        raise DataError(f"the package {missing[0]} is missing; hand over both")
+    return {vendor: found[vendor] for vendor in CHECKSUMS}
+
+
+def _specs() -> list[str]:
+    return [f"emoji-datasource-{vendor}@{VERSION}" for vendor in CHECKSUMS]
+
+
+def _pack(folder: Path) -> dict[str, Path]:
+    """Both packages, by npm with the user's own settings."""
+    try:
+        _run_npm(["pack", "--json", "--ignore-scripts", *_specs()], folder)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise DataError(
+            f"cannot fetch the emoji ({' '.join(str(error).split())}); run on another machine: npm pack "
+            f"{' '.join(_specs())}, and hand its two files over: pcae data emoji DIR --files A.tgz B.tgz"
+        ) from None
+    return _recognise(sorted(folder.glob("*.tgz")))
+
+
+def _run_npm(arguments: list[str], folder: Path) -> None:
+    """Raises ValueError with the reason that npm gives."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise ValueError("no npm here")
+    result = subprocess.run(
+        [npm, *arguments], cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+    )
+    if result.returncode:
+        try:
+            reason = json.loads(result.stdout)["error"]["summary"]
+        except (ValueError, KeyError, TypeError):
+            reason = f"exit status {result.returncode}"
+        raise ValueError(f"npm: {reason}")
+
+
+def _read(vendor: str, archive: Path) -> _Package:
+    """Reads wanted members into memory and writes nothing, so names in an archive lead nowhere."""
+    picture = re.compile(rf"package/img/{vendor}/64/([0-9a-f-]+\.png)")
+    records, pictures = b"[]", {}
+    with tarfile.open(archive, "r:gz") as members:
+        for member in members:
+            stream = members.extractfile(member) if member.isreg() else None
+            if stream is None:
+                continue
+            if match := picture.fullmatch(member.name):
+                pictures[match[1]] = stream.read()
+            elif member.name == "package/emoji.json":
+                records = stream.read()
+    return _Package(json.loads(records), pictures)
+
+
+def _layout(packages: Mapping[str, _Package]) -> Iterator[tuple[str, bytes]]:
+    """(path, content) of each file to write. Both packages have the same records."""
+    yield "ATTRIBUTION.txt", ATTRIBUTION.encode()
+    seen: set[bytes] = set()
+    records = next(iter(packages.values())).records
+    for record in sorted(records, key=lambda record: record["sort_order"]):
+        drawn = {vendor: package.pictures.get(record["image"]) for vendor, package in packages.items()}
+        contents = {vendor: content for vendor, content in drawn.items() if content is not None}
+        if record["category"] in CLASS_NAMES and seen.isdisjoint(contents.values()):
+            folder = f"{split_of(record['unified'])}/{CLASS_NAMES[record['category']]}"
+            for vendor, content in contents.items():
+                yield f"{folder}/{Path(record['image']).stem}_{vendor}.png", content
+        seen.update(contents.values())
+
+
+def _write(directory: Path, files: Mapping[str, bytes]) -> None:
+    """All or nothing: another process never sees half of it."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as temporary:
+        whole = Path(temporary) / "whole"
+        for name, content in files.items():
+            path = whole / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        whole.rename(directory)
