@@ -40,7 +40,7 @@ test-numpy2: .venv-numpy2/installed
 	.venv-numpy2/bin/pytest tests/test_core.py tests/test_registry.py tests/test_backends.py tests/test_checkpoint.py \
 		tests/test_data.py tests/test_training.py tests/test_conformance.py \
 		tests/test_onnx*.py tests/test_serve*.py tests/test_visualize.py tests/test_report.py tests/test_convert*.py \
-		tests/test_encoder_torch.py
+		tests/test_encoder_torch.py tests/test_finetune*.py tests/test_emoji.py
 
 .venv-numpy2/installed: pyproject.toml constraints.txt
 	mkdir -p .venv-numpy2
