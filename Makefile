@@ -9,7 +9,7 @@ EXTRAS_NUMPY2 := torch,hf,conformance,dev,ort,serve
 EXTRAS := $(EXTRAS_NUMPY2),mindspore
 RUN := runs/demo-$(BACKEND)
 
-.PHONY: setup demo test test-numpy2 lint format bench clean
+.PHONY: setup demo test test-numpy2 lint format api wheel bench clean
 
 setup: .venv/installed
 
@@ -55,6 +55,15 @@ lint: setup
 format: setup
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+# Writes down the public API; the difference belongs into the commit, and into CHANGELOG.md.
+api: setup
+	$(BIN)/python tests/public_api.py > tests/public_api.txt
+
+# The same bytes from the same commit, wherever and whenever it is built.
+wheel: setup
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/hatchling build -t wheel
+	sha256sum dist/*.whl
 
 bench: setup
 	$(BIN)/python benchmarks/pretraining_step.py
