@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
+import subprocess  # nosec B404 # runs Python and nvidia-smi with lists, no shell
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ def _nvidia() -> list[str]:
         return []
     command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)  # nosec B603 # our own words
     except (OSError, subprocess.TimeoutExpired):
         return []
     return done.stdout.splitlines() if done.returncode == 0 else []
@@ -69,7 +69,9 @@ def probe(name: str, devices: Sequence[str], seconds: float) -> Probe:
     """Create a backend and compute on the first of `devices` that it can, in another process, within a time."""
     command = [sys.executable, "-P", "-c", PROBE, name, *devices]  # -P: no module of the working directory
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, errors="replace")
+        done = subprocess.run(  # nosec B603 # our own program; the names are those of entry points
+            command, capture_output=True, text=True, timeout=seconds, errors="replace"
+        )
     except subprocess.TimeoutExpired:
         return Probe(None, {"": f"it did not answer within {seconds:g} s"})
     lines = done.stdout.strip().splitlines()
