@@ -30,6 +30,8 @@ class Arguments:
         data: data set with class labels and a test (or val) split.
         features: of a run, from the student, the teacher, or both.
         pooling: mean of the patch tokens, or the CLS token (which only the student trains).
+        backend: as `pcae backends` lists it.
+        device: as the backend names it; "auto" takes its best one.
     """
 
     run: Annotated[Path, tyro.conf.Positional]

@@ -6,13 +6,20 @@ import argparse
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pydantic
 import tyro
 
 from pcae_core.config import Config
 from pcae_core.errors import ConfigError, describe_validation_error
+
+FLAGS = {
+    "config": "YAML file of settings.",
+    "preset": "model by its timm name, such as vit_small_patch16_224.",
+    "resume": "folder of a run to continue with its own settings.",
+}
+"""Flags that choose the settings that all others change; `split_off` takes them out of the arguments."""
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Config)
@@ -24,18 +31,23 @@ def parse(target: Callable[..., T], command: str, arguments: Sequence[str], **op
     return parsed
 
 
-def parse_config(default: C, command: str, arguments: Sequence[str], description: str) -> C:
+def parse_config(
+    default: C, command: str, arguments: Sequence[str], description: str, flags: tuple[str, ...] = ()
+) -> C:
     """`default` with the settings that the arguments name replaced.
 
-    tyro gathers the values and pydantic alone judges them, all together.
+    tyro gathers the values and pydantic alone judges them, all together. `flags` are those of FLAGS that the caller has
+    taken out of the arguments already: they are only named in the help.
 
     Raises:
         ConfigError: naming each refused value.
         SystemExit: as `parse`.
     """
-    values = parse(_plain(type(default)), command, arguments, default=_fill(default), description=description)
+    start = filled(default, flags)
+    values = parse(type(start), command, arguments, default=start, description=description)
+    settings = {name: value for name, value in dataclasses.asdict(values).items() if name not in flags}
     try:
-        return type(default).model_validate(dataclasses.asdict(values))
+        return type(default).model_validate(settings)
     except pydantic.ValidationError as error:
         raise ConfigError(describe_validation_error(error)) from None
 
@@ -49,6 +61,19 @@ def _plain(config_class: type[Config]) -> Any:
         nested = isinstance(annotation, type) and issubclass(annotation, Config)
         fields.append((name, _plain(annotation) if nested else annotation))
     made = dataclasses.make_dataclass(config_class.__name__, fields)
+    made.__doc__ = config_class.__doc__
+    return made
+
+
+def filled(config: Config, flags: tuple[str, ...]) -> Any:
+    """What a command with these FLAGS and the settings of a configuration parses into: its type, and the defaults."""
+    return _with_flags(type(config), flags)(**vars(_fill(config)))
+
+
+@functools.cache
+def _with_flags(config_class: type[Config], flags: tuple[str, ...]) -> Any:
+    fields = [(name, Annotated[str | None, tyro.conf.arg(help=FLAGS[name])], None) for name in flags]
+    made = dataclasses.make_dataclass(config_class.__name__, fields, bases=(_plain(config_class),))
     made.__doc__ = config_class.__doc__
     return made
 
