@@ -9,7 +9,7 @@ EXTRAS_NUMPY2 := torch,hf,conformance,dev,ort,serve
 EXTRAS := $(EXTRAS_NUMPY2),mindspore,audit,docs
 RUN := runs/demo-$(BACKEND)
 
-.PHONY: setup demo test test-numpy2 lint format api wheel audit sbom bench clean
+.PHONY: setup demo test test-numpy2 lint format api wheel audit sbom docs bench clean
 
 setup: .venv/installed
 
@@ -75,6 +75,10 @@ sbom: setup
 	@mkdir -p dist
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible \
 		--output-format JSON --output-file dist/pcae.cdx.json $(BIN)/python
+
+# The site, in build/site; warnings are errors.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: setup
 	$(BIN)/python benchmarks/pretraining_step.py
