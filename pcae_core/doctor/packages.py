@@ -13,7 +13,7 @@ from packaging.version import InvalidVersion, Version
 OURS = "pcae"
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-rocm")
 COMPANIONS = ("torchaudio", "torchvision")
-# Whose own requirements are checked too: an installer that was told of one package alone may have broken another.
+# Shown, and their requirements checked, beside what we require: what is installed for one package may break another.
 WATCHED = ("torch", *COMPANIONS, "mindspore", "onnx", *RUNTIMES, "transformers", "datasets", "jax", "jaxlib")
 
 
@@ -84,9 +84,9 @@ def _mixed_builds(packages: Mapping[str, Package]) -> Iterator[Finding]:
 
 
 def _unmet(packages: Mapping[str, Package]) -> Iterator[Finding]:
-    """Requirements of ours (with the extras in use) and of the watched packages that do not hold."""
+    """What does not hold of our requirements (with the extras in use), and of those of the relevant packages."""
     asked = [(f"{OURS}[{extra}]" if extra else OURS, r) for extra, r in _ours(packages) if _in_use(extra, packages)]
-    for name in WATCHED:
+    for name in sorted(relevant(packages).keys() - {OURS}):
         asked += [(name, requirement) for _, requirement in _parse(packages, name, [""])]
     seen = set()
     for owner, requirement in asked:
