@@ -6,10 +6,10 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 BACKEND ?= torch
 BIN := .venv/bin
 EXTRAS_NUMPY2 := torch,hf,conformance,dev,ort,serve
-EXTRAS := $(EXTRAS_NUMPY2),mindspore
+EXTRAS := $(EXTRAS_NUMPY2),mindspore,audit,docs
 RUN := runs/demo-$(BACKEND)
 
-.PHONY: setup demo test test-numpy2 lint format bench clean
+.PHONY: setup demo test test-numpy2 lint format api wheel audit sbom docs bench clean
 
 setup: .venv/installed
 
@@ -51,10 +51,34 @@ lint: setup
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive .
 
 format: setup
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+# Writes down the public API; the difference belongs into the commit, and into CHANGELOG.md.
+api: setup
+	$(BIN)/python tests/public_api.py > tests/public_api.txt
+
+# The same bytes from the same commit, wherever and whenever it is built.
+wheel: setup
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/hatchling build -t wheel
+	sha256sum dist/*.whl
+
+# Known weaknesses of what is pinned. Needs the network; fails where a package cannot be looked up.
+audit: lint
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+
+# What the pinned environment consists of, as CycloneDX.
+sbom: setup
+	@mkdir -p dist
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible \
+		--output-format JSON --output-file dist/pcae.cdx.json $(BIN)/python
+
+# The site, in build/site; warnings are errors.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: setup
 	$(BIN)/python benchmarks/pretraining_step.py

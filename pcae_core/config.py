@@ -98,10 +98,17 @@ class ModelConfig(Config):
         image_size: height and width in pixels; images are square.
         patch_size: height and width of a patch in pixels; divides `image_size`.
         in_chans: channels of an image.
+        embed_dim: width of the encoder.
+        depth: its blocks.
+        num_heads: its attention heads; divide `embed_dim`.
+        mlp_ratio: hidden width of an MLP, in widths of its block.
         num_classes: outputs of a linear head; 0 for none.
         layer_norm_eps: of every LayerNorm; 1e-6 in timm and MAE, while many of Hugging Face's models say 1e-12.
         pooling: what the head reads: the CLS token after the final norm ("cls"), or the mean of the surviving patch
             tokens before it, through a norm of its own, `fc_norm` ("mean", as timm's `global_pool="avg"`).
+        decoder_embed_dim: width of the decoder.
+        decoder_depth: its blocks.
+        decoder_num_heads: its attention heads; divide `decoder_embed_dim`.
         mask_ratio: share of the patches that the student does not see; `int(N * (1 - mask_ratio))` are visible.
         init_residual_scale: factor on the initial output layer of every residual branch; 1.0 as in the release,
             0.1 for small data (docs/training.md).
@@ -212,8 +219,9 @@ class DataConfig(Config):
         crop_scale: smallest and largest share of the area that a random-resized crop takes.
         crop_ratio: smallest and largest aspect ratio of a crop.
         hflip: flip half of the images left to right.
-        mean, std: per channel, of pixel values in [0, 1]; one number stands for all channels. Default: ImageNet's
-            for three channels, 0.5 and 0.25 otherwise.
+        mean: per channel, of pixel values in [0, 1]; one number stands for all channels. Default: ImageNet's for three
+            channels, 0.5 otherwise.
+        std: likewise; ImageNet's, or 0.25.
         workers: processes that load images; 0 loads in the training process.
     """
 
@@ -251,18 +259,26 @@ class RunConfig(Config):
     Attributes:
         data: folder of images, `.npz` file, or folder written by Hugging Face's `datasets`.
         out: the run's folder; a run that is there already is continued.
-        backend, device: "auto" takes the backend's best device.
+        backend: as `pcae backends` lists it.
+        device: as the backend names it; "auto" takes its best one.
         precision: of matrix products; losses and scores are at least float32, parameters float32 (float64 with
             "float64").
+        seed: of weights, order, crops, masks and drop path; the same seed gives the same run.
         epochs: passes over the data; `steps`, when given, is used instead.
+        steps: optimizer steps of the whole run.
         batch_size: images per optimizer step, over all processes.
         accumulation: micro-batches per optimizer step and process.
         base_learning_rate: for 256 images; the peak rate is `base_learning_rate * batch_size / 256`.
         warmup_share: share of the steps with a linearly rising rate.
+        weight_decay: of AdamW, on the weights of linear layers.
+        betas: of AdamW.
         grad_clip: largest global gradient norm; none when not set.
         drop_path: of the last encoder block; rises linearly from 0.
-        checkpoint_every, log_every: in optimizer steps.
+        checkpoint_every: optimizer steps.
+        log_every: optimizer steps.
         compile: use the framework's compiler where it is optional.
+        tensorboard: write event files into the run's folder.
+        wandb: send the measurements to Weights & Biases.
     """
 
     model: ModelConfig = ModelConfig()

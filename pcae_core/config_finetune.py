@@ -37,7 +37,8 @@ class FinetuneConfig(RunConfig):
         pooling: what the head reads: the CLS token, or the mean of the surviving patch tokens.
         layer_decay: factor on the learning rate from each layer to the one below it.
         label_smoothing: share of the target that is spread evenly over the classes.
-        mixup, cutmix: alpha of the Beta distribution that mixing shares are drawn from; 0 for none.
+        mixup: alpha of the Beta distribution that shares for mixing two images are drawn from; 0 for none.
+        cutmix: likewise, for putting a rectangle of one image into another.
         mixup_switch_prob: how often CutMix is used where both are on.
         random_erasing: probability that a rectangle of an image becomes noise.
         rand_augment: RandAugment by timm's naming, such as "rand-m9-mstd0.5-inc1"; none when not set.

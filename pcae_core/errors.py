@@ -58,6 +58,12 @@ class ConformanceError(PcaeError):
     exit_code = 1
 
 
+class EnvironmentConflictError(PcaeError):
+    """Installed packages do not go together, or a backend does not work."""
+
+    exit_code = 1
+
+
 def describe_validation_error(error: pydantic.ValidationError) -> str:
     """One line that names every setting that pydantic refused and why."""
     problems = []

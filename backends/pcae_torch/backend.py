@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import pickle
+import pickle  # nosec B403 # for the name of its error; torch.load has weights_only=True
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 from pcae_core.cli.parsing import parse
 
+DESCRIPTION = """List backends, what they can do, and how to install them; `pcae doctor` tries whether they work.
+
+Example:
+  pcae backends"""
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -15,7 +20,7 @@ class Arguments:
 
 def main(arguments: Sequence[str]) -> None:
     """Print what there is."""
-    parse(Arguments, "backends", arguments, description="List backends, what they can do, and how to install them.")
+    parse(Arguments, "backends", arguments, description=DESCRIPTION)
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

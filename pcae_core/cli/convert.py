@@ -42,9 +42,11 @@ class Arguments:
         to: form of OUT where its ending does not tell.
         waive: tensors that may be missing (they are drawn anew) or are left out; * stands for anything.
         image_size: interpolate position embeddings (bicubic) for square images of this size.
-        num_heads, decoder_num_heads: attention heads, where a file of an unusual model does not tell.
+        num_heads: attention heads, where a file of an unusual model does not tell.
+        decoder_num_heads: of its decoder, likewise.
         layer_norm_eps: of a file's model, when it is not 1e-6.
-        mean, std: how the pixels of a file's model are normalised, when not as for ImageNet.
+        mean: of the pixels of a file's model, per channel, when not ImageNet's.
+        std: likewise.
     """
 
     source: Annotated[Path, tyro.conf.Positional]

@@ -39,6 +39,8 @@ class Arguments:
         features: of a run, from the student, the teacher, or both.
         pooling: mean of the patch tokens, or the CLS token (which only the student trains).
         keep: of a fine-tuned run: shares of the patch tokens that stay at each stage; 1.0 to 0.6 when not set.
+        backend: as `pcae backends` lists it.
+        device: as the backend names it; "auto" takes its best one.
     """
 
     run: Annotated[Path, tyro.conf.Positional]

@@ -24,12 +24,17 @@ Examples:
   pcae evaluate runs/photos-ft --data photos --keep 1.0 0.9 0.8 0.7 0.6"""
 
 
+FLAGS = ("config", "preset", "resume")
+WITHOUT = ("model", "pretrained", "class_names")
+"""Settings that the pre-trained run and the data decide."""
+
+
 def main(arguments: Sequence[str]) -> None:
     """Parse, then train."""
     run, rest = (arguments[0], arguments[1:]) if arguments and not arguments[0].startswith("-") else (None, arguments)
-    chosen, rest = split_off(rest, "config", "preset", "resume")
+    chosen, rest = split_off(rest, *FLAGS)
     default = _default(run, **chosen)
-    config = parse_config(default, "finetune [RUN]", rest, DESCRIPTION, without=("model", "pretrained", "class_names"))
+    config = parse_config(default, "finetune [RUN]", rest, DESCRIPTION, FLAGS, WITHOUT)
     from pcae_core.training.finetune import finetune
 
     finetune(config)

@@ -27,6 +27,8 @@ COMMANDS = {
     "profile": "count multiply-accumulates and tokens of a model",
     "conformance": "hold a backend to the reference",
     "backends": "list backends and how to install them",
+    "completion": "print a script that completes commands and flags in a shell",
+    "doctor": "say what is installed, what works, and what to put right",
 }
 
 

@@ -7,13 +7,20 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pydantic
 import tyro
 
 from pcae_core.config import Config
 from pcae_core.errors import ConfigError, describe_validation_error
+
+FLAGS = {
+    "config": "YAML file of settings.",
+    "preset": "model by its timm name, such as vit_small_patch16_224.",
+    "resume": "folder of a run to continue with its own settings.",
+}
+"""Flags that choose the settings that all others change; `split_off` takes them out of the arguments."""
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Config)
@@ -26,21 +33,28 @@ def parse(target: Callable[..., T], command: str, arguments: Sequence[str], **op
 
 
 def parse_config(
-    default: C, command: str, arguments: Sequence[str], description: str, without: tuple[str, ...] = ()
+    default: C,
+    command: str,
+    arguments: Sequence[str],
+    description: str,
+    flags: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
 ) -> C:
     """`default` with the settings that the arguments name replaced; those in `without` have no flags.
 
-    tyro gathers the values and pydantic alone judges them, all together.
+    tyro gathers the values and pydantic alone judges them, all together. `flags` are those of FLAGS that the caller has
+    taken out of the arguments already: they are only named in the help.
 
     Raises:
         ConfigError: naming each refused value.
         SystemExit: as `parse`.
     """
-    plain = _plain(type(default), without)
-    values = parse(plain, command, arguments, default=_fill(default, without), description=description)
+    start = filled(default, flags, without)
+    values = parse(type(start), command, arguments, default=start, description=description)
+    settings = {name: value for name, value in dataclasses.asdict(values).items() if name not in flags}
     kept = {name: getattr(default, name) for name in without}
     try:
-        return type(default).model_validate(kept | dataclasses.asdict(values))
+        return type(default).model_validate(kept | settings)
     except pydantic.ValidationError as error:
         raise ConfigError(describe_validation_error(error)) from None
 
@@ -67,6 +81,19 @@ def _documentation(config_class: type[Config]) -> str:
         if base is not Config and issubclass(base, Config):
             text += "\n" + inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")[2]
     return text
+
+
+def filled(config: Config, flags: tuple[str, ...], without: tuple[str, ...] = ()) -> Any:
+    """What a command with these FLAGS and the settings of a configuration parses into: its type, and the defaults."""
+    return _with_flags(type(config), flags, without)(**vars(_fill(config, without)))
+
+
+@functools.cache
+def _with_flags(config_class: type[Config], flags: tuple[str, ...], without: tuple[str, ...]) -> Any:
+    fields = [(name, Annotated[str | None, tyro.conf.arg(help=FLAGS[name])], None) for name in flags]
+    made = dataclasses.make_dataclass(config_class.__name__, fields, bases=(_plain(config_class, without),))
+    made.__doc__ = _documentation(config_class)
+    return made
 
 
 def _fill(config: Config, without: tuple[str, ...] = ()) -> Any:

@@ -23,10 +23,13 @@ Examples:
   torchrun --nproc_per_node=2 -m pcae_core.cli pretrain --config my.yaml"""
 
 
+FLAGS = ("config", "preset", "resume")
+
+
 def main(arguments: Sequence[str]) -> None:
     """Parse, then train."""
-    chosen, rest = split_off(arguments, "config", "preset", "resume")
-    config = parse_config(_default(**chosen), "pretrain", rest, DESCRIPTION)
+    chosen, rest = split_off(arguments, *FLAGS)
+    config = parse_config(_default(**chosen), "pretrain", rest, DESCRIPTION, FLAGS)
     from pcae_core.training.pretrain import pretrain
 
     pretrain(config)

@@ -21,13 +21,16 @@ Example:
   pcae profile --preset vit_base_patch16_224 --mask-ratio 0.85"""
 
 
+FLAGS = ("config", "preset")
+
+
 def main(arguments: Sequence[str]) -> None:
     """Parse, count, print."""
-    chosen, rest = split_off(arguments, "config", "preset")
+    chosen, rest = split_off(arguments, *FLAGS)
     default = PretrainConfig.from_yaml(Path(chosen["config"])).model if chosen["config"] else ModelConfig()
     if chosen["preset"]:
         default = ModelConfig.preset(chosen["preset"])
-    config = parse_config(default, "profile", rest, DESCRIPTION)
+    config = parse_config(default, "profile", rest, DESCRIPTION, FLAGS)
     from rich.console import Console
 
     console = Console()

@@ -32,6 +32,8 @@ class Arguments:
             and no evaluation.
         images: pictures to draw.
         keep: share of the patch tokens that each stage keeps in the pictures; by default that of pre-training.
+        backend: as `pcae backends` lists it.
+        device: as the backend names it; "auto" takes its best one.
     """
 
     run: Annotated[Path, tyro.conf.Positional]

@@ -36,6 +36,7 @@ class Arguments:
         keep: share of the patch tokens that each stage keeps; by default that of pre-training.
         encoder: the student's by default, or the teacher's; only of a run.
         backend: torch by default; only of a run.
+        device: as the backend names it; "auto" takes its best one; only of a run.
         seed: of the noise that splits the patches; by default the run's.
         limit: images to draw at most.
     """

@@ -40,7 +40,7 @@ def rewrite(path: Path, ours: Arrays, rest: dict[str, None], source: Arrays) -> 
     Raises:
         CheckpointError: there is no class token.
     """
-    for name, what in {"cls_token": "class token", "pos_embed": "position embeddings"}.items():
+    for name, what in (("cls_token", "class token"), ("pos_embed", "position embeddings")):
         if name not in ours:
             raise CheckpointError(f"{path} has no {what}, which ours always has, so its features would differ")
     notes = _positions(ours, "dist_token" in source)
