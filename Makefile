@@ -86,6 +86,8 @@ bench: setup
 	$(BIN)/python benchmarks/onnx_inference.py
 	$(BIN)/python benchmarks/onnx_export.py
 	$(BIN)/python benchmarks/serving.py
+	$(BIN)/pcae data fashion-mnist data/fashion-mnist
+	$(BIN)/python benchmarks/finetuning.py
 	$(BIN)/pcae data emoji data/emoji
 	$(BIN)/python benchmarks/emoji.py
 

@@ -5,7 +5,7 @@
 Pre-trains with examples/fashion_mnist.yaml when RUN is not there. All runs take examples/fashion_mnist_finetune.yaml
 and differ only in what their names say; from scratch, all layers have one rate, half of the recipe's, which was better
 on a part of the training split. Each runs on one thread, so that CPU seconds can be compared. Prints means and spreads
-over the seeds, then the keep table of the last run with r = 0.2. It takes at most ten minutes on two cores that nobody
+over the seeds, then the keep table of the last run with r = 0.2. It takes about eight minutes on two cores that nobody
 else uses.
 """
 

@@ -82,7 +82,7 @@ class ReductionConfig(Config):
 
     Attributes:
         num_stages: after how many blocks tokens are dropped (`schedule.reduction_blocks`).
-        keep: share of the patch tokens that stays at each stage in pre-training, in (0, 1].
+        keep: share of the patch tokens that stays at each stage in training, in (0, 1].
         center: mean of the unit-length tokens ("unit") or of the raw ones ("raw", as the paper's figure writes).
     """
 

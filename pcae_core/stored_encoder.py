@@ -22,7 +22,7 @@ class StoredEncoder(Mapping[str, NDArray[np.floating[Any]]]):
     Attributes:
         path: the checkpoint's or the encoder's folder.
         config: what features depend on beside the weights.
-        step: of the run, or None for an encoder's folder.
+        step, side: of the run, or None for an encoder's folder.
     """
 
     def __init__(self, run: Path, side: Side | None = None) -> None:
@@ -32,7 +32,7 @@ class StoredEncoder(Mapping[str, NDArray[np.floating[Any]]]):
             CheckpointError: missing, truncated or changed files; missing or misshapen tensors, which are listed.
         """
         self.path = run if pretrained.is_encoder(run) else pretrained.locate(run)
-        self.config, self._file, self.step = _described(self.path, side)
+        self.config, self._file, self.step, self.side = _described(self.path, side)
         self._shapes = encoder_shapes(self.config.model)
         try:
             with safe_open(self._file, framework="numpy") as tensors:
@@ -62,14 +62,14 @@ class StoredEncoder(Mapping[str, NDArray[np.floating[Any]]]):
         return len(self._shapes)
 
 
-def _described(path: Path, side: Side | None) -> tuple[EncoderConfig, Path, int | None]:
-    """The configuration of a checkpoint's or an encoder's folder, its file of tensors, unharmed, and the step."""
+def _described(path: Path, side: Side | None) -> tuple[EncoderConfig, Path, int | None, Side | None]:
+    """The configuration of a checkpoint's or an encoder's folder, its file of tensors, unharmed, the step and side."""
     if pretrained.is_encoder(path):
         alone = pretrained.read_manifest(path)
-        return alone.config, checkpoint.verified_file(path, alone.files, pretrained.ENCODER), None
+        return alone.config, checkpoint.verified_file(path, alone.files, pretrained.ENCODER), None, None
     manifest = checkpoint.read_manifest(path)
     if manifest.format != checkpoint.FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {manifest.format}, not {checkpoint.FORMAT}")
     chosen = pretrained.side_of(manifest.config, side, path)
     file = checkpoint.verified_file(path, manifest.files, f"{chosen}.safetensors")
-    return pretrained.config_of(manifest.config), file, manifest.step
+    return pretrained.config_of(manifest.config), file, manifest.step, chosen

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pages
 import pytest
 import runs
 import torch
@@ -176,6 +177,18 @@ def test_a_fine_tuned_run_is_exported_and_converted_with_its_classes(data, pretr
     state = checkpoint.load(again).state
     np.testing.assert_array_equal(state.student["norm.weight"], averaged["norm.weight"])
     assert np.abs(state.student["head.weight"]).max() < 1e-3
+
+
+def test_report_and_pictures(data, pretrained, tmp_path):
+    run = tune(data, pretrained, tmp_path / "run", steps=16, drop=0.2, pooling="cls")
+    assert cli.run(["report", str(run), "--data", str(data), "--images", "1"]) == 0
+    text = pages.assert_self_contained((run / "report.html").read_text(encoding="utf-8")).text
+    for words in ("top-1", "by the MACs", "at keep 0.8", "class_names"):
+        assert words in text
+    assert "MAE step" not in text
+    assert cli.run(["visualize", str(run), str(data), "--limit", "1", "--out", str(tmp_path / "pictures")]) == 0
+    best = checkpoint.read_manifest(checkpoint.find_best(run)).step
+    assert f"step {best}, student, keep 0.8" in (tmp_path / "pictures" / "index.html").read_text(encoding="utf-8")
 
 
 def test_evaluate_prints_the_table(data, pretrained, tmp_path, capsys):

@@ -31,7 +31,7 @@ class Arguments:
         data: labelled data set to evaluate on and to take pictures from; by default pictures of the run's own data set,
             and no evaluation.
         images: pictures to draw.
-        keep: share of the patch tokens that each stage keeps in the pictures; by default that of pre-training.
+        keep: share of the patch tokens that each stage keeps in the pictures; by default that of training.
         backend: as `pcae backends` lists it.
         device: as the backend names it; "auto" takes its best one.
     """

@@ -33,8 +33,9 @@ class Arguments:
         source: a run's folder, one of its checkpoints, or an exported model.
         images: image files, folders of images, or data sets.
         out: folder to write into.
-        keep: share of the patch tokens that each stage keeps; by default that of pre-training.
-        encoder: the student's by default, or the teacher's; only of a run.
+        keep: share of the patch tokens that each stage keeps; by default that of training.
+        encoder: the student's, or the teacher's, only of a run; by default the student's, and of a fine-tuned run the
+            weights that were scored.
         backend: torch by default; only of a run.
         device: as the backend names it; "auto" takes its best one; only of a run.
         seed: of the noise that splits the patches; by default the run's.
@@ -87,4 +88,4 @@ def open_subject(chosen: Arguments) -> Subject:
     from pcae_core.report.subjects import CheckpointSubject
 
     backend = registry.create(chosen.backend or "torch", device=chosen.device)
-    return CheckpointSubject(chosen.source, backend, chosen.encoder or "student", chosen.keep, chosen.seed)
+    return CheckpointSubject(chosen.source, backend, chosen.encoder, chosen.keep, chosen.seed)

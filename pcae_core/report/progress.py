@@ -55,7 +55,7 @@ def section(
     share = model.reduction.keep if keep is None else keep
     pixels = normalize(shown.pixels, *_loader(values).normalization(model.in_chans))
     kept, warnings = _kept_by_step(run, values, model, backend, pixels, share)
-    text = f"What the student's encoder keeps of whole images after its last stage, at keep {share:g}."
+    text = f"What the encoder keeps of whole images after its last stage, at keep {share:g}."
     return [page.paragraph(text, "faint"), page.figures(_figures(shown, model, kept), small=True)], warnings
 
 

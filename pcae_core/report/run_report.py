@@ -20,6 +20,7 @@ from pcae_core.errors import CheckpointError, DataError
 from pcae_core.protocol import Backend
 from pcae_core.report import charts, history, page, progress, tables
 from pcae_core.report.history import History
+from pcae_core.training.classify import keep_table
 from pcae_core.training.evaluate import evaluate
 
 
@@ -60,7 +61,7 @@ def report(run: Path, backend: Backend, options: Options) -> tuple[str, list[str
         *page.warnings(warnings),
         *_state(run, values, measured, manifest),
         _charts(measured),
-        page.section("Accuracy of the frozen features", *evaluation),
+        page.section("Accuracy", *evaluation),
         page.section("Tokens that stay", *pictures),
         page.section("Cost", *tables.cost_tables(model)),
         page.section("Configuration", f'<div class="card"><pre>{page.escape(_as_yaml(values))}</pre></div>'),
@@ -119,17 +120,22 @@ def _charts(measured: History) -> str:
 def _evaluation(
     run: Path, backend: Backend, data: Path | None, manifest: Manifest | None
 ) -> tuple[list[str], list[str]]:
-    """The probes' table, or how to get it; and warnings."""
+    """What `pcae evaluate` measures, or how to get it; and warnings."""
     command = f"pcae report {run} --data DIR"
     if data is None or manifest is None:
         why = "Not measured" if manifest else "There is no checkpoint to evaluate yet"
-        return [page.paragraph(f"{why}. With a labelled data set, {command} adds k-NN and a linear probe.")], []
+        return [page.paragraph(f"{why}. With a labelled data set, {command} adds what pcae evaluate measures.")], []
     try:
+        if manifest.kind == "finetune":
+            path, rows = keep_table(backend, run, data, tables.KEEPS)
+            note = f"{path.name}, percent of the test split, by the share of the patch tokens that each stage keeps; "
+            note += "images per second of batches of 64 on the machine that wrote this page."
+            return [page.paragraph(note, "faint"), tables.keep_table(rows)], []
         results = evaluate(backend, run, data)
     except (DataError, CheckpointError) as error:
         return [page.paragraph(f"Not measured: {error}")], [f"no evaluation: {error}"]
-    note = f"Step {manifest.step}, mean of the patch tokens, percent of the test split. The row random is the same "
-    note += "encoder before training; the rank is the effective rank of the features."
+    note = f"Frozen features at step {manifest.step}, mean of the patch tokens, percent of the test split. The row "
+    note += "random is the same encoder before training; the rank is the effective rank of the features."
     return [page.paragraph(note, "faint"), tables.evaluation_table(results)], []
 
 

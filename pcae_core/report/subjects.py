@@ -8,10 +8,10 @@ from __future__ import annotations
 import abc
 import functools
 from pathlib import Path
-from typing import Literal
 
 from pcae_core import checkpoint, randomness
 from pcae_core.config import ModelConfig
+from pcae_core.pretrained import Side
 from pcae_core.protocol import Backend, Floats, TrainState
 from pcae_core.report.figure import Split
 from pcae_core.report.stages import SCORE_TOLERANCE, Stage, encoder_stages
@@ -51,14 +51,15 @@ class CheckpointSubject(Subject):
         self,
         path: Path,
         backend: Backend,
-        side: Literal["student", "teacher"] = "student",
+        side: Side | None = None,
         keep: float | None = None,
         seed: int | None = None,
     ) -> None:
         """Open `path`, a run's folder, a checkpoint's or an encoder's.
 
         Args:
-            keep: share of the patch tokens that each stage keeps, by default as in pre-training.
+            side: as `pretrained.load` takes it.
+            keep: share of the patch tokens that each stage keeps, by default as in training.
             seed: of the noise that splits the patches, by default the run's.
 
         Raises:
@@ -71,7 +72,7 @@ class CheckpointSubject(Subject):
         self._keep = config.model.reduction.keep if keep is None else keep
         self._pretrains = stored.step is not None and not config.model.num_classes
         self._seed = config.seed if seed is None else seed
-        run = f"{stored.path.parent.parent.name or stored.path}, step {stored.step}, {side}"
+        run = f"{stored.path.parent.parent.name or stored.path}, step {stored.step}, {stored.side}"
         self.title = stored.path.name if stored.step is None else run
         self.title += f", keep {self._keep:g}, {backend.name}"
 

@@ -22,7 +22,7 @@ from pcae_core.parameters import Arrays, encoder_shapes
 from pcae_core.protocol import Array, Backend, Floats, TrainState
 from pcae_core.training.probes import Accuracy, accuracy
 
-SPEED_ROUNDS = 20
+SPEED_ROUNDS = 40
 BATCH = 64
 
 
@@ -32,9 +32,10 @@ class KeepRow:
 
     Attributes:
         accuracy: top-1 and top-5, in percent.
-        images_per_second: of the encoder with its head, at batch 64, in the best of several rounds.
+        images_per_second: of the encoder with its head, at batch 64, the median of several rounds.
         gmacs: of one image.
-        speedup, predicted: against keep 1.0, measured and by the multiply-accumulates.
+        speedup, predicted: against keep 1.0, measured (the median of the rounds' ratios) and by the
+            multiply-accumulates.
     """
 
     keep: float
@@ -113,9 +114,9 @@ def keep_table(backend: Backend, run: Path, data: Path, keeps: Sequence[float]) 
             KeepRow(
                 keep=keep,
                 accuracy=score(backend, config, parameters, source, keep),
-                images_per_second=BATCH / seconds[keep],
+                images_per_second=BATCH / float(np.median(seconds[keep])),
                 gmacs=macs / 1e9,
-                speedup=seconds[1.0] / seconds[keep],
+                speedup=float(np.median(seconds[1.0] / seconds[keep])),
                 predicted=full / macs,
             )
         )
@@ -124,16 +125,16 @@ def keep_table(backend: Backend, run: Path, data: Path, keeps: Sequence[float]) 
 
 def measure_speed(
     backend: Backend, config: RunConfig, parameters: Mapping[str, Array], keeps: Collection[float]
-) -> dict[float, float]:
-    """Keep ratio -> seconds of a batch of 64, the best of rounds that visit all ratios, so that load hits all alike."""
+) -> dict[float, Floats]:
+    """Keep ratio -> seconds of a batch of 64 in each of several rounds, which visit all ratios: load hits all alike."""
     model = config.model
     on_device = {name: backend.asarray(parameters[name]) for name in encoder_shapes(model)}
     shape = (BATCH, model.in_chans, model.image_size, model.image_size)
     images = backend.asarray(np.random.default_rng(0).normal(size=shape).astype(np.float32))
-    seconds = dict.fromkeys(keeps, float("inf"))
-    for _ in range(SPEED_ROUNDS):
+    seconds = {keep: np.empty(SPEED_ROUNDS) for keep in keeps}
+    for i in range(-2, SPEED_ROUNDS):  # the first two warm up
         for keep in keeps:
             began = time.perf_counter()
             backend.to_numpy(backend.encode(model, on_device, images, keep).logits)
-            seconds[keep] = min(seconds[keep], time.perf_counter() - began)
+            seconds[keep][i] = time.perf_counter() - began
     return seconds

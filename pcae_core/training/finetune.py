@@ -56,7 +56,8 @@ def with_model(config: FinetuneConfig) -> FinetuneConfig:
     if config.model.num_classes:  # a run that is continued
         return config
     found = _encoder_config(_source(config))
-    model = found.model.model_copy(update={"pooling": config.pooling, "num_classes": 0})
+    reduction = found.model.reduction.model_copy(update={"keep": config.keep})
+    model = found.model.model_copy(update={"pooling": config.pooling, "num_classes": 0, "reduction": reduction})
     loader = config.loader
     if loader.mean is None and loader.std is None:
         loader = loader.model_copy(update={"mean": found.loader.mean, "std": found.loader.std})
