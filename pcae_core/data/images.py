@@ -34,6 +34,8 @@ def read(file: Path | BinaryIO, name: str, in_chans: int, max_pixels: int | None
     """
     try:
         if isinstance(file, Path):
+            if not file.is_file():  # opening a named pipe waits for who writes to it
+                raise ValueError("it is no file" if file.exists() else "it does not exist")
             with file.open("rb") as stream:
                 return _decode(stream, in_chans, max_pixels)
         return _decode(file, in_chans, max_pixels)
