@@ -9,7 +9,7 @@ EXTRAS_NUMPY2 := torch,hf,conformance,dev,ort,serve
 EXTRAS := $(EXTRAS_NUMPY2),mindspore
 RUN := runs/demo-$(BACKEND)
 
-.PHONY: setup demo test test-numpy2 lint format bench clean
+.PHONY: setup demo test test-numpy2 lint format bench fuzz clean
 
 setup: .venv/installed
 
@@ -62,6 +62,12 @@ bench: setup
 	$(BIN)/python benchmarks/onnx_inference.py
 	$(BIN)/python benchmarks/onnx_export.py
 	$(BIN)/python benchmarks/serving.py
+
+# Hostile files by the thousand, and a service under attack; `make test` runs a short form of both.
+fuzz: export OMP_NUM_THREADS := 1
+fuzz: setup
+	$(BIN)/python benchmarks/fuzz.py
+	$(BIN)/python benchmarks/serving_faults.py
 
 clean:
 	rm -rf .venv .venv-numpy2 build dist runs
