@@ -12,6 +12,7 @@ import torch
 import yaml
 from fuzz import archives, harness
 from fuzz.registry import KINDS
+from PIL import Image
 from safetensors.torch import save_file
 
 from pcae_core import ModelConfig, PretrainConfig, checkpoint, registry
@@ -171,6 +172,20 @@ def test_archives_packed_otherwise(tmp_path):
 def test_a_named_pipe_is_no_image(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     assert "it is no file" in refused(DataError, images.read, tmp_path / "a.png", "a.png", 3)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "I"])
+@pytest.mark.parametrize("in_chans", [1, 3])
+def test_large_pictures_are_converted_in_strips_as_small_ones(monkeypatch, mode, in_chans):
+    rng = np.random.default_rng(0)
+    if mode.startswith("I"):
+        picture = Image.fromarray(rng.integers(0, 2**16, (23, 7), dtype=np.uint16 if mode == "I;16" else np.int32))
+    else:
+        picture = Image.fromarray(rng.integers(0, 256, (23, 7, 4), dtype=np.uint8)).convert(mode)
+        picture.info |= {"transparency": 3} if mode == "P" else {}
+    whole = images.convert(picture, in_chans)
+    monkeypatch.setattr(images, "_STRIP_PIXELS", 35)
+    assert images.convert(picture, in_chans).tobytes() == whole.tobytes()
 
 
 def test_sizes_of_models_are_bounded():
