@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import shutil
 import sys
 from dataclasses import asdict
@@ -20,6 +21,8 @@ from fuzz.registry import KINDS, NO_INPUT
 def main() -> None:
     root, seed = Path(sys.argv[1]).resolve(), int(sys.argv[2])
     sys.dont_write_bytecode = True
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # for libraries that print
     watcher = watch.Watch()
     kind: Kind | None = None
     name = ""
@@ -28,14 +31,14 @@ def main() -> None:
         if command == "prepare":
             name = argument
             kind = _prepared(name, root)
-            print(json.dumps("ready"), flush=True)
+            print(json.dumps("ready"), file=answers, flush=True)
             continue
         assert kind is not None
         folder = root / "cases" / "case"
         folder.mkdir(parents=True)
         note = kind.write(stream(name, int(argument), seed), folder)
-        print(json.dumps(note), flush=True)
-        print(json.dumps(asdict(watcher.read(kind.read, folder))), flush=True)
+        print(json.dumps(note), file=answers, flush=True)
+        print(json.dumps(asdict(watcher.read(kind.read, folder))), file=answers, flush=True)
         shutil.rmtree(folder)
 
 
