@@ -282,15 +282,19 @@ def read_tensors(path: Path, files: Mapping[str, FileEntry], name: str) -> Array
     Raises:
         CheckpointError: the file is missing, truncated or changed.
     """
-    file = verified_file(path, files, name)
+    return load_safetensors(verified_file(path, files, name))
+
+
+def load_safetensors(file: Path) -> Arrays:
+    """All arrays of a file. Raises CheckpointError when it is damaged, or holds what NumPy has no type for (bf16)."""
     try:
         return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file} is not a safetensors file: {error}") from None
+    except (SafetensorError, OSError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file} is not a safetensors file that NumPy can hold: {error}") from None
 
 
 def check_tensors(source: Path, tensors: Arrays, expected: Shapes) -> None:
-    """Names and shapes must be exactly those expected. Raises CheckpointError listing every difference."""
+    """Names and shapes must be exactly those expected, numbers floating. Raises CheckpointError listing differences."""
     problems = [f"missing {name}" for name in expected if name not in tensors]
     problems += [f"surplus {name}" for name in tensors if name not in expected]
     problems += [
@@ -298,6 +302,7 @@ def check_tensors(source: Path, tensors: Arrays, expected: Shapes) -> None:
         for name, shape in expected.items()
         if name in tensors and tensors[name].shape != shape
     ]
+    problems += [f"{name} is {value.dtype}" for name, value in tensors.items() if value.dtype.kind != "f"]
     if problems:
         raise CheckpointError(f"{source} does not fit the model: {'; '.join(problems)}")
 

@@ -20,7 +20,11 @@ from pcae_core.protocol import LAYER_NORM_EPS
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+_DEEPEST = 20  # levels of a YAML file; settings have three
+
 Positive = Annotated[int, Field(ge=1)]
+Blocks = Annotated[int, Field(ge=1, le=1000)]
+Size = Annotated[int, Field(ge=1, le=65_536)]
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 Rate = Annotated[float, Field(ge=0.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -34,7 +38,7 @@ class Config(pydantic.BaseModel):
     Constructing one with wrong values raises pydantic's ValidationError, a ValueError.
     """
 
-    model_config = pydantic.ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = pydantic.ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
     @classmethod
     def from_dict(cls, values: object) -> Self:
@@ -47,7 +51,7 @@ class Config(pydantic.BaseModel):
             return cls.model_validate_json(json.dumps(values))
         except pydantic.ValidationError as error:
             raise ConfigError(describe_validation_error(error)) from None
-        except TypeError as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ConfigError(f"settings must be plain data: {error}") from None
 
     @classmethod
@@ -64,14 +68,31 @@ class Config(pydantic.BaseModel):
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain YAML without aliases, which make a short file endless, and nested no deeper than settings are."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not supported; write the value again")
+        if self._depth == _DEEPEST:
+            raise yaml.YAMLError(f"it is nested more than {_DEEPEST} deep")
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises ConfigError when there is none."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # nosec B506: a SafeLoader without aliases
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the configuration {path}: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except Exception as error:  # PyYAML raises its own errors, and about any other for tags such as "!!int x"
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a mapping of settings, not {type(values).__name__}")
     return values
@@ -114,19 +135,19 @@ class ModelConfig(Config):
             0.1 for small data (docs/training.md).
     """
 
-    image_size: Positive = 224
-    patch_size: Positive = 16
-    in_chans: Positive = 3
-    embed_dim: Positive = 768
-    depth: Positive = 12
-    num_heads: Positive = 12
-    mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
-    num_classes: Annotated[int, Field(ge=0)] = 0
+    image_size: Size = 224
+    patch_size: Size = 16
+    in_chans: Size = 3
+    embed_dim: Size = 768
+    depth: Blocks = 12
+    num_heads: Size = 12
+    mlp_ratio: Annotated[float, Field(gt=0.0, le=1000.0)] = 4.0
+    num_classes: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     layer_norm_eps: Annotated[float, Field(gt=0.0)] = LAYER_NORM_EPS
     pooling: Pooling = "cls"
-    decoder_embed_dim: Positive = 512
-    decoder_depth: Positive = 8
-    decoder_num_heads: Positive = 16
+    decoder_embed_dim: Size = 512
+    decoder_depth: Blocks = 8
+    decoder_num_heads: Size = 16
     mask_ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.75
     init_residual_scale: Annotated[float, Field(gt=0.0)] = 1.0
     reduction: ReductionConfig = ReductionConfig()

@@ -11,11 +11,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pydantic
 
+_LONGEST = 10_000
+
 
 class PcaeError(Exception):
-    """Base of all errors that PCAE raises on purpose."""
+    """Base of all errors that PCAE raises on purpose.
+
+    Its text is made one line of printable characters and bounded length: names in it may be out of a hostile file.
+    """
 
     exit_code = 2
+
+    def __init__(self, text: str) -> None:
+        super().__init__(_one_line(text))
 
 
 class ConfigError(PcaeError, ValueError):
@@ -62,6 +70,14 @@ class EnvironmentConflictError(PcaeError):
     """Installed packages do not go together, or a backend does not work."""
 
     exit_code = 1
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    shown = line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ... ({len(line) - _LONGEST} characters more)"
+    if shown.isprintable():
+        return shown
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown)
 
 
 def describe_validation_error(error: pydantic.ValidationError) -> str:

@@ -15,6 +15,8 @@ from pcae_core.errors import CheckpointError
 from pcae_core.parameters import encoder_shapes
 from pcae_core.pretrained import EncoderConfig, Side
 
+_FLOATING = ("F16", "F32", "F64")
+
 
 class StoredEncoder(Mapping[str, NDArray[np.floating[Any]]]):
     """The encoder's parameters by canonical name; each access reads one from the disk.
@@ -36,7 +38,9 @@ class StoredEncoder(Mapping[str, NDArray[np.floating[Any]]]):
         self._shapes = encoder_shapes(self.config.model)
         try:
             with safe_open(self._file, framework="numpy") as tensors:
-                found = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+                slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+                found = {name: tuple(part.get_shape()) for name, part in slices.items()}
+                dtypes = {name: part.get_dtype() for name, part in slices.items()}
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{self._file} is not a safetensors file: {error}") from None
         problems = [
@@ -44,6 +48,7 @@ class StoredEncoder(Mapping[str, NDArray[np.floating[Any]]]):
             for name, shape in self._shapes.items()
             if found.get(name) != shape
         ]
+        problems += [f"{name} is {dtype}" for name, dtype in dtypes.items() if dtype not in _FLOATING]
         if problems:
             raise CheckpointError(f"{self._file} does not fit the model: {'; '.join(problems)}")
 

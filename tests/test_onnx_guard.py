@@ -164,6 +164,32 @@ def test_weights_outside_the_folder_are_refused(external, location):
     assert "outside its own folder" in refused(external)
 
 
+def test_a_graph_that_fails_when_it_runs_is_one_line(copy):
+    model = onnx.load(copy)
+    sizes = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT64]
+    for tensor in sizes:
+        tensor.raw_data = np.full(len(tensor.raw_data) // 8, 7, np.int64).tobytes()
+    onnx.save(model, copy)
+    with pytest.raises(ModelFileError) as caught:
+        InferenceSession(copy).run(pixels(1))
+    assert "\n" not in str(caught.value)
+
+
+def test_metadata_that_is_nested_deeply_is_refused(copy):
+    model = onnx.load(copy)
+    model.metadata_props[0].value = "[" * 100_000
+    onnx.save(model, copy)
+    assert "is damaged" in refused(copy)
+
+
+def test_weights_of_an_impossible_name_are_refused(external):
+    model = onnx.load(external, load_external_data=False)
+    tensor = next(t for t in model.graph.initializer if t.external_data)
+    next(entry for entry in tensor.external_data if entry.key == "location").value = "x" * 5000
+    external.write_bytes(model.SerializeToString())
+    assert "is missing" in refused(external)
+
+
 def test_linked_or_missing_weights_are_refused(external):
     data = external.with_name("model.onnx.data")
     elsewhere = Path(shutil.move(data, external.parent.parent / "elsewhere"))

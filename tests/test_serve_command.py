@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import signal
 import socket
@@ -11,6 +12,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import attacks
 import numpy as np
 import pytest
 import runs
@@ -21,6 +23,8 @@ from services import assert_refused, picture
 
 from pcae_core.cli import main as cli
 from pcae_onnx.serving.batching import Batcher, OverloadedError
+from pcae_onnx.serving.bodies import Arrivals
+from pcae_onnx.serving.settings import Settings
 from pcae_onnx.session import InferenceSession, Outputs
 
 
@@ -32,23 +36,18 @@ def folder(tmp_path_factory):
 
 
 def test_overload_is_503_and_passes(folder):
-    with services.serving(folder, "--max-batch", 1, "--queue", 1, "--max-wait-ms", 0) as client:
-        head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n"
-        held = [client.raw(head) for _ in range(2)]
+    flags = ("--max-batch", 3, "--queue", 3, "--max-wait-ms", 1500)
+    with services.serving(folder, *flags) as client, ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(client.infer, pixels(1), keep) for keep in (0.5, 0.6, 0.7)]
         for _ in range(100):
-            if client.metrics()["pcae_open_requests",] == 2:
+            if client.metrics()["pcae_open_requests",] == 3:
                 break
             time.sleep(0.02)
         answer = client.infer(pixels(1))
         assert_refused(answer, 503, "try again")
         assert answer.headers["Retry-After"] == "1"
         assert client.ask("GET", "/v2/health/ready").status == 200
-        for connection in held:
-            connection.close()
-        for _ in range(100):
-            if client.metrics()["pcae_open_requests",] == 0:
-                break
-            time.sleep(0.02)
+        assert [future.result().status for future in waiting] == [200] * 3
         assert client.infer(pixels(1)).status == 200
 
 
@@ -67,6 +66,21 @@ def test_features_of_a_fixed_model_and_requests_underway_at_the_end(tmp_path):
         time.sleep(0.2)
         client.process.send_signal(signal.SIGINT)
         assert underway.result().status == 200
+
+
+@pytest.mark.parametrize("attack", attacks.ATTACKS, ids=lambda attack: attack.__name__)
+def test_good_requests_are_answered_under_attack(attacked, attack):
+    client, memory = attacked
+    found = attacks.under(client, attack, seconds=0.8, connections=300)
+    assert not found.failures, found
+    assert found.memory_mb < memory + 100, found
+
+
+@pytest.fixture(scope="module")
+def attacked(folder):
+    with services.serving(folder, "--read-timeout", 0.5, "--max-body-mb", 1) as client:
+        assert client.infer(pixels(1)).status == 200
+        yield client, client.metrics()["process_resident_memory_bytes",] / 1e6
 
 
 def test_batcher_keeps_order_ratios_and_bounds():
@@ -98,6 +112,32 @@ def test_batcher_keeps_order_ratios_and_bounds():
     assert not batcher.ready
     with pytest.raises(OverloadedError, match="shutting down"):
         batcher.submit(np.zeros((1, 1)), 0.5)
+
+
+def test_bodies_that_arrive_together_are_bounded():
+    """Seventeen of the largest size: the largest makes room, small ones come through."""
+    settings = Settings(max_body_mb=0.001, read_timeout=5.0)
+
+    class Slow:
+        def __init__(self, size: int, done: asyncio.Event) -> None:
+            self._size, self._done = size, done
+
+        async def stream(self):
+            yield bytes(self._size)
+            await self._done.wait()
+            yield b"end"
+
+    async def arrive() -> list[object]:
+        arrivals, done = Arrivals(settings), asyncio.Event()
+        sizes = (995, *[990] * 15, 500, 10)
+        reading = [asyncio.ensure_future(arrivals.read(Slow(size, done))) for size in sizes]
+        await asyncio.sleep(0.05)
+        done.set()
+        return await asyncio.gather(*reading, return_exceptions=True)
+
+    first, *others = asyncio.run(arrive())
+    assert isinstance(first, TimeoutError)
+    assert [len(body) for body in others] == [993] * 15 + [503, 13]
 
 
 @pytest.mark.parametrize(

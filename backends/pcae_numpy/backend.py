@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pcae_core import archives
 from pcae_core.config import ModelConfig, PretrainConfig
 from pcae_core.config_finetune import FinetuneConfig
 from pcae_core.errors import BackendError, CheckpointError
@@ -163,9 +163,8 @@ class NumpyBackend(Backend):
 
     def load_weights(self, path: Path) -> dict[str, np.ndarray]:
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = dict(stored)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            arrays = {name: archives.read(path, name) for name in archives.members(path)}
+        except ValueError as error:
             raise CheckpointError(f"{path} is not a NumPy file of plain arrays: {error}") from None
         half = np.dtype(np.float16)
         return {name: value.astype(np.float32) if value.dtype == half else value for name, value in arrays.items()}

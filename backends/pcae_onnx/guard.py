@@ -19,6 +19,7 @@ OPERATORS = frozenset({
     "DynamicQuantizeLinear", "MatMulInteger",  # of int8 models
 })  # fmt: skip
 """Of the standard domain; an exported encoder uses no others."""
+_LONGEST_NAME = 255  # of a file; beyond, to ask for it is an error
 
 
 def inspect(path: Path) -> ModelInfo:
@@ -72,7 +73,7 @@ def _check_external(path: Path, tensor: onnx.TensorProto) -> None:
     file = path.parent / location
     if not location or Path(location).name != location or location == "..":
         raise ModelFileError(f"{path} takes weights from {location!r}, outside its own folder; it is refused")
-    if not file.is_file():
+    if len(location) > _LONGEST_NAME or not file.is_file():
         raise ModelFileError(f"{path} needs {file}, which is missing; copy both files together")
     if file.is_symlink() or file.stat().st_nlink > 1:
         raise ModelFileError(f"{file} is a link and may lead out of the model's folder; copy the file itself")

@@ -100,7 +100,7 @@ class ModelInfo(Config):
             raise ModelFileError(f"{source} was not exported by PCAE: its metadata is missing; use pcae export")
         try:
             info = cls.from_dict({key: json.loads(text) for key, text in ours.items()})
-        except (ConfigError, ValueError) as error:
+        except (ConfigError, ValueError, RecursionError) as error:
             raise ModelFileError(f"the metadata of {source} is damaged: {error}; export the model again") from None
         if info.format != FORMAT:
             raise ModelFileError(f"{source} has model format {info.format}; this version reads format {FORMAT}")

@@ -55,7 +55,7 @@ class OnnxSubject(Subject):
         feeds = {"pixel_values": pixels}
         if self._keep is not None:
             feeds["keep"] = np.array(self._keep, dtype=np.float32)
-        values = self._observed.run(None, feeds) if self._observed else []
+        values = runtime.run(self._observed, feeds) if self._observed else []
         ids: Ids = np.tile(np.arange(self.model.num_patches), (len(images), 1))
         found = []
         for i, block in enumerate(self._blocks):

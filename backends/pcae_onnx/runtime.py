@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 
 from pcae_core.errors import BackendError, ModelFileError
@@ -56,11 +58,19 @@ def session(
         )
     except Exception as error:  # ONNX Runtime has a dozen exception classes without a common base of their own
         name = "the model" if isinstance(model, bytes) else str(model)
-        reason = " ".join(str(error).split())
-        raise ModelFileError(f"ONNX Runtime {onnxruntime.__version__} refuses {name}: {reason}") from None
+        raise ModelFileError(f"ONNX Runtime {onnxruntime.__version__} refuses {name}: {error}") from None
     if wanted not in loaded.get_providers():
         raise BackendError(_unavailable(provider))
     return loaded
+
+
+def run(session: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """All outputs for inputs that fit the model. Raises ModelFileError when the graph fails on them."""
+    try:
+        outputs: list[np.ndarray] = session.run(None, dict(feeds))
+    except Exception as error:  # as above
+        raise ModelFileError(f"the model fails in ONNX Runtime, export it again: {error}") from None
+    return outputs
 
 
 def is_available(provider: str) -> bool:

@@ -133,6 +133,7 @@ class InferenceSession:
         Raises:
             DataError: wrong shape or dtype, or an empty batch.
             ConfigError: a keep ratio out of range, or for a model whose ratio is fixed.
+            ModelFileError: the model's graph is not what its metadata says.
         """
         pixels = np.asarray(pixel_values)
         expected = (self.in_chans, self.image_size, self.image_size)
@@ -148,8 +149,8 @@ class InferenceSession:
         feeds = {"keep": self._keep(1.0 if keep is None else keep)} if dynamic else {}
         step = self._part or len(pixels)
         parts = [
-            self._session.run(
-                None, feeds | {"pixel_values": pixels[start : start + step].astype(np.float32, order="C")}
+            runtime.run(
+                self._session, feeds | {"pixel_values": pixels[start : start + step].astype(np.float32, order="C")}
             )
             for start in range(0, len(pixels), step)
         ]

@@ -62,6 +62,16 @@ def _call(module_class: type, config: ModelConfig, parameters: Mapping[str, Tens
     return functional_call(module, own, args, strict=True)
 
 
+def _is_plain(value: Tensor) -> bool:
+    """Whether NumPy can hold the tensor, and the file holds every number of it: a view may repeat one endlessly."""
+    if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+        return False
+    known = value.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16) or not (
+        value.dtype.is_floating_point or value.dtype.is_complex
+    )
+    return known and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+
+
 def _flat(stored: object, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     """The tensors in nested dictionaries, by their keys joined by dots."""
     if isinstance(stored, Mapping):
@@ -201,9 +211,12 @@ class TorchBackend(Backend):
         except Exception as error:  # the reader meets any bytes, and stumbles over them in many ways
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise CheckpointError(f"{path} is not a PyTorch file, or damaged: {reason}") from None
-        return {name: self._weights(value) for name, value in _flat(stored)}
+        return {name: self._weights(path, name, value) for name, value in _flat(stored)}
 
-    def _weights(self, value: Tensor) -> np.ndarray:
+    def _weights(self, path: Path, name: str, value: Tensor) -> np.ndarray:
+        if not _is_plain(value):
+            kind = f"{value.layout} {value.dtype} {tuple(value.shape)} on {value.device}"
+            raise CheckpointError(f"{path}: {name} ({kind}) is no tensor whose numbers are in the file")
         return self.to_numpy(value.float() if value.dtype in (torch.float16, torch.bfloat16) else value)
 
     def _forward(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import pydantic
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from pcae_core import registry
+from pcae_core.checkpoint import load_safetensors
 from pcae_core.config import DataConfig
 from pcae_core.convert.model import Facts
 from pcae_core.convert.names import HF_MODEL_TYPES, WRAPPERS, from_hf_file
@@ -74,7 +72,7 @@ def read_timm(path: Path, facts: Facts) -> Foreign:
         CheckpointError: not such a file, or its tensors have other names.
     """
     if path.suffix == SAFETENSORS:
-        stored = _safetensors(path)
+        stored = load_safetensors(path)
     else:
         readers = registry.writers()
         if path.suffix not in readers:
@@ -110,7 +108,7 @@ def read_hf(folder: Path) -> Foreign:
     if not (folder / HF_WEIGHTS).is_file():
         raise CheckpointError(f"{folder} holds no {HF_WEIGHTS}; other formats and sharded files are not read")
     facts = Facts(config.num_attention_heads, config.decoder_num_attention_heads, config.layer_norm_eps)
-    tensors = {from_hf_file(name): value for name, value in _safetensors(folder / HF_WEIGHTS).items()}
+    tensors = {from_hf_file(name): value for name, value in load_safetensors(folder / HF_WEIGHTS).items()}
     if "embeddings.patch_embeddings.projection.weight" not in tensors:
         raise CheckpointError(f"{folder / HF_WEIGHTS} holds no embeddings.patch_embeddings.projection.weight")
     names = tuple(name for _, name in sorted(config.id2label.items())) or None
@@ -134,11 +132,3 @@ def _parsed(path: Path, kind: type[M]) -> M:
     except (OSError, UnicodeDecodeError) as error:
         problem = str(error)
     raise CheckpointError(f"{path} cannot be read: {problem}")
-
-
-def _safetensors(path: Path) -> Arrays:
-    try:
-        stored: Mapping[str, Any] = load_file(path)
-    except (SafetensorError, OSError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is not a safetensors file that NumPy can hold: {error}") from None
-    return dict(stored)

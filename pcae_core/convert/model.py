@@ -68,9 +68,9 @@ def has_decoder(tensors: Mapping[str, object]) -> bool:
 
 
 def count_blocks(tensors: Mapping[str, object], prefix: str) -> int:
-    """One more than the highest number of a block."""
-    found = [re.match(rf"{prefix}\.(\d+)\.", name) for name in tensors]
-    return 1 + max((int(match[1]) for match in found if match), default=-1)
+    """One more than the highest number of a block, and no more than there are tensors, whatever their names claim."""
+    found = [re.match(rf"{prefix}\.(\d{{1,9}})\.", name) for name in tensors]
+    return min(len(tensors), 1 + max((int(match[1]) for match in found if match), default=-1))
 
 
 def grid_size(path: Path, pos_embed: NDArray[np.floating[Any]]) -> int:

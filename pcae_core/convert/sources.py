@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pcae_core import pretrained
 from pcae_core.config import DataConfig, ModelConfig
@@ -44,7 +46,8 @@ class Request:
 def read(path: Path, request: Request) -> tuple[Pretrained, Coverage]:
     """The encoder (and decoder, where there is one) in `path`, and what of it was covered.
 
-    Nothing is refused yet for being missing or surplus: that is for the caller, once the report is shown.
+    Nothing is refused yet for being missing or surplus: that is for the caller, once the report is shown. Until then,
+    missing tensors are drawn only where all of them are waived: a few may claim a model of any size.
 
     Raises:
         CheckpointError, ConfigError: `path` holds no such model, or one that ours cannot be.
@@ -74,7 +77,7 @@ def _foreign(path: Path, source: files.Foreign, request: Request, coverage: Cove
     config = model.infer(path, ours, source.facts)
     shapes = encoder_shapes(config) | (decoder_shapes(config) if model.has_decoder(ours) else {})
     filled = _fill(ours, shapes, config, notes, coverage)
-    encoder = {name: filled[name] for name in encoder_shapes(config)}
+    encoder = {name: filled[name] for name in encoder_shapes(config) if name in filled}
     decoder = {name: value for name, value in filled.items() if name not in encoder}
     loader = request.loader or source.loader
     names = source.class_names if len(source.class_names or ()) == config.num_classes else None
@@ -88,12 +91,16 @@ def _named(source: files.Foreign, left_out: set[str]) -> tuple[Arrays, dict[str,
     rest = dict.fromkeys(name for name in source.tensors if name not in left_out)
     ours: Arrays = {}
     for name, theirs in _candidates(source).items():
-        if all(part in rest for part in theirs):
-            parts = [source.tensors[part] for part in theirs]
+        parts = [source.tensors[part] for part in theirs if part in rest]
+        if len(parts) == len(theirs) and _joinable(parts):
             ours[name] = np.concatenate(parts) if len(parts) > 1 else parts[0]
             for part in theirs:
                 del rest[part]
     return ours, rest
+
+
+def _joinable(parts: list[NDArray[Any]]) -> bool:
+    return len(parts) == 1 or (parts[0].ndim > 0 and len({part.shape for part in parts}) == 1)
 
 
 def _candidates(source: files.Foreign) -> Mapping[str, tuple[str, ...]]:
@@ -121,7 +128,7 @@ def _fill(
     notes: Mapping[str, str],
     coverage: Coverage,
 ) -> Arrays:
-    """Every tensor of the model, float32: the source's, or the first value where it is missing."""
+    """Every tensor of the model, float32: the source's, or the first value where it is missing and waived."""
     for name, value in ours.items():
         if name not in shapes:
             coverage.add_surplus(name)
@@ -137,8 +144,8 @@ def _fill(
     missing = [name for name in shapes if name not in filled]
     for name in missing:
         coverage.add_missing(name)
-    drawn = initial_parameters(config, seed=0) if missing else {}
-    return {name: filled[name] if name in filled else drawn[name] for name in shapes}
+    drawn = initial_parameters(config, seed=0) if missing and all(map(coverage.waived, missing)) else {}
+    return {name: filled[name] if name in filled else drawn[name] for name in shapes if name in filled | drawn}
 
 
 def _resized(found: Pretrained, image_size: int | None, coverage: Coverage) -> Pretrained:

@@ -19,6 +19,8 @@ MODES = {1: "L", 3: "RGB"}
 # Pillow would also try formats for which it starts other programs (EPS), whatever the file is called.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
+_STRIP_PIXELS = 2**20
+
 
 def read(file: Path | BinaryIO, name: str, in_chans: int, max_pixels: int | None = None) -> Image.Image:
     """Decode an image file: upright (EXIF orientation), on white where it is transparent, first frame only.
@@ -34,6 +36,8 @@ def read(file: Path | BinaryIO, name: str, in_chans: int, max_pixels: int | None
     """
     try:
         if isinstance(file, Path):
+            if not file.is_file():  # opening a named pipe waits for who writes to it
+                raise ValueError("it is no file" if file.exists() else "it does not exist")
             with file.open("rb") as stream:
                 return _decode(stream, in_chans, max_pixels)
         return _decode(file, in_chans, max_pixels)
@@ -58,13 +62,23 @@ def _decode(stream: BinaryIO, in_chans: int, max_pixels: int | None) -> Image.Im
 
 def convert(image: Image.Image, in_chans: int) -> Image.Image:
     """Mode "L" for one channel and "RGB" for three. Raises ValueError for pixels that are not 8 or 16 bits wide."""
+    mode = MODES[in_chans]
+    if not (image.mode.startswith(("I", "F")) or image.has_transparency_data):
+        return image if image.mode == mode else image.convert(mode)
+    converted = Image.new(mode, image.size)
+    rows = max(1, _STRIP_PIXELS // max(1, image.width))
+    for top in range(0, image.height, rows):  # else the largest pictures would be in memory four times
+        strip = image.crop((0, top, image.width, min(image.height, top + rows)))
+        converted.paste(_opaque_8_bits(strip).convert(mode), (0, top))
+    return converted
+
+
+def _opaque_8_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
-        image = _to_8_bits(image)
-    elif image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        white.alpha_composite(image.convert("RGBA"))
-        image = white
-    return image if image.mode == MODES[in_chans] else image.convert(MODES[in_chans])
+        return _to_8_bits(image)
+    white = Image.new("RGBA", image.size, "white")
+    white.alpha_composite(image.convert("RGBA"))
+    return white
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import zipfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pcae_core import archives
 from pcae_core.data import images
 from pcae_core.data.images import AnyImage
 from pcae_core.data.source import Source
 from pcae_core.errors import DataError
-
-_npy_format: Any = np.lib.format  # not typed in NumPy 1
-
-_LOCAL_HEADER_SIZE = 30  # of a zip member, before its name and its extra field
-
-
-@dataclass(frozen=True)
-class _Member:
-    """An array in the archive; `offset` of its first byte in the file is None when it is compressed."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    fortran_order: bool
-    crc: int
-    offset: int | None
 
 
 class NpzSource(Source):
@@ -44,8 +28,8 @@ class NpzSource(Source):
         """Raises DataError when the file is damaged or its arrays are not as described above."""
         super().__init__(path, in_chans)
         try:
-            self._members = _read_members(path)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            self._members = archives.members(path)
+        except ValueError as error:
             raise DataError(f"{path} is not a readable .npz file: {error}") from None
         self._check()
 
@@ -91,11 +75,9 @@ class NpzSource(Source):
 
     def _read(self, name: str) -> NDArray[Any]:
         try:
-            with np.load(self.path, allow_pickle=False) as archive:
-                values: NDArray[Any] = archive[name]
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            return archives.read(self.path, name)
+        except ValueError as error:
             raise DataError(f"cannot read {name} from {self.path}: {error}") from None
-        return values
 
     @functools.cached_property
     def labels(self) -> NDArray[np.int64] | None:
@@ -119,28 +101,3 @@ class NpzSource(Source):
         """Over type, shape and checksum (the archive's own CRC-32) of every array."""
         parts = [f"{name} {m.dtype.str} {m.shape} {m.fortran_order} {m.crc}" for name, m in self._members.items()]
         return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:16]
-
-
-def _read_members(path: Path) -> dict[str, _Member]:
-    """The arrays in an archive by name, from their headers alone."""
-    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-        members = {}
-        for info in archive.infolist():
-            with archive.open(info) as stream:
-                first = _npy_format.read_magic(stream) == (1, 0)
-                read_header = _npy_format.read_array_header_1_0 if first else _npy_format.read_array_header_2_0
-                shape, fortran_order, dtype = read_header(stream)
-                header_size = stream.tell()
-            offset = None
-            if info.compress_type == zipfile.ZIP_STORED:
-                offset = _content_offset(file, info) + header_size
-            members[info.filename.removesuffix(".npy")] = _Member(shape, dtype, fortran_order, info.CRC, offset)
-    return members
-
-
-def _content_offset(file: BinaryIO, info: zipfile.ZipInfo) -> int:
-    """Where a member's content begins; its name and extra field may be longer here than in the archive's directory."""
-    file.seek(info.header_offset)
-    header = file.read(_LOCAL_HEADER_SIZE)
-    name_size, extra_size = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
-    return info.header_offset + _LOCAL_HEADER_SIZE + name_size + extra_size

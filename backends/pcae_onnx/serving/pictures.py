@@ -25,8 +25,9 @@ async def predict(
 ) -> dict[str, Any]:
     """The most probable classes of a picture, or its features, and the patches that survive."""
     service = service_of(request)
+    service.check_room()
+    file = await bodies.read_picture(request, service.settings, service.arrivals)
     with service.admitted():
-        file = await bodies.read_picture(request, service.settings)
         pixels = await service.aside(_prepare, file, service.session, service.settings.max_pixels)
         outputs = await service.infer(request, pixels, keep)
     return _answer(service.session, outputs, topk)

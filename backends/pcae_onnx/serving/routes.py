@@ -56,8 +56,9 @@ def model_ready(name: str, request: Request) -> dict[str, Any]:
 async def infer(name: str, request: Request) -> Response:
     """Tensors in JSON to tensors in JSON."""
     service = _service_with(name, request)
+    service.check_room()
+    body = await bodies.read_json(request, service.settings, service.arrivals)
     with service.admitted():
-        body = await bodies.read_json(request, service.settings)
         wanted = await service.aside(tensors.read, body, service.session, service.settings.max_batch)
         outputs = await service.infer(request, wanted.pixels, wanted.keep)
         answer = await service.aside(tensors.write, wanted, outputs, service.session)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 import warnings
@@ -20,7 +21,10 @@ from pcae_onnx.serving.settings import Settings
 from pcae_onnx.session import InferenceSession
 
 _SHUTDOWN_SECONDS = 30
-_SPARE_CONNECTIONS = 200
+_SPARE_CONNECTIONS = 2000
+_OTHER_FILES = 64
+_LEAST_PROGRESS = 65_536
+"""Bytes of an answer that a client must take between two checks."""
 
 
 def serve(session: InferenceSession, settings: Settings) -> None:
@@ -38,12 +42,11 @@ def serve(session: InferenceSession, settings: Settings) -> None:
     _quieten()
     config = uvicorn.Config(
         create_app(session, settings),
-        http=_protocol(settings.read_timeout / 2),
+        http=_protocol(settings.read_timeout / 2, _most_connections(settings)),
         ws="none",
         log_level="error",
         access_log=False,
         server_header=False,
-        limit_concurrency=settings.max_requests + _SPARE_CONNECTIONS,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
     server = uvicorn.Server(config)
@@ -77,24 +80,56 @@ def _listen(settings: Settings) -> socket.socket:
         raise ConfigError(f"cannot listen on {settings.host} port {settings.port}: {reason}") from None
 
 
-def _protocol(seconds: float) -> type[H11Protocol]:
-    """HTTP that closes connections whose next header is not complete in time, which uvicorn leaves open."""
+def _most_connections(settings: Settings) -> int:
+    """What requests underway need and some more, within what the system allows this process, which asks for them."""
+    wanted = settings.max_requests + _SPARE_CONNECTIONS
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed != resource.RLIM_INFINITY and allowed < wanted + _OTHER_FILES:
+        unlimited = most == resource.RLIM_INFINITY
+        allowed = wanted + _OTHER_FILES if unlimited else min(wanted + _OTHER_FILES, most)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+    return wanted if allowed == resource.RLIM_INFINITY else max(1, min(wanted, allowed - _OTHER_FILES))
+
+
+def _protocol(seconds: float, most: int) -> type[H11Protocol]:
+    """HTTP for clients of all kinds; uvicorn would leave connections open for ever, and refuse all once there are many.
+
+    Connections are closed whose next header is not complete in time, or which do not take their answer. When there are
+    more than `most`, the one that has been waiting for a header longest makes room.
+    """
 
     class Impatient(H11Protocol):
         _before: RequestResponseCycle | None = None
+        _unsent = 0
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self.loop.call_later(seconds, self._check)
+            self._since = self.loop.time()
+            self._timer = self.loop.call_later(seconds, self._check)
+            alive = [other for other in self.connections if not other.transport.is_closing()]
+            if len(alive) > most:  # this one too is waiting
+                min((other for other in alive if other.is_waiting), key=lambda other: other._since).transport.abort()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._timer.cancel()  # or it would keep what the client has sent
+            super().connection_lost(exc)
+
+        def on_response_complete(self) -> None:
+            self._since = self.loop.time()
+            super().on_response_complete()
+
+        @property
+        def is_waiting(self) -> bool:
+            """Whether no request is underway."""
+            return self.cycle is None or self.cycle.response_complete
 
         def _check(self) -> None:
-            if self.transport.is_closing():
-                return
-            waiting = self.cycle is None or self.cycle.response_complete
-            if waiting and self.cycle is self._before:
+            unsent, same = self.transport.get_write_buffer_size(), self.cycle is self._before
+            if same and unsent and self._unsent and unsent > self._unsent - _LEAST_PROGRESS:
+                self.transport.abort()
+            elif same and not unsent and self.is_waiting:
                 self.transport.close()
-                return
-            self._before = self.cycle
-            self.loop.call_later(seconds, self._check)
+            self._before, self._unsent = self.cycle, unsent
+            self._timer = self.loop.call_later(seconds, self._check)
 
     return Impatient

@@ -26,6 +26,7 @@ class Service:
 
     Attributes:
         session, settings, metrics: as given, and what has been counted.
+        arrivals: the bodies that are being read.
     """
 
     def __init__(self, session: InferenceSession, settings: Settings) -> None:
@@ -36,6 +37,7 @@ class Service:
         """
         settings.check()
         self.session, self.settings, self.metrics = session, settings, Metrics()
+        self.arrivals = bodies.Arrivals(settings)
         self._open = 0
         # Few: JSON and pictures take many times their own size while they are read
         self._decoders = ThreadPoolExecutor(_DECODERS, "pcae-decoding")
@@ -60,9 +62,8 @@ class Service:
 
     @contextlib.contextmanager
     def admitted(self) -> Iterator[None]:
-        """A place for one request, from before its body is read to its answer. Raises HTTPException: 503."""
-        if self._open >= self.settings.max_requests:
-            raise overloaded("too many requests are underway; try again")
+        """A place for one request, from when its body is there to its answer. Raises HTTPException: 503."""
+        self.check_room()
         self._open += 1
         self.metrics.open_requests.set(self._open)
         try:
@@ -70,6 +71,11 @@ class Service:
         finally:
             self._open -= 1
             self.metrics.open_requests.set(self._open)
+
+    def check_room(self) -> None:
+        """Raises HTTPException, 503, when all places are taken; for before a body is read."""
+        if self._open >= self.settings.max_requests:
+            raise overloaded("too many requests are underway; try again")
 
     async def aside(self, function: Callable[..., T], *arguments: object) -> T:
         """Run what would hold up the event loop in another thread."""

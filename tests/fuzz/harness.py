@@ -1,0 +1,124 @@
+"""Gives cases to a worker, one after another, and outlives it."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fuzz.watch import LIMIT_SECONDS, Outcome
+
+TESTS = Path(__file__).parents[1]
+MAY_MEET_THE_LIMIT = frozenset({"onnx", "pth"})
+"""A graph of allowed operators can ask for any memory; only the runtime knows how much, once it is asked. torch.load
+reserves what a file claims, and touches only what the file holds: the limit is on what is reserved."""
+PREPARING_SECONDS = 120.0
+WRITING_SECONDS = 60.0
+
+
+class Worker:
+    """A watched process; `case` raises WorkerDiedError where it hangs or dies."""
+
+    def __init__(self, root: Path, seed: int) -> None:
+        self.root = root
+        shutil.rmtree(root / "cases", ignore_errors=True)
+        root.mkdir(parents=True, exist_ok=True)
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
+        self._log = (root / "stderr.txt").open("w+", encoding="utf-8", errors="replace")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "fuzz.worker", str(root), str(seed)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment, bufsize=0,
+        )  # fmt: skip
+        self._pending = b""
+
+    def prepare(self, kind: str) -> None:
+        self._tell(f"prepare {kind}")
+        self._hear(PREPARING_SECONDS)
+
+    def case(self, number: int) -> tuple[str, Outcome]:
+        """What it was, and what came of it."""
+        self._tell(f"case {number}")
+        try:
+            note = self._hear(WRITING_SECONDS)
+        except WorkerDiedError as error:
+            raise RuntimeError(f"case {number} cannot be made: {error}") from None
+        start = time.monotonic()
+        try:
+            return note, Outcome(**self._hear(LIMIT_SECONDS + 5))
+        except WorkerDiedError as error:
+            return note, Outcome("failed", str(error), time.monotonic() - start, 0.0)
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for file in (self._process.stdin, self._process.stdout, self._log):
+            file.close()
+
+    def _tell(self, line: str) -> None:
+        self._process.stdin.write(f"{line}\n".encode())
+
+    def _hear(self, seconds: float) -> Any:
+        until = time.monotonic() + seconds
+        while b"\n" not in self._pending:
+            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, until - time.monotonic()))
+            more = os.read(self._process.stdout.fileno(), 65536) if ready else b""
+            if not more:
+                self._process.kill()
+                code = self._process.wait()
+                self._log.seek(0)
+                last = self._log.read()[-600:] if ready else f"no answer within {seconds:.0f} s"
+                raise WorkerDiedError(f"the process ended with {code}: {last}")
+            self._pending += more
+        line, _, self._pending = self._pending.partition(b"\n")
+        return json.loads(line)
+
+
+class WorkerDiedError(Exception):
+    """The worker hung or died."""
+
+
+@dataclass
+class Total:
+    """Of one kind."""
+
+    kind: str
+    counts: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+    slowest: float = 0.0
+    peak_mb: float = 0.0
+
+    def add(self, number: int, note: str, found: Outcome) -> None:
+        self.counts[found.outcome] += 1
+        self.slowest, self.peak_mb = max(self.slowest, found.seconds), max(self.peak_mb, found.peak_mb)
+        if found.outcome == "failed" or (found.outcome == "limited" and self.kind not in MAY_MEET_THE_LIMIT):
+            self.failures.append(f"{self.kind} case {number} ({note}): {found.says}")
+
+
+def run(kind: str, numbers: Iterable[int], root: Path, seed: int, worker: Worker | None = None) -> tuple[Total, Worker]:
+    """All of one kind, by `worker` where it is given and lives; returns it, or its successor, for the next kind."""
+    total = Total(kind)
+    fresh = True
+    for number in numbers:
+        if worker is None or not worker.alive:
+            if worker is not None:
+                worker.close()
+            worker, fresh = Worker(root, seed), True
+        if fresh:
+            worker.prepare(kind)
+            fresh = False
+        total.add(number, *worker.case(number))
+    assert worker is not None
+    return total, worker
