@@ -111,7 +111,9 @@ class Encoder(nn.Cell):
         Args:
             keep: share of the patch tokens that stays at each stage.
         """
-        tokens, kept_ids = self.encode_all(images, tokens_left(self.config, self.config.num_patches, keep))
+        config = self.config  # compiled, the methods of `self.config` passed on directly are not found
+        counts = tokens_left(config, config.num_patches, keep)
+        tokens, kept_ids = self.encode_all(images, counts)
         logits = None if self.head is None else self.classify(tokens)
         return self.norm(tokens), kept_ids, logits
 
