@@ -183,7 +183,7 @@ def test_report_and_pictures(data, pretrained, tmp_path):
     run = tune(data, pretrained, tmp_path / "run", steps=16, drop=0.2, pooling="cls")
     assert cli.run(["report", str(run), "--data", str(data), "--images", "1"]) == 0
     text = pages.assert_self_contained((run / "report.html").read_text(encoding="utf-8")).text
-    for words in ("top-1", "by the MACs", "at keep 0.8", "class_names"):
+    for words in ("top-1", "by MACs", "at keep 0.8", "class_names"):
         assert words in text
     assert "MAE step" not in text
     assert cli.run(["visualize", str(run), str(data), "--limit", "1", "--out", str(tmp_path / "pictures")]) == 0

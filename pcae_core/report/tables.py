@@ -54,7 +54,7 @@ def keep_table(rows: list[KeepRow]) -> str:
         accuracy = (f"{row.accuracy.top1:.2f}", f"{row.accuracy.top5:.2f}")
         speed = (f"{row.images_per_second:.0f}", f"{row.speedup:.2f}", f"{row.predicted:.2f}")
         cells.append((f"{row.keep:.1f}", *accuracy, *speed))
-    return page.table(("keep", "top-1", "top-5", "images/s", "speed-up", "by the MACs"), cells)
+    return page.table(("keep", "top-1", "top-5", "img/s", "faster", "by MACs"), cells)
 
 
 def evaluation_table(results: dict[str, Evaluation]) -> str:
