@@ -93,6 +93,10 @@ def test_kill_between_checkpoints_and_automatic_resume_end_bit_identical(whole, 
     out = tmp_path / "run"
     process = runs.start(*arguments(data, out))
     wait_for(lambda: len(runs.metrics(out)) >= 25, process)
+    process.send_signal(signal.SIGSTOP)
+    second = runs.pcae(*arguments(data, out))
+    assert second.returncode == 2
+    assert f"another process trains in {out}" in second.stderr
     process.kill()
     process.communicate(timeout=60)
     assert checkpoint.read_manifest(checkpoint.find(out)).step in (20, 30)

@@ -140,6 +140,8 @@ class Loop(abc.ABC, Generic[O]):
     def _open_folder(self, stack: ExitStack) -> list[MetricLogger]:
         if not self._leads:
             return []
+        run.make_folder(self._run_config.out)
+        stack.enter_context(run.lock(self._run_config.out))
         run.write_config(self._run_config)
         loggers = open_loggers(self._run_config, self._step)
         for logger in loggers:

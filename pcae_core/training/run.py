@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+import filelock
 
 from pcae_core import checkpoint
 from pcae_core.checkpoint import Checkpoint, DataPosition
@@ -13,6 +16,8 @@ from pcae_core.config_finetune import AnyRunConfig
 from pcae_core.errors import CheckpointError, ConfigError, DataError
 
 C = TypeVar("C", bound=Config)
+
+LOCK = ".lock"
 
 FREE_TO_CHANGE = {
     *("data", "out", "pretrained", "backend", "device", "compile", "accumulation", "precision"),
@@ -76,15 +81,38 @@ def _fixed_settings(config: RunConfig) -> dict[str, object]:
     return {key: value for key, value in values.items() if key not in FREE_TO_CHANGE}
 
 
-def write_config(config: RunConfig) -> None:
-    """Create the run's folder with the effective configuration in it. Raises ConfigError when it cannot be written."""
+def make_folder(out: Path) -> None:
+    """Create the run's folder. Raises ConfigError when it cannot be."""
     try:
-        config.out.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_writable(out, error) from None
+
+
+def write_config(config: RunConfig) -> None:
+    """Write the effective configuration into the run's folder. Raises ConfigError when it cannot be."""
+    try:
         (config.out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
     except OSError as error:
-        raise ConfigError(
-            f"cannot write the run's folder {config.out}: {error.strerror}; choose another --out"
-        ) from None
+        raise _not_writable(config.out, error) from None
+
+
+def _not_writable(out: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"cannot write the run's folder {out}: {error.strerror or error}; choose another --out")
+
+
+def lock(out: Path) -> AbstractContextManager[object]:
+    """Keep other processes from training in the run's folder; a process that dies, however, gives it free.
+
+    Raises:
+        ConfigError: one does.
+    """
+    try:
+        return filelock.FileLock(out / LOCK, timeout=0).acquire()
+    except filelock.Timeout:
+        raise ConfigError(f"another process trains in {out}; wait for it, stop it, or choose another --out") from None
+    except OSError as error:
+        raise _not_writable(out, error) from None
 
 
 def read_config(out: Path, kind: type[C]) -> C:
