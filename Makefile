@@ -9,7 +9,7 @@ EXTRAS_NUMPY2 := torch,hf,conformance,dev,ort,serve
 EXTRAS := $(EXTRAS_NUMPY2),mindspore,audit,docs
 RUN := runs/demo-$(BACKEND)
 
-.PHONY: setup demo test test-numpy2 lint format api wheel audit sbom docs bench fuzz clean
+.PHONY: setup demo test test-numpy2 lint format api wheel audit sbom docs bench bench-faults fuzz clean
 
 setup: .venv/installed
 
@@ -90,6 +90,10 @@ bench: setup
 	$(BIN)/python benchmarks/finetuning.py
 	$(BIN)/pcae data emoji data/emoji
 	$(BIN)/python benchmarks/emoji.py
+
+# Training runs killed a hundred times; `make test` runs a short form.
+bench-faults: setup
+	$(BIN)/python benchmarks/faults.py
 
 # Hostile files by the thousand, and a service under attack; `make test` runs a short form of both.
 fuzz: export OMP_NUM_THREADS := 1

@@ -147,7 +147,10 @@ def write_tensors(folder: Path, files: Mapping[str, Arrays]) -> dict[str, FileEn
     for name, arrays in files.items():
         path = folder / name
         contiguous = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
-        save_file(contiguous, path, metadata={"format": "pt"})  # the note that other libraries ask for
+        try:
+            save_file(contiguous, path, metadata={"format": "pt"})  # the note that other libraries ask for
+        except SafetensorError as error:  # what the library makes of a full disk
+            raise OSError(str(error)) from None
         _sync(path)
         entries[name] = FileEntry(size=path.stat().st_size, sha256=_sha256(path))
     return entries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -102,6 +103,25 @@ def test_kill_between_checkpoints_and_automatic_resume_end_bit_identical(whole, 
     assert checkpoint.read_manifest(checkpoint.find(out)).step in (20, 30)
 
     done = runs.pcae(*arguments(data, out))
+    assert done.returncode == 0, done.stderr
+    runs.assert_same_tensors(last_checkpoint(out), last_checkpoint(whole))
+    assert [row["step"] for row in runs.metrics(out)] == list(range(1, STEPS + 1))
+
+
+@pytest.mark.parametrize(("room", "file"), [(100, "metrics.jsonl"), (8000, "checkpoints/step_")])
+def test_a_full_disk_stops_a_run_in_one_line_and_nothing_saved_is_lost(room, file, whole, data, tmp_path):
+    """A limit on the size of files stands for the disk: it ends a line or a checkpoint half-written."""
+    out = tmp_path / "run"
+    process = runs.start(*arguments(data, out), "--no-tensorboard")
+    wait_for(lambda: len(runs.metrics(out)) >= 11, process)
+    limit = (out / "metrics.jsonl").stat().st_size + room
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, limit))
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert f"cannot write {'the checkpoint ' if room > 100 else ''}{out}/{file}" in stderr
+    assert len(stderr.splitlines()) == 1
+    assert not list((out / "checkpoints").glob(".writing_*"))
+    done = runs.pcae("pretrain", "--resume", out)
     assert done.returncode == 0, done.stderr
     runs.assert_same_tensors(last_checkpoint(out), last_checkpoint(whole))
     assert [row["step"] for row in runs.metrics(out)] == list(range(1, STEPS + 1))

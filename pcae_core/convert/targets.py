@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from pcae_core import pretrained, registry
@@ -84,7 +85,7 @@ def _unfinished(out: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.rename(out)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ConfigError(f"cannot write {out}: {error}") from None
     finally:
         if temporary.is_dir():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from pcae_core.config import RunConfig
-from pcae_core.errors import MissingExtraError
+from pcae_core.errors import ConfigError, MissingExtraError
 
 
 class MetricLogger(abc.ABC):
@@ -25,22 +26,37 @@ class MetricLogger(abc.ABC):
 
 
 class JsonlLogger(MetricLogger):
-    """One JSON object a line. Lines of steps after `start_step`, which will be done again, are cut off."""
+    """One JSON object a line. Lines of steps after `start_step`, which will be done again, are cut off.
+
+    Raises:
+        ConfigError: the disk refuses, here or in `write`.
+    """
 
     def __init__(self, path: Path, start_step: int) -> None:
+        self._path = path
         kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= start_step]
         temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        temporary.replace(path)
-        self._file = path.open("a", encoding="utf-8", buffering=1)
+        try:
+            temporary.write_text("".join(kept), encoding="utf-8")
+            temporary.replace(path)
+            self._file = path.open("a", encoding="utf-8", buffering=1)
+        except OSError as error:
+            raise self._refused(error) from None
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """See `MetricLogger`."""
-        self._file.write(json.dumps({"step": step} | metrics) + "\n")
+        try:
+            self._file.write(json.dumps({"step": step} | metrics) + "\n")
+        except OSError as error:
+            raise self._refused(error) from None
 
     def close(self) -> None:
         """See `MetricLogger`."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # what `write` could not write
+            self._file.close()
+
+    def _refused(self, error: OSError) -> ConfigError:
+        return ConfigError(f"cannot write {self._path}: {error.strerror}; what was saved is whole, and can be resumed")
 
 
 def _whole_lines(path: Path) -> list[str]:
