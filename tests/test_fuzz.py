@@ -41,6 +41,14 @@ def test_hostile_input(worker, kind, tmp_path):
     assert total.counts["refused"] > 5
 
 
+def test_models_read_by_protobuf_in_pure_python(tmp_path, monkeypatch):
+    """What MindSpore chooses for its process; case 13 has a text that is no UTF-8, which it meets with another error."""
+    monkeypatch.setenv("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
+    total, used = harness.run("onnx", range(12, 16), tmp_path, 0)
+    used.close()
+    assert not total.failures
+
+
 def test_the_harness_sees_what_it_watches_for(worker):
     total, used = harness.run("misbehaving", range(6), worker.root, 0, worker)
     if used is not worker:

@@ -44,7 +44,7 @@ def _load(path: Path) -> onnx.ModelProto:
         return onnx.load(path, load_external_data=False)
     except OSError as error:
         raise ModelFileError(f"cannot read the model {path}: {error.strerror or error}") from None
-    except DecodeError:
+    except (DecodeError, UnicodeDecodeError):  # the second of protobuf in pure Python, which MindSpore chooses
         raise ModelFileError(f"{path} is not an ONNX file, or is truncated; export the model again") from None
 
 
