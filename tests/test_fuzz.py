@@ -42,7 +42,7 @@ def test_hostile_input(worker, kind, tmp_path):
 
 
 def test_models_read_by_protobuf_in_pure_python(tmp_path, monkeypatch):
-    """What MindSpore chooses for its process; case 13 has a text that is no UTF-8, which it meets with another error."""
+    """What MindSpore chooses for its process; of case 13, whose text is no UTF-8, it makes an error of another kind."""
     monkeypatch.setenv("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
     total, used = harness.run("onnx", range(12, 16), tmp_path, 0)
     used.close()
