@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import resource
 import signal
 import subprocess
@@ -137,25 +139,45 @@ def test_finished_run_is_left_as_it_is(whole, data):
 def test_two_processes_equal_one(whole, data, tmp_path):
     """Same global batch: same losses to 1e-5 over 20 steps, through torchrun and gloo."""
     out = tmp_path / "run"
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node=2",
-        "--standalone",
-        "-m",
-        "pcae_core.cli",
-    ]
     done = subprocess.run(
-        launcher + list(map(str, arguments(data, out))),
-        capture_output=True,
-        text=True,
-        env=runs.environment(),
-        timeout=180,
+        torchrun(*arguments(data, out)), capture_output=True, text=True, env=runs.environment(), timeout=180
     )
     assert done.returncode == 0, done.stderr
     one, two = ([row["loss"] for row in runs.metrics(run)][:20] for run in (whole, out))
     np.testing.assert_allclose(two, one, rtol=1e-5)
+
+
+def torchrun(*arguments: object) -> list[str]:
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "pcae_core.cli"]
+    return [sys.executable, *launcher, *map(str, arguments)]
+
+
+def test_a_rank_that_dies_ends_the_job_and_one_process_goes_on(whole, data, tmp_path):
+    """In less than a minute, with the rank's number; the same run goes on with another number of processes."""
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        torchrun(*arguments(data, out)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env=runs.environment(),
+    )  # fmt: skip
+    wait_for(lambda: len(runs.metrics(out)) >= 1, process)
+    (second,) = (pid for pid in children(process.pid) if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes())
+    wait_for(lambda: len(runs.metrics(out)) >= 13, process)
+    os.kill(second, signal.SIGKILL)
+    began = time.monotonic()
+    _, stderr = process.communicate(timeout=60)
+    assert time.monotonic() - began < 60
+    assert process.returncode == 1
+    assert re.search(r"Root Cause.*rank +: 1 .*SIGKILL", stderr, re.DOTALL), stderr
+    assert checkpoint.read_manifest(checkpoint.find(out)).step < STEPS
+    done = runs.pcae("pretrain", "--resume", out)
+    assert done.returncode == 0, done.stderr
+    rows, expected = runs.metrics(out), runs.metrics(whole)
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    np.testing.assert_allclose([row["loss"] for row in rows], [row["loss"] for row in expected], rtol=1e-5)
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_other_workers_and_accumulation_give_the_same_run(whole, data, tmp_path):
