@@ -566,30 +566,23 @@ def test_a_killed_loading_process_is_an_error(archive):
 # The end of the program
 
 SCRIPT = """
-import os, signal, sys
+import sys
 from pcae_core.config import DataConfig, ModelConfig, PretrainConfig
 from pcae_core.data import TrainLoader, open_source
-
-def stop(number, frame):
-    raise SystemExit(0)
+from pcae_core.training.signals import StopRequest
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background inherits none
     path, end = sys.argv[1:]
     model = ModelConfig(image_size=64, patch_size=32, in_chans=1)
     config = PretrainConfig(model=model, loader=DataConfig(workers=2), batch_size=4)
     steps = 4 if end == "all" else 10**6
     loader = TrainLoader(open_source(path, 1), config, start_step=0, total_steps=steps)
-    try:
-        with loader:
-            for step, batch in enumerate(loader):
-                if end == "break":
-                    break
-                if step == 1:
-                    print("ready", flush=True)
-    except KeyboardInterrupt:
-        pass
+    with StopRequest() as stop, loader:  # as the loop of a run does
+        for step, batch in enumerate(loader):
+            if end == "break" or stop.received:
+                break
+            if step == 1:
+                print("ready", flush=True)
 """
 
 
