@@ -146,14 +146,19 @@ def write_tensors(folder: Path, files: Mapping[str, Arrays]) -> dict[str, FileEn
     entries = {}
     for name, arrays in files.items():
         path = folder / name
-        contiguous = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
-        try:
-            save_file(contiguous, path, metadata={"format": "pt"})  # the note that other libraries ask for
-        except SafetensorError as error:  # what the library makes of a full disk
-            raise OSError(str(error)) from None
+        save_safetensors(path, arrays)
         _sync(path)
         entries[name] = FileEntry(size=path.stat().st_size, sha256=_sha256(path))
     return entries
+
+
+def save_safetensors(path: Path, arrays: Arrays) -> None:
+    """Write one file, not synced yet. Raises OSError."""
+    contiguous = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
+    try:
+        save_file(contiguous, path, metadata={"format": "pt"})  # the note that other libraries ask for
+    except SafetensorError as error:  # what the library makes of a full disk
+        raise OSError(str(error)) from None
 
 
 def versions() -> dict[str, str]:

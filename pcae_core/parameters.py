@@ -89,8 +89,13 @@ def is_trainable(name: str) -> bool:
 
 def finetuned_shapes(config: ModelConfig) -> Shapes:
     """Name -> shape of what fine-tuning trains: the encoder but for its final norm where the head has its own."""
-    unread = "norm." if config.pooling == "mean" else "none"
-    return {n: s for n, s in encoder_shapes(config).items() if is_trainable(n) and not n.startswith(unread)}
+    return {name: shape for name, shape in head_shapes(config).items() if is_trainable(name)}
+
+
+def head_shapes(config: ModelConfig) -> Shapes:
+    """Name -> shape of what logits depend on; without a head, of the whole encoder."""
+    own_norm = config.num_classes and config.pooling == "mean"
+    return {n: s for n, s in encoder_shapes(config).items() if not (own_norm and n.startswith("norm."))}
 
 
 def layer_scale(name: str, depth: int, decay: float) -> float:

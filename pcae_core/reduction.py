@@ -1,8 +1,14 @@
-"""The one knob of an encoder that somebody else's code holds: the share of patch tokens kept at each stage."""
+"""The share of patch tokens kept at each stage: its check, and the one knob of an encoder in somebody else's code."""
 
 from __future__ import annotations
 
 from pcae_core.errors import ConfigError
+
+
+def check_keep(keep: float, name: str = "keep") -> None:
+    """Raises ConfigError unless `keep`, which messages call `name`, is in (0, 1]."""
+    if not 0.0 < keep <= 1.0:
+        raise ConfigError(f"{name} must be in (0, 1], not {keep}")
 
 
 class Reduction:
@@ -22,6 +28,5 @@ class Reduction:
 
     @keep.setter
     def keep(self, keep: float) -> None:
-        if not 0.0 < keep <= 1.0:
-            raise ConfigError(f"reduction.keep must be in (0, 1], not {keep}")
+        check_keep(keep, "reduction.keep")
         self._keep = float(keep)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import runs
 import torch
+from refusals import refused
 from safetensors.numpy import load_file
 
 from pcae_core.cli import main as cli
@@ -27,16 +28,6 @@ def run(data, tmp_path_factory) -> Path:
     done = runs.pcae("pretrain", "--data", data, "--out", out, *runs.SETTINGS, "--steps", 30)
     assert done.returncode == 0, done.stderr
     return out
-
-
-def refused(capsys, *arguments: object) -> str:
-    """The one line that a wrong request gets."""
-    assert cli.run([str(a) for a in arguments]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("pcae: error: ")
-    assert captured.err.count("\n") == 1
-    return captured.err
 
 
 def test_unknown_command_and_backend(capsys, data, tmp_path):

@@ -14,6 +14,7 @@ import pytest
 import runs
 import torch
 import yaml
+from refusals import refused
 from rich.console import Console
 
 from pcae_core import ConfigError, FinetuneConfig, ModelConfig, checkpoint, parameters
@@ -200,14 +201,6 @@ def test_evaluate_prints_the_table(data, pretrained, tmp_path, capsys):
     best = checkpoint.read_manifest(checkpoint.find_best(run)).metrics
     assert f"{best['top1']:.2f}" in rows[0]
     assert "GMACs" in out
-
-
-def refused(capsys, *arguments: object) -> str:
-    assert cli.run([str(a) for a in arguments]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.count("\n") == 1
-    return captured.err
 
 
 def test_wrong_requests(capsys, data, pretrained, tmp_path):

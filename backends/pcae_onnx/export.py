@@ -16,6 +16,7 @@ import pydantic
 from pcae_core.config import DataConfig, ModelConfig
 from pcae_core.errors import ConfigError, ConformanceError, ModelFileError, describe_validation_error
 from pcae_core.parameters import encoder_shapes
+from pcae_core.reduction import check_keep
 from pcae_onnx import model, quantize, verify, writer
 from pcae_onnx.graph import Graph
 from pcae_onnx.info import (
@@ -146,8 +147,8 @@ def describe(
     task = options.task or ("image-classification" if config.num_classes else "feature-extraction")
     if task == "image-classification" and not config.num_classes:
         raise ConfigError("the checkpoint has no label head; export it with --task feature-extraction")
-    if options.keep is not None and not 0.0 < options.keep <= 1.0:
-        raise ConfigError(f"keep must be in (0, 1], not {options.keep}")
+    if options.keep is not None:
+        check_keep(options.keep)
     if not options.atol > 0.0:
         raise ConfigError(f"atol must be positive, not {options.atol}")
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", folder.resolve().name).lstrip("_.-")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pcae_core.errors import ConfigError, DataError, ModelFileError
+from pcae_core.reduction import check_keep
 from pcae_onnx import guard, runtime
 
 if TYPE_CHECKING:
@@ -181,8 +182,7 @@ class InferenceSession:
                 f"the keep ratio of this model is fixed at {self.info.schedule.keep}; "
                 "export with --dynamic-keep to choose it for each run"
             )
-        if not 0.0 < keep <= 1.0:
-            raise ConfigError(f"keep must be in (0, 1], not {keep}")
+        check_keep(keep)
         return np.array(keep, dtype=np.float32)
 
     def best_classes(self, logits: np.ndarray, topk: int) -> tuple[ClassScore, ...]:

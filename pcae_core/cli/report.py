@@ -12,6 +12,7 @@ import tyro
 
 from pcae_core.cli.parsing import parse
 from pcae_core.errors import ConfigError
+from pcae_core.reduction import check_keep
 
 DESCRIPTION = """Write one page about a run, also while it goes on: what was measured, the tokens that the encoder keeps
 of the same images at several steps, cost, settings and versions. The page needs no network.
@@ -48,8 +49,8 @@ class Arguments:
 def main(arguments: Sequence[str]) -> None:
     """Parse, gather, write the page."""
     chosen = parse(Arguments, "report", arguments, description=DESCRIPTION)
-    if chosen.keep is not None and not 0.0 < chosen.keep <= 1.0:
-        raise ConfigError(f"keep must be in (0, 1], not {chosen.keep}")
+    if chosen.keep is not None:
+        check_keep(chosen.keep)
     if chosen.images < 1:
         raise ConfigError(f"images must be at least 1, not {chosen.images}")
     from pcae_core import registry

@@ -12,6 +12,7 @@ import tyro
 
 from pcae_core.cli.parsing import parse
 from pcae_core.errors import ConfigError
+from pcae_core.reduction import check_keep
 
 if TYPE_CHECKING:
     from pcae_core.report.subjects import Subject
@@ -56,8 +57,8 @@ class Arguments:
 def main(arguments: Sequence[str]) -> None:
     """Parse, draw, say what was written."""
     chosen = parse(Arguments, "visualize", arguments, description=DESCRIPTION)
-    if chosen.keep is not None and not 0.0 < chosen.keep <= 1.0:
-        raise ConfigError(f"keep must be in (0, 1], not {chosen.keep}")
+    if chosen.keep is not None:
+        check_keep(chosen.keep)
     if chosen.seed is not None and not 0 <= chosen.seed < 2**63:
         raise ConfigError(f"seed must be from 0 to 2**63 - 1, not {chosen.seed}")
     if chosen.limit < 1:

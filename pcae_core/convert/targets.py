@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from pcae_core import pretrained, registry
+from pcae_core.checkpoint import save_safetensors
 from pcae_core.config import ModelConfig
 from pcae_core.convert.coverage import Coverage
 from pcae_core.convert.files import HF_CONFIG, HF_PIXELS, HF_WEIGHTS, SAFETENSORS
 from pcae_core.convert.names import to_hf
 from pcae_core.errors import CheckpointError, ConfigError
-from pcae_core.parameters import Arrays
+from pcae_core.parameters import Arrays, head_shapes
 from pcae_core.pretrained import EncoderConfig, Pretrained
 from pcae_core.protocol import LAYER_NORM_EPS
 
@@ -70,7 +69,7 @@ def write(found: Pretrained, out: Path, form: Form | str, coverage: Coverage) ->
         _check_timm(found.config.model, out, coverage)
         tensors = _timm_tensors(found)
         with _unfinished(out) as file:
-            save_file(tensors, file, metadata={"format": "pt"})
+            save_safetensors(file, tensors)
         return len(tensors)
     backend = registry.create(registry.writers()[form])
     with _unfinished(out) as file:
@@ -85,7 +84,7 @@ def _unfinished(out: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.rename(out)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise ConfigError(f"cannot write {out}: {error}") from None
     finally:
         if temporary.is_dir():
@@ -105,9 +104,7 @@ def _check_timm(model: ModelConfig, out: Path, coverage: Coverage) -> None:
 
 def _timm_tensors(found: Pretrained) -> Arrays:
     """The encoder as timm has it, which with `global_pool="avg"` has no final norm: nothing there reads it."""
-    model = found.config.model
-    unread = "norm." if model.num_classes and model.pooling == "mean" else "none"
-    return {name: value for name, value in found.encoder.items() if not name.startswith(unread)}
+    return {name: found.encoder[name] for name in head_shapes(found.config.model)}
 
 
 def _hf_tensors(found: Pretrained) -> Arrays:
@@ -123,7 +120,7 @@ def _hf_tensors(found: Pretrained) -> Arrays:
         theirs = to_hf(name)
         for their_name, part in zip(theirs, np.split(value, len(theirs)), strict=True):
             inner = "" if name.startswith("head.") else prefix
-            tensors[f"{inner}{their_name}"] = np.ascontiguousarray(part)
+            tensors[f"{inner}{their_name}"] = part
     return tensors
 
 
@@ -162,4 +159,4 @@ def _write_hf(folder: Path, config: EncoderConfig, tensors: Arrays) -> None:
     }
     for name, values in ((HF_CONFIG, settings), (HF_PIXELS, pixels)):
         (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    save_file(tensors, folder / HF_WEIGHTS, metadata={"format": "pt"})
+    save_safetensors(folder / HF_WEIGHTS, tensors)

@@ -20,6 +20,7 @@ from pcae_core.data import Source, eval_batches, normalize, open_source
 from pcae_core.errors import ConfigError, DataError
 from pcae_core.parameters import Arrays, encoder_shapes
 from pcae_core.protocol import Array, Backend, Floats, TrainState
+from pcae_core.reduction import check_keep
 from pcae_core.training.probes import Accuracy, accuracy
 
 SPEED_ROUNDS = 40
@@ -95,8 +96,7 @@ def keep_table(backend: Backend, run: Path, data: Path, keeps: Sequence[float]) 
         CheckpointError, ConfigError, DataError.
     """
     for keep in keeps:
-        if not 0.0 < keep <= 1.0:
-            raise ConfigError(f"--keep must be in (0, 1], not {keep}")
+        check_keep(keep, "--keep")
     path = checkpoint.find_best(run)
     found = checkpoint.load(path)
     config = found.manifest.config

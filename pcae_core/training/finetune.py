@@ -121,9 +121,6 @@ class _FinetuneLoop(Loop[FinetuneOutput]):
         self._labels = labels_of(train, config.model.num_classes)
         self._scores: dict[str, float] = {}
 
-    def _hyper_parameters(self) -> tuple[float, float]:
-        return self._config.hyper_parameters(self._step, self._total)
-
     def _take_step(self, batch: Batch, place: Place, learning_rate: float, momentum: float) -> FinetuneOutput:
         config = self._config
         images, labels = batch.images, self._labels[batch.sample_ids]

@@ -85,10 +85,6 @@ class Loop(abc.ABC, Generic[O]):
     def _take_step(self, batch: Batch, place: Place, learning_rate: float, momentum: float) -> O:
         """One optimizer step."""
 
-    @abc.abstractmethod
-    def _hyper_parameters(self) -> tuple[float, float]:
-        """Learning rate and momentum of the next step."""
-
     def _more_metrics(self, out: O, loss: float) -> dict[str, float]:
         """Measurements of the last step; `loss` is this process's."""
         return {}
@@ -166,7 +162,7 @@ class Loop(abc.ABC, Generic[O]):
         """One step, and its measurement when it is due."""
         self._corrupt.add(batch.corrupt_ids)
         count = len(batch.images)
-        rate, momentum = self._hyper_parameters()
+        rate, momentum = self._run_config.hyper_parameters(self._step, self._total)
         out = self._take_step(batch, Place(self._step, self._trainer.rank * count, count), rate, momentum)
         self._step += 1
         self._window.losses.append(out.loss)

@@ -59,9 +59,6 @@ class _PretrainLoop(Loop[StepOutput]):
         self._saved_ratios: list[float] = []
         self._warned = False
 
-    def _hyper_parameters(self) -> tuple[float, float]:
-        return self._config.hyper_parameters(self._step, self._total)
-
     def _take_step(self, batch: Batch, place: Place, learning_rate: float, momentum: float) -> StepOutput:
         seed, patches = self._config.seed, self._config.model.num_patches
         return self._pretrainer.step(
