@@ -294,6 +294,7 @@ class RunConfig(Config):
         weight_decay: of AdamW, on the weights of linear layers.
         betas: of AdamW.
         grad_clip: largest global gradient norm; none when not set.
+        max_skipped_steps: steps in a row whose loss or gradient is not finite, which are skipped; so many end the run.
         drop_path: of the last encoder block; rises linearly from 0.
         checkpoint_every: optimizer steps.
         log_every: optimizer steps.
@@ -320,6 +321,7 @@ class RunConfig(Config):
     weight_decay: Rate = 0.05
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.95)
     grad_clip: Annotated[float, Field(gt=0.0)] | None = None
+    max_skipped_steps: Positive = 10
     drop_path: BelowOne = 0.25
     checkpoint_every: Positive = 1000
     log_every: Positive = 20

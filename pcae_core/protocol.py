@@ -120,14 +120,16 @@ class StepOutput:
 
     Attributes:
         loss: mean over this process's images, scalar.
-        grad_norm: global gradient norm before clipping, scalar; None without clipping, since it costs a pass over
-            all gradients.
+        grad_norm: global gradient norm before clipping, scalar.
+        finite: whether the loss and the gradient norm are finite in every process, a scalar; if not, the step was
+            skipped.
         target: standardised targets (B, K, D).
         features: mean of the student's visible patch tokens (B, D).
     """
 
     loss: Array
-    grad_norm: Array | None
+    grad_norm: Array
+    finite: Array
     target: Array
     features: Array
 
@@ -138,15 +140,19 @@ class FinetuneOutput:
 
     Attributes:
         loss: mean over this process's images, scalar.
-        grad_norm: as in `StepOutput`.
+        grad_norm, finite: as in `StepOutput`.
     """
 
     loss: Array
-    grad_norm: Array | None
+    grad_norm: Array
+    finite: Array
 
 
 class Trainer(abc.ABC):
     """A model in training; the subclasses say what a step is.
+
+    A step whose loss or gradient is not finite, in any process, is skipped in all of them: parameters and moments stay
+    as they are. It counts as a step, and the moving average takes its own as ever.
 
     Under data parallelism each process holds one; `rank` and `world_size` say which. `compiles` says that the first
     step takes much longer than the others.

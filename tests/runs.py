@@ -55,6 +55,12 @@ def pcae(*arguments: object, timeout: float = 120) -> subprocess.CompletedProces
     return subprocess.run(command(*arguments), capture_output=True, text=True, env=environment(), timeout=timeout)
 
 
+def torchrun(*arguments: object) -> list[str]:
+    """`pcae` as two processes."""
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "pcae_core.cli"]
+    return [sys.executable, *launcher, *map(str, arguments)]
+
+
 def start(*arguments: object) -> subprocess.Popen[str]:
     """Start `pcae` and do not wait."""
     return subprocess.Popen(

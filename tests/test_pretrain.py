@@ -8,7 +8,6 @@ import re
 import resource
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -140,23 +139,18 @@ def test_two_processes_equal_one(whole, data, tmp_path):
     """Same global batch: same losses to 1e-5 over 20 steps, through torchrun and gloo."""
     out = tmp_path / "run"
     done = subprocess.run(
-        torchrun(*arguments(data, out)), capture_output=True, text=True, env=runs.environment(), timeout=180
+        runs.torchrun(*arguments(data, out)), capture_output=True, text=True, env=runs.environment(), timeout=180
     )
     assert done.returncode == 0, done.stderr
     one, two = ([row["loss"] for row in runs.metrics(run)][:20] for run in (whole, out))
     np.testing.assert_allclose(two, one, rtol=1e-5)
 
 
-def torchrun(*arguments: object) -> list[str]:
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "pcae_core.cli"]
-    return [sys.executable, *launcher, *map(str, arguments)]
-
-
 def test_a_rank_that_dies_ends_the_job_and_one_process_goes_on(whole, data, tmp_path):
     """In less than a minute, with the rank's number; the same run goes on with another number of processes."""
     out = tmp_path / "run"
     process = subprocess.Popen(
-        torchrun(*arguments(data, out)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        runs.torchrun(*arguments(data, out)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         env=runs.environment(),
     )  # fmt: skip
     wait_for(lambda: len(runs.metrics(out)) >= 1, process)

@@ -38,6 +38,6 @@ class MindSporeFinetuner(MindSporeTrainer, Finetuner):
     ) -> FinetuneOutput:
         """See `Finetuner.step`."""
         wanted = np.asarray(targets, dtype=np.float64 if self._dtype == ms.float64 else np.float32)
-        outputs, norm = self._run(images, wanted, drop_path, learning_rate, momentum)
+        outputs, norm, finite = self._run(images, wanted, drop_path, learning_rate, momentum)
         losses = [loss for (loss,) in outputs]
-        return FinetuneOutput(sum(losses) / len(losses), norm)
+        return FinetuneOutput(sum(losses) / len(losses), norm, finite)

@@ -152,39 +152,52 @@ class TrainingCell(nn.Cell):
 
     @ms.jit
     def finish(
-        self, images: Tensor, given: Tensor, drop_path: Tensor | None, rate: Tensor, eps: Tensor, decay: Tensor
+        self,
+        images: Tensor,
+        given: Tensor,
+        drop_path: Tensor | None,
+        loss_before: Tensor,
+        rate: Tensor,
+        eps: Tensor,
+        decay: Tensor,
     ) -> tuple[Tensor, ...]:
-        """The last micro-batch, then clipping and AdamW: as `accumulate`, then gradient norm and whether it is finite.
+        """The last micro-batch, then clipping and AdamW.
 
         Args:
+            images, given, drop_path: what `loss` takes.
+            loss_before: sum of the losses of the micro-batches before.
             rate, eps, decay: as `updates.adamw_rates` gives them.
+
+        Returns:
+            As `accumulate`; then the gradient norm, and whether it and all losses are finite in every process.
         """
         outputs, gradients = self.differentiate(images, given, drop_path, self.scale)
         if self.sums is not None:
             gradients = self.map(ops.partial(updates.mean_with_sum, self.parts), self.sums, gradients)
-        gradients, norm, finite = self.clip(self.mean_gradients(gradients))
-        beta1, beta2, zero = self.beta1, self.beta2, ops.zeros_like(rate)
-        if self.scaled:  # after an overflow these leave parameters and moments as they are
-            rate, one = ops.where(finite, rate, zero), ops.ones_like(rate)
-            beta1, beta2 = ops.where(finite, beta1, one), ops.where(finite, beta2, one)
+        means = self.mean_gradients((*gradients, loss_before + outputs[1]))
+        gradients, norm, finite = self.clip(means[:-1], means[-1])
+        zero, one = ops.zeros_like(rate), ops.ones_like(rate)
+        # Unless all is finite these leave parameters and moments as they are.
+        rate, beta1, beta2 = (
+            ops.where(finite, rate, zero),
+            ops.where(finite, self.beta1, one),
+            ops.where(finite, self.beta2, one),
+        )
         for i, (a, b) in enumerate(self.slices):
             own = decay if self.decays[i] else zero
             step = ops.partial(self.adamw, rate * self.rates[i], beta1, beta2, eps, own)
             self.map(step, self.trained[a:b], self.exp_avg[a:b], self.exp_avg_sq[a:b], gradients[a:b])
         return (*outputs[1:], norm, finite)
 
-    def clip(self, gradients: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
-        """Gradients unscaled and clipped, their norm before clipping, and whether all were finite."""
+    def clip(self, gradients: tuple[Tensor, ...], loss: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+        """Gradients unscaled and clipped, or zeros; their norm before clipping; whether it and `loss` are finite."""
         factor = 1 / self.scale
-        if self.limit is None and not self.scaled:
-            return gradients, factor, factor
         norm = ops.sqrt(ops.addn(self.map(updates.sum_of_squares, gradients))) * factor
-        finite = norm - norm == 0
+        total = norm + loss
+        finite = total - total == 0
         if self.limit is not None:
             factor = factor * ops.minimum(self.limit / norm, ops.ones_like(norm))
-        if self.scaled:
-            return self.map(ops.partial(updates.multiply_finite, factor, finite), gradients), norm, finite
-        return self.map(ops.partial(updates.multiply, factor), gradients), norm, finite
+        return self.map(ops.partial(updates.multiply_finite, factor, finite), gradients), norm, finite
 
     @ms.jit
     def follow(self, momentum: Tensor, finite: Tensor) -> Tensor:

@@ -64,8 +64,8 @@ class MindSporeTrainer:
 
     def _run(
         self, images: Array, given: np.ndarray, drop_path: Array | None, learning_rate: float, momentum: float
-    ) -> tuple[list[tuple[Tensor, ...]], Tensor | None]:
-        """One step: what the loss cell gives for each micro-batch, and the gradient norm where there is clipping.
+    ) -> tuple[list[tuple[Tensor, ...]], Tensor, Tensor]:
+        """One step: what the loss cell gives for each micro-batch, the gradient norm, and whether all is finite.
 
         Args:
             images: (B, C, H, W); given: (B, ..), what the loss cell takes besides; drop_path: (L, 2, B), or None.
@@ -85,10 +85,11 @@ class MindSporeTrainer:
         rates = [self._tensor(value) for value in adamw_rates(self._config, learning_rate, self._step)]
         with _compat.graphs():
             outputs = [self._accumulate(*batch, Tensor(i == 0)) for i, batch in enumerate(batches[:-1])]
-            *final, norm, finite = self._finish(*batches[-1], *rates)
+            loss_before = sum((loss for loss, *_ in outputs), start=self._tensor(0.0))
+            *final, norm, finite = self._finish(*batches[-1], loss_before, *rates)
             if self._cell.follows or self._cell.scaled:
                 self._cell.follow(self._tensor(momentum), finite)
-        return [*outputs, tuple(final)], None if self._config.grad_clip is None else norm
+        return [*outputs, tuple(final)], norm, finite
 
     def _tensor(self, value: float | np.ndarray) -> Tensor:
         return Tensor(value, self._dtype)

@@ -35,6 +35,6 @@ class MindSporePretrainer(MindSporeTrainer, Pretrainer):
         order = np.argsort(np.asarray(noise), axis=1, kind="stable").astype(np.int32)
         parts = np.split(order, [self._config.model.num_visible], axis=1)
         order = np.concatenate([np.sort(ids, axis=1) for ids in parts], axis=1)
-        outputs, norm = self._run(images, order, drop_path, learning_rate, momentum)
+        outputs, norm, finite = self._run(images, order, drop_path, learning_rate, momentum)
         losses, targets, features = zip(*outputs, strict=True)
-        return StepOutput(sum(losses) / len(losses), norm, mint.cat(targets, 0), mint.cat(features, 0))
+        return StepOutput(sum(losses) / len(losses), norm, finite, mint.cat(targets, 0), mint.cat(features, 0))

@@ -22,7 +22,6 @@ follow = ops.MultitypeFuncGraph("follow")
 add_to_sum = ops.MultitypeFuncGraph("add_to_sum")
 mean_with_sum = ops.MultitypeFuncGraph("mean_with_sum")
 sum_of_squares = ops.MultitypeFuncGraph("sum_of_squares")
-multiply = ops.MultitypeFuncGraph("multiply")
 multiply_finite = ops.MultitypeFuncGraph("multiply_finite")
 flatten = ops.MultitypeFuncGraph("flatten")
 size = ops.MultitypeFuncGraph("size")
@@ -99,11 +98,6 @@ def _mean_with_sum(count: int, total: Parameter, gradient: Tensor) -> Tensor:
 @sum_of_squares.register("Tensor")
 def _sum_of_squares(gradient: Tensor) -> Tensor:
     return (gradient * gradient).sum()
-
-
-@multiply.register("Tensor", "Tensor")
-def _multiply(factor: Tensor, gradient: Tensor) -> Tensor:
-    return gradient * factor
 
 
 @multiply_finite.register("Tensor", "Tensor", "Tensor")

@@ -8,7 +8,7 @@ from pcae_core.config_finetune import FinetuneConfig
 from pcae_core.parameters import finetuning_state, layer_scale
 from pcae_core.protocol import FinetuneOutput, Finetuner, TrainState
 from pcae_numpy import backward, model, ops
-from pcae_numpy.training import adamw_step, clip_gradients, copy_state, normalize
+from pcae_numpy.training import copy_state, normalize, update
 
 
 class NumpyFinetuner(Finetuner):
@@ -41,11 +41,13 @@ class NumpyFinetuner(Finetuner):
             )
             for name, grad in grads.items():
                 total[name] += grad / parts
-        norm = clip_gradients(total, config.grad_clip)
+        loss = np.asarray(np.mean(losses))
         depth, decay = config.model.depth, config.layer_decay
-        adamw_step(self._state, total, config, learning_rate, lambda name: layer_scale(name, depth, decay))
+        norm, finite = update(
+            self._state, total, loss, config, learning_rate, lambda name: layer_scale(name, depth, decay)
+        )
         self._state.teacher = ops.ema_update(self._state.teacher, self._state.student, momentum)
-        return FinetuneOutput(np.asarray(np.mean(losses)), norm)
+        return FinetuneOutput(loss, norm, finite)
 
     def state(self) -> TrainState:
         """See `Finetuner.state`."""

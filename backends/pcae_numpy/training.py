@@ -13,14 +13,36 @@ from pcae_numpy import backward, model, ops
 from pcae_numpy.ops import Floats
 
 
-def clip_gradients(grads: backward.Gradients, largest_norm: float | None) -> Floats | None:
-    """Scale all gradients in place so that their global norm is at most `largest_norm`; returns the norm before."""
-    if largest_norm is None:
-        return None
+def update(
+    state: TrainState,
+    grads: backward.Gradients,
+    loss: Floats,
+    config: RunConfig,
+    learning_rate: float,
+    scale: Callable[[str], float] = lambda name: 1.0,
+) -> tuple[Floats, Floats]:
+    """Clipping and AdamW, unless loss or gradient is not finite; counts the step. Replaces the arrays.
+
+    Args:
+        scale: of a parameter's learning rate.
+
+    Returns:
+        The gradient norm before clipping, and whether it and the loss are finite.
+    """
     norm = np.sqrt(sum((grad**2).sum() for grad in grads.values()))
-    for grad in grads.values():
-        grad *= min(1.0, largest_norm / norm)
-    return np.asarray(norm)
+    finite = np.isfinite(loss + norm)
+    state.step += 1
+    if finite:
+        clip_gradients(grads, norm, config.grad_clip)
+        adamw_step(state, grads, config, learning_rate, scale)
+    return np.asarray(norm), np.asarray(finite)
+
+
+def clip_gradients(grads: backward.Gradients, norm: Floats, largest_norm: float | None) -> None:
+    """Scale all gradients in place so that their global norm, `norm`, is at most `largest_norm`."""
+    if largest_norm is not None:
+        for grad in grads.values():
+            grad *= min(1.0, largest_norm / norm)
 
 
 def adamw_step(
@@ -28,15 +50,10 @@ def adamw_step(
     grads: backward.Gradients,
     config: RunConfig,
     learning_rate: float,
-    scale: Callable[[str], float] = lambda name: 1.0,
+    scale: Callable[[str], float],
 ) -> None:
-    """One AdamW step (Loshchilov & Hutter): decoupled weight decay, bias-corrected moments. Replaces the arrays.
-
-    Args:
-        scale: of a parameter's learning rate.
-    """
+    """AdamW (Loshchilov & Hutter) of step `state.step`: decoupled weight decay, bias-corrected moments."""
     beta1, beta2 = config.betas
-    state.step += 1
     correction1, correction2 = 1.0 - beta1**state.step, 1.0 - beta2**state.step
     for name, grad in grads.items():
         first = state.exp_avg[name] = beta1 * state.exp_avg[name] + (1.0 - beta1) * grad
@@ -79,11 +96,10 @@ class NumpyPretrainer(Pretrainer):
             losses.append(out.loss)
             targets.append(out.target)
             features.append(trace.latent[:, 1:].mean(axis=1))
-        norm = clip_gradients(total, config.grad_clip)
-        adamw_step(self._state, total, config, learning_rate)
-        self._state.teacher = ops.ema_update(self._state.teacher, self._state.student, momentum)
         loss = np.asarray(np.mean(losses))
-        return StepOutput(loss, norm, np.concatenate(targets), np.concatenate(features))
+        norm, finite = update(self._state, total, loss, config, learning_rate)
+        self._state.teacher = ops.ema_update(self._state.teacher, self._state.student, momentum)
+        return StepOutput(loss, norm, finite, np.concatenate(targets), np.concatenate(features))
 
     def state(self) -> TrainState:
         """See `Pretrainer.state`."""

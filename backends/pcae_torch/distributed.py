@@ -6,7 +6,7 @@ import os
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -37,6 +37,13 @@ class Group:
     def any(self, flag: bool) -> bool:
         """Whether `flag` holds in any process."""
         return self._sum(float(flag)) > 0
+
+    def all_finite(self, value: Tensor) -> Tensor:
+        """Whether the scalar is finite in every process, as a scalar on the device."""
+        total = value.detach().clone()
+        if self.world_size > 1:
+            dist.all_reduce(total)
+        return total.isfinite()
 
     def _sum(self, value: float) -> float:
         if self.world_size == 1:

@@ -52,7 +52,8 @@ class TorchFinetuner(TorchTrainer, Finetuner):
         )
         self._optimizer.zero_grad(set_to_none=True)
         losses = [self._accumulate(*batch, last=i == parts - 1) for i, batch in enumerate(micro_batches)]
-        return FinetuneOutput(torch.stack(losses).mean(), self._update(learning_rate, momentum))
+        loss = torch.stack(losses).mean()
+        return FinetuneOutput(loss, *self._update(loss, learning_rate, momentum))
 
     def _accumulate(self, images: Tensor, targets: Tensor, scales: Tensor | None, last: bool) -> Tensor:
         """Forward and backward pass of one micro-batch; gradients are exchanged after the last one."""

@@ -46,6 +46,7 @@ class TorchTrainer:
         self._parameters = {name: self._student.get_parameter(own[name]).requires_grad_() for name in trained}
         self._ema_pairs = self._pair_ema()
         self._optimizer = self._create_optimizer(state, scale)
+        self._steps = [value["step"] for value in self._optimizer.state.values()]
         self._scaler = self._create_scaler(state)
         for module in filter(None, (self._student, self._teacher)) if config.compile else ():
             module.compile()
@@ -85,21 +86,26 @@ class TorchTrainer:
             return pixels.to(self._dtype)
         return (pixels.to(self._dtype) / 255.0 - self._mean) / self._std
 
-    def _update(self, learning_rate: float, momentum: float) -> Tensor | None:
-        """Clipping, AdamW and EMA; returns the gradient norm before clipping, when it is needed."""
-        grad_norm = None
+    def _update(self, loss: Tensor, learning_rate: float, momentum: float) -> tuple[Tensor, Tensor]:
+        """Clipping, AdamW and EMA; returns the gradient norm before clipping, and whether it and `loss` are finite.
+
+        If not, the fused AdamW changes nothing, which it finds out on the device: nothing waits.
+        """
+        self._scaler.unscale_(self._optimizer)
+        gradients = [p.grad for p in self._parameters.values()]
+        grad_norm = nn.utils.get_total_norm(gradients)
+        finite = self._group.all_finite(loss + grad_norm)
         if self._config.grad_clip is not None:
-            self._scaler.unscale_(self._optimizer)
-            gradients = [p.grad for p in self._parameters.values()]
-            grad_norm = nn.utils.get_total_norm(gradients)
             torch._foreach_mul_(gradients, (self._config.grad_clip / grad_norm).clamp(max=1.0))
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate * group["scale"]
-        self._scaler.step(self._optimizer)
+        skipped = self._optimizer.found_inf = (~finite).float()
+        self._optimizer.step()
+        torch._foreach_add_(self._steps, skipped)  # it takes them off the number of steps
         self._scaler.update()
         if self._teacher is not None:
             ops.ema_update_(*self._ema_pairs, momentum)
-        return grad_norm
+        return grad_norm, finite
 
     def _autocast(self) -> torch.autocast:
         half = self._config.precision in ("bfloat16", "float16")

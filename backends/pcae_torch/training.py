@@ -45,9 +45,9 @@ class TorchPretrainer(TorchTrainer, Pretrainer):
         )
         self._optimizer.zero_grad(set_to_none=True)
         outputs = [self._accumulate(*batch, last=i == parts - 1) for i, batch in enumerate(micro_batches)]
-        grad_norm = self._update(learning_rate, momentum)
         losses, targets, features = zip(*outputs, strict=True)
-        return StepOutput(torch.stack(losses).mean(), grad_norm, torch.cat(targets), torch.cat(features))
+        loss = torch.stack(losses).mean()
+        return StepOutput(loss, *self._update(loss, learning_rate, momentum), torch.cat(targets), torch.cat(features))
 
     def _accumulate(
         self, patches: Tensor, visible: Tensor, masked: Tensor, scales: Tensor | None, last: bool

@@ -13,7 +13,7 @@ from pcae_conformance.compare import require
 from pcae_conformance.dtypes import EPS, Floats
 from pcae_conformance.model_cases import TrainCase
 from pcae_conformance.subject import Subject
-from pcae_conformance.tolerances import GRADIENT, SCORE_MARGIN, TRAINED
+from pcae_conformance.tolerances import GRADIENT, MODEL, SCORE_MARGIN, TRAINED
 from pcae_core.config import DataConfig
 from pcae_core.protocol import Backend, FinetuneOutput, Pretrainer, StepOutput, TrainState
 
@@ -74,6 +74,27 @@ def compare_states(subject: Subject, got: TrainState, expected: TrainState, tole
             subject.near(f"{group} {name}", ours[name], value, tolerances[group] + rounding)
 
 
+def check_finite(subject: Subject, out: StepOutput | FinetuneOutput, expected: bool) -> None:
+    """What the step says of itself."""
+    got = subject.backend.to_numpy(out.finite)
+    require(got.shape == (), f"finite: got the shape {got.shape}, expected a scalar")
+    require(bool(got) == expected, f"finite: got {bool(got)}, expected {expected}")
+
+
+def compare_skipped(
+    subject: Subject, got: TrainState, before: TrainState, momentum: float, out: StepOutput | FinetuneOutput
+) -> None:
+    """After a step that is not finite: the step is counted, only the moving average has moved."""
+    check_finite(subject, out, False)
+    averages = {
+        name: momentum * value.astype(np.float64) + (1.0 - momentum) * before.student[name].astype(np.float64)
+        for name, value in before.teacher.items()
+    }
+    expected = TrainState(before.student, averages, before.exp_avg, before.exp_avg_sq, before.step + 1)
+    rounding = dict.fromkeys(GROUPS, 0.0) | {"teacher": MODEL[subject.dtype]}
+    compare_states(subject, got, expected, rounding)
+
+
 def state_tolerances(case: TrainCase, dtype: str, largest_gradient: float) -> dict[str, float]:
     """By group, after one step whose largest gradient is at most `largest_gradient`."""
     step = TRAINED[dtype] * case.learning_rate
@@ -81,11 +102,9 @@ def state_tolerances(case: TrainCase, dtype: str, largest_gradient: float) -> di
     return {"student": step, "teacher": step, "exp_avg": gradient, "exp_avg_sq": 2.0 * gradient * largest_gradient}
 
 
-def check_norm(subject: Subject, case: TrainCase, out: StepOutput | FinetuneOutput, expected: Floats) -> float:
-    """The gradient norm before clipping, None without clipping; returns 1 or the norm, whichever is larger."""
-    if not case.clip:
-        require(out.grad_norm is None, "gradient norm: there is no clipping, expected None")
-        return 1.0
+def check_norm(subject: Subject, out: StepOutput | FinetuneOutput, expected: Floats) -> float:
+    """The gradient norm before clipping, and that the step was finite; returns 1 or the norm, whichever is larger."""
+    check_finite(subject, out, True)
     largest = max(1.0, float(expected))
     subject.close("gradient norm before clipping", out.grad_norm, expected, GRADIENT[subject.dtype] * largest)
     return largest

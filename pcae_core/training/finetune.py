@@ -17,7 +17,7 @@ from pcae_core.protocol import Backend, FinetuneOutput, Finetuner, TrainState
 from pcae_core.training import run
 from pcae_core.training.classify import best_parameters, labels_of, score
 from pcae_core.training.loggers import MetricLogger
-from pcae_core.training.loop import Loop, Place, data_position
+from pcae_core.training.loop import Inputs, Loop, Place, data_position
 from pcae_core.training.progress import Display
 
 
@@ -121,20 +121,17 @@ class _FinetuneLoop(Loop[FinetuneOutput]):
         self._labels = labels_of(train, config.model.num_classes)
         self._scores: dict[str, float] = {}
 
-    def _take_step(self, batch: Batch, place: Place, learning_rate: float, momentum: float) -> FinetuneOutput:
+    def _inputs(self, batch: Batch, place: Place) -> Inputs:
         config = self._config
         images, labels = batch.images, self._labels[batch.sample_ids]
         targets = mixing.soft_targets(labels, config.model.num_classes, config.label_smoothing)
         mix = mixing.draw_mix(config, place.step, place.first, place.count)
         if mix is not None:
             images, targets = mixing.mix_batch(images, targets, mix)
-        return self._finetuner.step(
-            images,
-            targets,
-            learning_rate=learning_rate,
-            momentum=momentum,
-            drop_path=self._drop_path(place),
-        )
+        return {"images": images, "targets": targets, "drop_path": self._drop_path(place)}
+
+    def _take_step(self, inputs: Inputs, learning_rate: float, momentum: float) -> FinetuneOutput:
+        return self._finetuner.step(**inputs, learning_rate=learning_rate, momentum=momentum)
 
     def _after_step(self, loggers: list[MetricLogger], display: Display) -> bool:
         """Score the test split after each epoch and after the last step."""

@@ -18,7 +18,7 @@ class MetricLogger(abc.ABC):
 
     @abc.abstractmethod
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Record the measurements of the optimizer step that made `step` steps done."""
+        """Record the measurements, finite numbers, of the optimizer step that made `step` steps done."""
 
     @abc.abstractmethod
     def close(self) -> None:

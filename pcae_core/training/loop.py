@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import abc
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from rich.console import Console
 
@@ -20,12 +21,14 @@ from pcae_core.data import Batch, CorruptLog, Source, TrainLoader
 from pcae_core.data.loader import Augmentation
 from pcae_core.errors import TrainingError
 from pcae_core.protocol import Array, Backend, FinetuneOutput, StepOutput, Trainer
-from pcae_core.training import run
+from pcae_core.training import guard, run
 from pcae_core.training.loggers import MetricLogger, open_loggers
 from pcae_core.training.progress import Display, open_display
 from pcae_core.training.signals import StopRequest
 
 O = TypeVar("O", StepOutput, FinetuneOutput)  # noqa: E741 (an output)
+Inputs = Mapping[str, Any]
+"""What a trainer's step takes, by name, but for the schedules' numbers; None where there is nothing."""
 
 
 def data_position(config: RunConfig, source: Source, step: int) -> DataPosition:
@@ -78,11 +81,16 @@ class Loop(abc.ABC, Generic[O]):
         self._further = further
         self._metrics: dict[str, float] = {}
         self._window = _Window()
+        self._guard = guard.NonFiniteGuard(config.max_skipped_steps)
 
     # What subclasses say
 
     @abc.abstractmethod
-    def _take_step(self, batch: Batch, place: Place, learning_rate: float, momentum: float) -> O:
+    def _inputs(self, batch: Batch, place: Place) -> Inputs:
+        """What the step takes."""
+
+    @abc.abstractmethod
+    def _take_step(self, inputs: Inputs, learning_rate: float, momentum: float) -> O:
         """One optimizer step."""
 
     def _more_metrics(self, out: O, loss: float) -> dict[str, float]:
@@ -163,16 +171,46 @@ class Loop(abc.ABC, Generic[O]):
         self._corrupt.add(batch.corrupt_ids)
         count = len(batch.images)
         rate, momentum = self._run_config.hyper_parameters(self._step, self._total)
-        out = self._take_step(batch, Place(self._step, self._trainer.rank * count, count), rate, momentum)
+        inputs = self._inputs(batch, Place(self._step, self._trainer.rank * count, count))
+        out = self._take_step(inputs, rate, momentum)
+        many = self._guard.add(self._step, out.finite)
         self._step += 1
         self._window.losses.append(out.loss)
         display.advance(self._step)
-        if self._step % self._run_config.log_every == 0 or self._step == self._total:
+        measuring = self._step % self._run_config.log_every == 0 or self._step == self._total
+        if many or measuring:
+            self._look_for_skipped(display)
+        if measuring:
             self._measure(out, rate, momentum)
+            finite = {name: value for name, value in self._metrics.items() if math.isfinite(value)}
             for logger in loggers:
-                logger.write(self._step, self._metrics)
+                logger.write(self._step, finite)
             display.measure(self._step, self._metrics)
             self._after_measuring(display, count)
+
+    def _look_for_skipped(self, display: Display) -> None:
+        """Say when steps begin to be skipped. Raises TrainingError when too many in a row are."""
+        before = self._guard.first
+        give_up = self._guard.look(self._backend.to_numpy)
+        first = self._guard.first
+        if first is None:
+            return
+        if give_up:
+            if self._leads:
+                guard.write_inputs(self._run_config.out, first, self._inputs_of_all(first))
+            self._trainer.any_rank(False)  # waits: a process that ends takes the others with it
+            raise TrainingError(guard.advice(self._run_config, self.command, first))
+        if first != before and self._run_config.precision != "float16":  # which overflows as a matter of course
+            display.say(f"warning: step {first + 1} is skipped: its loss or gradient is not finite")
+
+    def _inputs_of_all(self, step: int) -> Inputs:
+        """What all processes together take at 0-based `step`, drawn once more."""
+        loader = TrainLoader(
+            self._source, self._run_config, start_step=step, total_steps=step + 1, further=self._further
+        )
+        with loader:
+            batch = next(iter(loader))
+        return {**self._inputs(batch, Place(step, 0, len(batch.images))), "sample_ids": batch.sample_ids}
 
     def _drop_path(self, place: Place) -> Array | None:
         """Factors of the residual branches (L, 2, B)."""
@@ -181,19 +219,20 @@ class Loop(abc.ABC, Generic[O]):
     def _measure(self, out: O, learning_rate: float, momentum: float) -> None:
         to_numpy, config = self._backend.to_numpy, self._run_config
         losses = [float(to_numpy(loss)) for loss in self._window.losses]
+        finite = [loss for loss in losses if math.isfinite(loss)]
         seconds = time.monotonic() - self._window.began
         more = self._more_metrics(out, losses[-1])
         self._metrics = {
-            "loss": self._trainer.mean_over_ranks(sum(losses) / len(losses)),
+            "loss": self._trainer.mean_over_ranks(sum(finite) / len(finite) if finite else math.nan),
             **more,
             "learning_rate": learning_rate,
             "ema_momentum": momentum,
             "images_per_second": len(losses) * config.batch_size / seconds,
             "epoch": self._step * config.batch_size / len(self._source),
             "corrupt_images": float(self._corrupt.count),
+            "skipped_steps": float(self._guard.skipped),
+            "grad_norm": float(to_numpy(out.grad_norm)),
         }
-        if out.grad_norm is not None:
-            self._metrics["grad_norm"] = float(to_numpy(out.grad_norm))
         self._window = _Window()
 
     def _save(self) -> None:

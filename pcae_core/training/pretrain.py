@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +13,7 @@ from pcae_core.data import Batch, Source, open_source
 from pcae_core.errors import ConfigError
 from pcae_core.protocol import Backend, Pretrainer, StepOutput
 from pcae_core.training import run
-from pcae_core.training.loop import Loop, Place, data_position
+from pcae_core.training.loop import Inputs, Loop, Place, data_position
 from pcae_core.training.metrics import collapse_metrics, collapse_warning
 from pcae_core.training.progress import Display
 
@@ -59,20 +60,19 @@ class _PretrainLoop(Loop[StepOutput]):
         self._saved_ratios: list[float] = []
         self._warned = False
 
-    def _take_step(self, batch: Batch, place: Place, learning_rate: float, momentum: float) -> StepOutput:
+    def _inputs(self, batch: Batch, place: Place) -> Inputs:
         seed, patches = self._config.seed, self._config.model.num_patches
-        return self._pretrainer.step(
-            batch.images,
-            randomness.mask_noise(seed, place.step, place.first, place.count, patches),
-            learning_rate=learning_rate,
-            momentum=momentum,
-            drop_path=self._drop_path(place),
-        )
+        noise = randomness.mask_noise(seed, place.step, place.first, place.count, patches)
+        return {"images": batch.images, "noise": noise, "drop_path": self._drop_path(place)}
+
+    def _take_step(self, inputs: Inputs, learning_rate: float, momentum: float) -> StepOutput:
+        return self._pretrainer.step(**inputs, learning_rate=learning_rate, momentum=momentum)
 
     def _more_metrics(self, out: StepOutput, loss: float) -> dict[str, float]:
         to_numpy = self._backend.to_numpy
         found = collapse_metrics(loss, to_numpy(out.target), to_numpy(out.features), self._config.model.num_patches)
-        self._saved_ratios.append(found["loss_ratio"])
+        if math.isfinite(found["loss_ratio"]):
+            self._saved_ratios.append(found["loss_ratio"])
         return found
 
     def _after_measuring(self, display: Display, count: int) -> None:

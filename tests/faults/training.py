@@ -7,7 +7,7 @@ from faults.mutation import numpy_fault, torch_fault
 CORRECTION = "1.0 - beta1**state.step, 1.0 - beta2**state.step"
 COPIED = "self._state = copy_state(state or initial_state(config.model, config.seed))"
 EMA = "self._state.teacher = ops.ema_update(self._state.teacher, self._state.student, momentum)"
-ADAMW = "adamw_step(self._state, total, config, learning_rate)"
+ADAMW = "norm, finite = update(self._state, total, loss, config, learning_rate)"
 
 STEP = [
     numpy_fault("weight decay on biases", "train-adamw", ("training", "if is_decayed(name, grad.shape) else 0.0", "")),
@@ -51,7 +51,7 @@ STEP = [
     numpy_fault(
         "norm after clipping",
         "train-adamw",
-        ("training", "return np.asarray(norm)", "return np.asarray(min(norm, largest_norm))"),
+        ("training", "return np.asarray(norm)", "return np.asarray(min(norm, config.grad_clip or norm))"),
     ),
     numpy_fault(
         "always scales to the clipping norm",
@@ -89,6 +89,40 @@ STEP = [
         "CLS in the mean features",
         "train-step",
         ("training", "trace.latent[:, 1:].mean(axis=1)", "trace.latent.mean(axis=1)"),
+    ),
+]
+
+NON_FINITE = [
+    numpy_fault("a NaN gets in", "train-skips-nonfinite", ("training", "    if finite:", "    if True:")),
+    numpy_fault(
+        "a NaN gets into fine-tuning", "finetune-skips-nonfinite", ("training", "    if finite:", "    if True:")
+    ),
+    numpy_fault(
+        "a skipped step is not counted",
+        "train-skips-nonfinite",
+        ("training", "    state.step += 1\n    if finite:", "    state.step += int(finite)\n    if finite:"),
+    ),
+    numpy_fault(
+        "a skipped step is kept quiet",
+        "train-skips-nonfinite",
+        ("training", "np.asarray(norm), np.asarray(finite)", "np.asarray(norm), np.asarray(True)"),
+    ),
+    numpy_fault(
+        "a good step is called bad",
+        "train-step",
+        ("training", "np.asarray(norm), np.asarray(finite)", "np.asarray(norm), np.asarray(norm < 0.0)"),
+    ),
+    torch_fault(
+        "a skipped step forgets AdamW's",
+        "train-skips-nonfinite",
+        "float64",
+        ("trainer", "torch._foreach_add_(self._steps, skipped)", "pass"),
+    ),
+    torch_fault(
+        "a NaN gets into the torch model",
+        "train-skips-nonfinite",
+        "float64",
+        ("trainer", "(~finite).float()", "torch.zeros(())"),
     ),
 ]
 
@@ -184,4 +218,4 @@ CONTRACT = [
     ),
 ]
 
-FAULTS = (*STEP, *STATE, *CONTRACT)
+FAULTS = (*STEP, *NON_FINITE, *STATE, *CONTRACT)

@@ -168,7 +168,7 @@ def step(subject: Subject, case: FinetuneCase) -> None:
     before = TrainState(student, teacher, first, second, state.step)
     loss, found = _micro_batches(subject, case, before)
     subject.close("loss", out.loss, loss, MODEL[dtype] * max(1.0, float(loss)))
-    norm = steps.check_norm(subject, case, out, np.sqrt(sum((g**2).sum() for g in found.values())))
+    norm = steps.check_norm(subject, out, np.sqrt(sum((g**2).sum() for g in found.values())))
     largest = max(norm, *(float(np.abs(g).max()) for g in found.values()))
     expected = _after_step(config, before, found, rates["learning_rate"], rates["momentum"])
     steps.compare_states(subject, finetuner.state(), expected, steps.state_tolerances(case, dtype, largest))
@@ -193,3 +193,22 @@ def state_round_trip(subject: Subject, case: FinetuneCase) -> None:
     finetuner.step(case.step_images(0), case.targets(0), **case.hyper_parameters(0))
     steps.compare_states(subject, taken, case.state(subject.dtype), exact)
     steps.compare_states(subject, state, case.state(subject.dtype), exact)
+
+
+@check(
+    "finetune-skips-nonfinite",
+    statement="a step of fine-tuning whose loss or gradient is not finite says so; it counts, and only the moving "
+    "average moves",
+    strategy=strategies.finetunings(),
+    examples=SHARP,
+    dtypes=WIDE,
+    training=True,
+)
+def skips_nonfinite(subject: Subject, case: FinetuneCase) -> None:
+    """A NaN in one pixel of the first image."""
+    state, rates = case.state(subject.dtype), case.hyper_parameters(0)
+    finetuner = subject.backend.create_finetuner(case.finetune_config(subject.dtype), state)
+    images = steps.normalized(case, case.step_images(0))
+    images[0, 0, 0, 0] = np.nan
+    out = finetuner.step(images, case.targets(0), **rates)
+    steps.compare_skipped(subject, finetuner.state(), case.state(subject.dtype), rates["momentum"], out)

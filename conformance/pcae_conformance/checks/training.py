@@ -41,7 +41,7 @@ def step(subject: Subject, case: TrainCase) -> None:
     )
     got, expected = steps.step(ours, case), steps.step(theirs, case)
     subject.close("loss", got.loss, expected.loss, MODEL[dtype])
-    norm = steps.check_norm(subject, case, got, np.asarray(expected.grad_norm))
+    norm = steps.check_norm(subject, got, np.asarray(expected.grad_norm))
     subject.close("target", got.target, expected.target, 2.0 * MODEL[dtype])
     subject.close("features", got.features, expected.features, MODEL[dtype])
     steps.compare_states(subject, ours.state(), theirs.state(), steps.state_tolerances(case, dtype, norm))
@@ -145,6 +145,29 @@ def adamw(subject: Subject, case: TrainCase) -> None:
     pretrainer = steps.pretrainer(subject.backend, case, "float64", state)
     out = steps.step(pretrainer, case)
     subject.close("loss", out.loss, loss, MODEL["float64"])
-    norm = steps.check_norm(subject, case, out, np.sqrt(sum((g**2).sum() for g in gradients.values())))
+    norm = steps.check_norm(subject, out, np.sqrt(sum((g**2).sum() for g in gradients.values())))
     expected = _adamw(case, state, gradients)
     steps.compare_states(subject, pretrainer.state(), expected, steps.state_tolerances(case, "float64", norm))
+
+
+@check(
+    "train-skips-nonfinite",
+    statement="a step whose loss or gradient is not finite says so and leaves parameters and moments as they are; it "
+    "counts, the EMA goes on, and the next step is as if nothing had been",
+    strategy=strategies.runs(),
+    examples=SHARP,
+    dtypes=WIDE,
+    training=True,
+)
+def skips_nonfinite(subject: Subject, case: TrainCase) -> None:
+    """A NaN in one pixel of the first image, so also of the first of several micro-batches."""
+    dtype, state, rates = subject.dtype, case.state(subject.dtype), case.hyper_parameters(0)
+    pretrainer = steps.pretrainer(subject.backend, case, dtype, state)
+    images = steps.normalized(case, case.step_images(0))
+    images[0, 0, 0, 0] = np.nan
+    out = pretrainer.step(images, case.step_noise(0), **rates)
+    steps.compare_skipped(subject, pretrainer.state(), case.state(dtype), rates["momentum"], out)
+    fresh = steps.pretrainer(subject.backend, case, dtype, pretrainer.state())
+    for trainer in (pretrainer, fresh):
+        steps.check_finite(subject, steps.step(trainer, case), True)
+    steps.compare_states(subject, pretrainer.state(), fresh.state(), dict.fromkeys(steps.GROUPS, 0.0))
