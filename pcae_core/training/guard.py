@@ -61,7 +61,8 @@ def write_inputs(out: Path, step: int, inputs: Mapping[str, Any]) -> None:
     try:
         np.savez(path, **{name: value for name, value in inputs.items() if value is not None})
     except OSError as error:
-        raise ConfigError(f"steps are skipped, as loss or gradient is not finite, and {path}: {error}") from None
+        reason = error.strerror or error
+        raise ConfigError(f"cannot write {path}, the batch of a step that is not finite: {reason}") from None
 
 
 def advice(config: RunConfig, command: str, first: int) -> str:
