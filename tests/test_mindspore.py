@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import golden_cases
@@ -264,13 +266,30 @@ def resume(run: Path, backend: str, working: Path) -> None:
     assert ("compiling the first step" in done.stdout) == (backend == "mindspore")
 
 
+PROGRAMS = Path(sys.executable).parent
+
+
+def start_job(launcher: list[object], command: list[str], working: Path) -> subprocess.Popen[str]:
+    """Start `command` as several processes."""
+    environment = runs.environment() | {"PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([*map(str, launcher), *command], **pipes, env=environment, cwd=working)
+
+
 def launched(launcher: list[object], command: list[str], working: Path) -> None:
-    """Run `command` as several processes."""
-    programs = Path(sys.executable).parent
-    environment = runs.environment() | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
-    every = [*map(str, launcher), *command]
-    done = subprocess.run(every, capture_output=True, text=True, env=environment, timeout=400, cwd=working)
-    assert done.returncode == 0, done.stdout + done.stderr
+    """Run `command` as several processes to its end."""
+    process = start_job(launcher, command, working)
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output
+
+
+def msrun(logs: Path) -> list[object]:
+    """MindSpore's launcher for two processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    workers = ("--worker_num=2", "--local_worker_num=2", f"--master_port={port}", "--join=True")
+    return [PROGRAMS / "msrun", *workers, f"--log_dir={logs}", "--cluster_time_out=300", PROGRAMS / "pcae"]
 
 
 def test_a_run_crosses_to_mindspore_and_back(data, whole, tmp_path):
@@ -289,15 +308,36 @@ def test_a_run_crosses_to_mindspore_and_back(data, whole, tmp_path):
 
 def test_two_processes_under_msrun_equal_one(data, whole, tmp_path):
     """The same global batch; the one process is PyTorch's, which then does the second half too."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    programs = Path(sys.executable).parent
-    launcher = [programs / "msrun", "--worker_num=2", "--local_worker_num=2", f"--master_port={port}", "--join=True"]
-    launcher += [f"--log_dir={tmp_path / 'logs'}", "--cluster_time_out=300", programs / "pcae"]
-    launched(launcher, arguments(data, tmp_path / "run", "--backend", "mindspore"), tmp_path)
+    launched(msrun(tmp_path / "logs"), arguments(data, tmp_path / "run", "--backend", "mindspore"), tmp_path)
     assert_same_end(tmp_path / "run", whole)
     back_to(tmp_path / "run", 3)
     resume(tmp_path / "run", "torch", tmp_path)
     assert_same_end(tmp_path / "run", whole)
     assert {path.name for path in tmp_path.iterdir()} == {"logs", "run"}
+
+
+def test_a_rank_that_dies_under_msrun_ends_the_job_and_one_process_goes_on(data, whole, tmp_path):
+    """In less than a minute, half of which msrun's scheduler waits, with the rank's number."""
+    out = tmp_path / "run"
+    process = start_job(msrun(tmp_path / "logs"), arguments(data, out, "--backend", "mindspore"), tmp_path)
+    deadline = time.monotonic() + 300
+    while len(runs.metrics(out)) < 4:
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    (second,) = (pid for pid in runs.children(process.pid) if is_rank(1, pid))
+    os.kill(second, signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"Worker process {second} exit with exception. Error code: -9" in output
+    assert f"rank 1 is process {second}\n" in output
+    assert "Traceback" not in (tmp_path / "logs" / "scheduler.log").read_text()
+    assert len(runs.metrics(out)) < STEPS
+    resume(out, "torch", tmp_path)
+    assert_same_end(out, whole)
+
+
+def is_rank(number: int, pid: int) -> bool:
+    """Not one of msrun's own, which show what the ranks print."""
+    started = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return b"MS_NODE_ID=%d" % number in started and b"pretrain" in Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -105,7 +105,7 @@ def _step_of(line: str) -> float:
 
 
 class TensorBoardLogger(MetricLogger):
-    """TensorBoard event files, not by tensorboardX's writer, whose thread ends when the disk refuses: who feeds it waits.
+    """TensorBoard event files. tensorboardX's own writer has a thread, which ends when the disk refuses, and waits for it.
 
     Raises:
         ConfigError: the disk refuses, here or in `write`.
