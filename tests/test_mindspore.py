@@ -23,6 +23,7 @@ from safetensors.numpy import load_file
 
 from pcae_core import (
     BackendError,
+    CheckpointError,
     FinetuneConfig,
     ModelConfig,
     PretrainConfig,
@@ -208,6 +209,61 @@ def test_weights_are_written_as_mindspore_reads_them(whole, tmp_path):
     assert written.keys() == stored.keys()
     for name, value in stored.items():
         np.testing.assert_array_equal(written[name].asnumpy(), value, err_msg=name)
+
+
+@pytest.fixture
+def stored(tmp_path) -> Path:
+    """MindSpore's own file of several types, with text and a checksum."""
+    import mindspore
+
+    rng, path = np.random.default_rng(0), tmp_path / "weights.ckpt"
+    kinds = ("float32", "float16", "bfloat16", "float64", "int64", "bool_")
+    values = {f"a.{kind}": mindspore.Tensor(rng.normal(size=(3, 4)), getattr(mindspore, kind)) for kind in kinds}
+    values["a.scalar"] = mindspore.Tensor(2.5, mindspore.float32)
+    listed = [{"name": name, "data": value} for name, value in values.items()]
+    mindspore.save_checkpoint(listed, str(path), append_dict={"epoch": "three"}, crc_check=True)
+    path.chmod(0o644)
+    return path
+
+
+def test_weights_are_read_as_mindspore_reads_them(backend, stored):
+    import mindspore
+
+    expected = mindspore.load_checkpoint(str(stored))
+    assert expected.pop("epoch") == "three"
+    read = backend.load_weights(stored)
+    assert read.keys() == expected.keys()
+    for name, parameter in expected.items():
+        half = name in ("a.float16", "a.bfloat16")
+        value = (parameter.astype(mindspore.float32) if half else parameter).asnumpy()
+        assert read[name].dtype == value.dtype
+        np.testing.assert_array_equal(read[name], value, err_msg=name)
+
+
+def test_weights_that_are_in_several_parts_or_no_tensors(backend, stored):
+    from mindspore.train.checkpoint_pb2 import Checkpoint
+
+    message = Checkpoint.FromString(stored.read_bytes()[:-17])
+    whole = backend.load_weights(stored)
+    first = message.value[0].tensor
+    content, first.tensor_content = first.tensor_content, first.tensor_content[:20]
+    assert "has 20 bytes, which are no Float32 of shape (3, 4)" in refused(backend, stored, message)
+    rest = Checkpoint.Value(tag=message.value[0].tag, tensor=first)
+    rest.tensor.tensor_content = content[20:]
+    message.value.insert(1, rest)
+    stored.write_bytes(message.SerializeToString())
+    np.testing.assert_array_equal(backend.load_weights(stored)["a.float32"], whole["a.float32"])
+    first.dims[:] = [2**40, 2**40]
+    assert "which are no Float32 of shape" in refused(backend, stored, message)
+    first.tensor_type = "Int4"
+    assert "a.float32 is no tensor of numbers, but Int4" in refused(backend, stored, message)
+
+
+def refused(backend, path: Path, message) -> str:
+    path.write_bytes(message.SerializeToString())
+    with pytest.raises(CheckpointError) as caught:
+        backend.load_weights(path)
+    return str(caught.value)
 
 
 def test_conforms():

@@ -105,7 +105,7 @@ def _step_of(line: str) -> float:
 
 
 class TensorBoardLogger(MetricLogger):
-    """TensorBoard event files. tensorboardX's own writer has a thread, which ends when the disk refuses, and waits for it.
+    """TensorBoard event files. tensorboardX's own writer waits for its thread, which ends when the disk refuses.
 
     Raises:
         ConfigError: the disk refuses, here or in `write`.

@@ -41,7 +41,7 @@ class Measurements(Kind):
 
     def write(self, rng: np.random.Generator, folder: Path) -> str:
         self.good(folder)
-        what = choose(rng, ("bytes", "json", "json", "lines", "lines", "no file"))
+        what = choose(rng, ("bytes", "json", "json", "lines", "lines", "no file", "no file"))
         lines = list(self.lines)
         if what == "no file":
             (folder / NAME).unlink()
