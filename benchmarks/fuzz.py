@@ -1,6 +1,6 @@
 """Hostile input by the thousand: what reads files must refuse them in one line, quickly, in little memory.
 
-    python benchmarks/fuzz.py [--cases 22000] [--kinds onnx npz ...] [--seed 0] [--first 0]
+    python benchmarks/fuzz.py [--cases 28000] [--kinds onnx npz ...] [--seed 0] [--first 0]
 
 Each kind gets its share of the cases. A case fails when reading ends in anything but the project's own error of one
 line, takes over 10 s or 1 GiB, writes outside its folder, starts a program or looks up a pickled name. Exits with 1
@@ -23,7 +23,7 @@ from fuzz.registry import KINDS
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=22_000)
+    parser.add_argument("--cases", type=int, default=28_000)
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0)

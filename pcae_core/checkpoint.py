@@ -316,13 +316,16 @@ def check_tensors(source: Path, tensors: Arrays, expected: Shapes) -> None:
 
 
 def prune(folder: Path) -> None:
-    """Delete all checkpoints but the last three and the best one."""
+    """Delete all checkpoints but the last three and the best one. Raises CheckpointError when the disk refuses."""
     found = list_checkpoints(folder)
     kept = set(found[-KEEP_LAST:])
     best = best_checkpoint(folder)
     for path in found:
         if path not in kept and path != best:
-            shutil.rmtree(path)
+            try:
+                shutil.rmtree(path)
+            except OSError as error:
+                raise CheckpointError(f"cannot delete the old checkpoint {path}: {error.strerror}") from None
 
 
 def best_checkpoint(folder: Path) -> Path | None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
+import re
 import zipfile
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from fuzz import archives, harness
+from fuzz import archives, conversions, harness
 from fuzz.registry import KINDS
 from PIL import Image
 from safetensors.torch import save_file
@@ -130,6 +132,38 @@ def test_torch_files_of_tensors_that_are_not_plain(tmp_path, value):
     torch.save({"weight": value}, tmp_path / "a.pth")
     message = refused(CheckpointError, registry.create("torch").load_weights, tmp_path / "a.pth")
     assert "weight (" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("bytearray", "it calls bytearray, which"),
+        ("tensor", "it calls Tensor, which"),
+        ("doubled", "it calls encode, which"),
+        ("storage", "holds no patch_embed.proj.weight"),
+        ("itself", "holds no patch_embed.proj.weight"),
+        ("laughs", "holds no patch_embed.proj.weight"),
+    ],
+)
+def test_torch_files_that_make_much_of_little(tmp_path, name, message):
+    file = io.BytesIO()
+    torch.save({}, file)
+    path = tmp_path / "a.pth"
+    path.write_bytes(conversions.pickled_into(file.getvalue(), pickle.dumps(conversions.GREEDY[name], 2)))
+    assert message in refused(CheckpointError, sources.read, path, sources.Request())
+
+
+def test_torch_files_that_unpack_or_share_out_of_proportion(tmp_path):
+    load, path = registry.create("torch").load_weights, tmp_path / "a.pth"
+    torch.save({"weight": torch.zeros(10**6)}, path)
+    assert load(path)["weight"].shape == (10**6,)
+    path.write_bytes(archives.zipped(archives.members(path.read_bytes()), zipfile.ZIP_DEFLATED))
+    assert re.search(r"it unpacks from \d{4} to 400\d{4} bytes", refused(CheckpointError, load, path))
+    weight = torch.zeros(10**5)
+    torch.save({f"weight{number}": weight for number in range(100)}, path)
+    assert "bytes, and claims to hold tensors of 40000000" in refused(CheckpointError, load, path)
+    torch.save({"x" * 2000: weight}, path)
+    assert "a name of more than 1000 characters" in refused(CheckpointError, load, path)
 
 
 def test_a_few_tensors_do_not_make_a_model_of_any_size(tmp_path):

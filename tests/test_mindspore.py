@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import golden_cases
@@ -21,6 +23,7 @@ from safetensors.numpy import load_file
 
 from pcae_core import (
     BackendError,
+    CheckpointError,
     FinetuneConfig,
     ModelConfig,
     PretrainConfig,
@@ -208,6 +211,61 @@ def test_weights_are_written_as_mindspore_reads_them(whole, tmp_path):
         np.testing.assert_array_equal(written[name].asnumpy(), value, err_msg=name)
 
 
+@pytest.fixture
+def stored(tmp_path) -> Path:
+    """MindSpore's own file of several types, with text and a checksum."""
+    import mindspore
+
+    rng, path = np.random.default_rng(0), tmp_path / "weights.ckpt"
+    kinds = ("float32", "float16", "bfloat16", "float64", "int64", "bool_")
+    values = {f"a.{kind}": mindspore.Tensor(rng.normal(size=(3, 4)), getattr(mindspore, kind)) for kind in kinds}
+    values["a.scalar"] = mindspore.Tensor(2.5, mindspore.float32)
+    listed = [{"name": name, "data": value} for name, value in values.items()]
+    mindspore.save_checkpoint(listed, str(path), append_dict={"epoch": "three"}, crc_check=True)
+    path.chmod(0o644)
+    return path
+
+
+def test_weights_are_read_as_mindspore_reads_them(backend, stored):
+    import mindspore
+
+    expected = mindspore.load_checkpoint(str(stored))
+    assert expected.pop("epoch") == "three"
+    read = backend.load_weights(stored)
+    assert read.keys() == expected.keys()
+    for name, parameter in expected.items():
+        half = name in ("a.float16", "a.bfloat16")
+        value = (parameter.astype(mindspore.float32) if half else parameter).asnumpy()
+        assert read[name].dtype == value.dtype
+        np.testing.assert_array_equal(read[name], value, err_msg=name)
+
+
+def test_weights_that_are_in_several_parts_or_no_tensors(backend, stored):
+    from mindspore.train.checkpoint_pb2 import Checkpoint
+
+    message = Checkpoint.FromString(stored.read_bytes()[:-17])
+    whole = backend.load_weights(stored)
+    first = message.value[0].tensor
+    content, first.tensor_content = first.tensor_content, first.tensor_content[:20]
+    assert "has 20 bytes, which are no Float32 of shape (3, 4)" in refused(backend, stored, message)
+    rest = Checkpoint.Value(tag=message.value[0].tag, tensor=first)
+    rest.tensor.tensor_content = content[20:]
+    message.value.insert(1, rest)
+    stored.write_bytes(message.SerializeToString())
+    np.testing.assert_array_equal(backend.load_weights(stored)["a.float32"], whole["a.float32"])
+    first.dims[:] = [2**40, 2**40]
+    assert "which are no Float32 of shape" in refused(backend, stored, message)
+    first.tensor_type = "Int4"
+    assert "a.float32 is no tensor of numbers, but Int4" in refused(backend, stored, message)
+
+
+def refused(backend, path: Path, message) -> str:
+    path.write_bytes(message.SerializeToString())
+    with pytest.raises(CheckpointError) as caught:
+        backend.load_weights(path)
+    return str(caught.value)
+
+
 def test_conforms():
     """Operator by operator; the tests above and below train with compiled steps."""
     done = runs.pcae("conformance", "mindspore", "--max-examples", 6, timeout=600)
@@ -264,13 +322,30 @@ def resume(run: Path, backend: str, working: Path) -> None:
     assert ("compiling the first step" in done.stdout) == (backend == "mindspore")
 
 
+PROGRAMS = Path(sys.executable).parent
+
+
+def start_job(launcher: list[object], command: list[str], working: Path) -> subprocess.Popen[str]:
+    """Start `command` as several processes."""
+    environment = runs.environment() | {"PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([*map(str, launcher), *command], **pipes, env=environment, cwd=working)
+
+
 def launched(launcher: list[object], command: list[str], working: Path) -> None:
-    """Run `command` as several processes."""
-    programs = Path(sys.executable).parent
-    environment = runs.environment() | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
-    every = [*map(str, launcher), *command]
-    done = subprocess.run(every, capture_output=True, text=True, env=environment, timeout=400, cwd=working)
-    assert done.returncode == 0, done.stdout + done.stderr
+    """Run `command` as several processes to its end."""
+    process = start_job(launcher, command, working)
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output
+
+
+def msrun(logs: Path) -> list[object]:
+    """MindSpore's launcher for two processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    workers = ("--worker_num=2", "--local_worker_num=2", f"--master_port={port}", "--join=True")
+    return [PROGRAMS / "msrun", *workers, f"--log_dir={logs}", "--cluster_time_out=300", PROGRAMS / "pcae"]
 
 
 def test_a_run_crosses_to_mindspore_and_back(data, whole, tmp_path):
@@ -289,15 +364,36 @@ def test_a_run_crosses_to_mindspore_and_back(data, whole, tmp_path):
 
 def test_two_processes_under_msrun_equal_one(data, whole, tmp_path):
     """The same global batch; the one process is PyTorch's, which then does the second half too."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    programs = Path(sys.executable).parent
-    launcher = [programs / "msrun", "--worker_num=2", "--local_worker_num=2", f"--master_port={port}", "--join=True"]
-    launcher += [f"--log_dir={tmp_path / 'logs'}", "--cluster_time_out=300", programs / "pcae"]
-    launched(launcher, arguments(data, tmp_path / "run", "--backend", "mindspore"), tmp_path)
+    launched(msrun(tmp_path / "logs"), arguments(data, tmp_path / "run", "--backend", "mindspore"), tmp_path)
     assert_same_end(tmp_path / "run", whole)
     back_to(tmp_path / "run", 3)
     resume(tmp_path / "run", "torch", tmp_path)
     assert_same_end(tmp_path / "run", whole)
     assert {path.name for path in tmp_path.iterdir()} == {"logs", "run"}
+
+
+def test_a_rank_that_dies_under_msrun_ends_the_job_and_one_process_goes_on(data, whole, tmp_path):
+    """In less than a minute, half of which msrun's scheduler waits, with the rank's number."""
+    out = tmp_path / "run"
+    process = start_job(msrun(tmp_path / "logs"), arguments(data, out, "--backend", "mindspore"), tmp_path)
+    deadline = time.monotonic() + 300
+    while len(runs.metrics(out)) < 4:
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    (second,) = (pid for pid in runs.children(process.pid) if is_rank(1, pid))
+    os.kill(second, signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"Worker process {second} exit with exception. Error code: -9" in output
+    assert f"rank 1 is process {second}\n" in output
+    assert "Traceback" not in (tmp_path / "logs" / "scheduler.log").read_text()
+    assert len(runs.metrics(out)) < STEPS
+    resume(out, "torch", tmp_path)
+    assert_same_end(out, whole)
+
+
+def is_rank(number: int, pid: int) -> bool:
+    """Not one of msrun's own, which show what the ranks print."""
+    started = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return b"MS_NODE_ID=%d" % number in started and b"pretrain" in Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -154,7 +154,9 @@ def test_a_rank_that_dies_ends_the_job_and_one_process_goes_on(whole, data, tmp_
         env=runs.environment(),
     )  # fmt: skip
     wait_for(lambda: len(runs.metrics(out)) >= 1, process)
-    (second,) = (pid for pid in children(process.pid) if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes())
+    (second,) = (
+        pid for pid in runs.children(process.pid) if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()
+    )
     wait_for(lambda: len(runs.metrics(out)) >= 13, process)
     os.kill(second, signal.SIGKILL)
     began = time.monotonic()
@@ -168,10 +170,6 @@ def test_a_rank_that_dies_ends_the_job_and_one_process_goes_on(whole, data, tmp_
     rows, expected = runs.metrics(out), runs.metrics(whole)
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     np.testing.assert_allclose([row["loss"] for row in rows], [row["loss"] for row in expected], rtol=1e-5)
-
-
-def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_other_workers_and_accumulation_give_the_same_run(whole, data, tmp_path):

@@ -78,9 +78,10 @@ def test_knn_equals_a_plain_statement():
     assert probes.knn(train, train_labels, test, labels).top1 == pytest.approx(100 * hits / 9)
 
 
-def test_metrics_of_steps_to_be_done_again_are_cut(tmp_path):
+def test_metrics_of_steps_to_be_done_again_and_damaged_ones_are_cut(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"step": 4, "lo')
+    damaged = b'{"loss": 1}\n{"step": "1"}\n\xff\xfe\n\0\0\0\n[1]}\n'
+    path.write_bytes(b'{"step": 1}\n' + damaged + b'{"step": 2}\n{"step": 3}\n{"step": 4, "lo')
     logger = loggers.JsonlLogger(path, start_step=2)
     logger.write(3, {"loss": 0.5})
     logger.close()

@@ -18,7 +18,7 @@ from mindspore import Tensor, communication, mint, ops
 from mindspore.ops.primitive import constexpr
 
 from pcae_core import shapes
-from pcae_core.errors import BackendError
+from pcae_core.errors import BackendError, TrainingError
 
 _TARGETS = {"ascend": "Ascend", "gpu": "GPU", "cpu": "CPU"}  # best first
 _COLLECTIVES = {"ascend": "hccl", "gpu": "nccl", "cpu": "mccl"}
@@ -134,8 +134,17 @@ def check_precision(device: str, precision: str) -> None:
 
 
 def join_group(device: str) -> tuple[int, int]:
-    """Join the process group that `msrun` started; returns rank and number of processes."""
-    communication.init(_COLLECTIVES[device])
+    """Join the process group that `msrun` started; returns rank and number of processes.
+
+    In `msrun`'s scheduler this lasts as long as the job.
+
+    Raises:
+        TrainingError: a process of the job is missing, or ended too early.
+    """
+    try:
+        communication.init(_COLLECTIVES[device])
+    except RuntimeError:  # which may name another process, since msrun ends all of them
+        raise TrainingError("a process of the job is missing or ended early; msrun tells its number") from None
     return communication.get_rank(), communication.get_group_size()
 
 

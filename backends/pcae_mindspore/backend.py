@@ -11,7 +11,6 @@ from mindspore import Tensor
 
 from pcae_core.config import ModelConfig, PretrainConfig
 from pcae_core.config_finetune import FinetuneConfig
-from pcae_core.errors import CheckpointError
 from pcae_core.parameters import finetuned_shapes, is_trainable
 from pcae_core.protocol import (
     STANDARDIZE_EPS,
@@ -24,7 +23,7 @@ from pcae_core.protocol import (
     PretrainingOutput,
     TrainState,
 )
-from pcae_mindspore import CAPABILITIES, _compat, model, ops
+from pcae_mindspore import CAPABILITIES, _compat, model, ops, weights
 from pcae_mindspore.finetuning import MindSporeFinetuner
 from pcae_mindspore.training import MindSporePretrainer
 
@@ -161,14 +160,7 @@ class MindSporeBackend(Backend):
         ms.save_checkpoint([{"name": name, "data": Tensor(value)} for name, value in parameters.items()], str(path))
 
     def load_weights(self, path: Path) -> dict[str, np.ndarray]:
-        try:
-            stored = ms.load_checkpoint(str(path))
-        except (OSError, ValueError, TypeError, RuntimeError) as error:
-            raise CheckpointError(f"{path} is not a MindSpore checkpoint: {str(error).splitlines()[0]}") from None
-        return {name: self._weights(value) for name, value in stored.items()}
-
-    def _weights(self, value: Tensor) -> np.ndarray:
-        return self.to_numpy(ops.at_least_float32(value))
+        return weights.load(path)
 
 
 def _tensor(x: Array) -> Tensor:

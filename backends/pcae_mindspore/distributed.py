@@ -23,6 +23,7 @@ class Group:
         self.rank, self.world_size = 0, 1
         if "MS_WORKER_NUM" in os.environ:  # set by msrun
             self.rank, self.world_size = _compat.join_group(device)
+            print(f"rank {self.rank} is process {os.getpid()}", flush=True)  # msrun knows processes alone
         self._sum = ops.AllReduce() if self.world_size > 1 else None
         self._map = ops.HyperMap()
 

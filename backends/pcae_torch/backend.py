@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import pickle  # nosec B403 # for the name of its error; torch.load has weights_only=True
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch.func import functional_call
 
 from pcae_core.config import ModelConfig, PretrainConfig
 from pcae_core.config_finetune import FinetuneConfig
-from pcae_core.errors import BackendError, CheckpointError
+from pcae_core.errors import BackendError
 from pcae_core.parameters import finetuned_shapes, is_trainable
 from pcae_core.protocol import (
     STANDARDIZE_EPS,
@@ -28,7 +27,7 @@ from pcae_core.protocol import (
     PretrainingOutput,
     TrainState,
 )
-from pcae_torch import CAPABILITIES, model, ops
+from pcae_torch import CAPABILITIES, model, ops, weights
 from pcae_torch.distributed import local_device
 from pcae_torch.finetuning import TorchFinetuner
 from pcae_torch.training import TorchPretrainer
@@ -60,25 +59,6 @@ def _call(module_class: type, config: ModelConfig, parameters: Mapping[str, Tens
     module, names = _skeleton(module_class, config)
     own = {name: parameters[canonical] for canonical, name in names.items()}
     return functional_call(module, own, args, strict=True)
-
-
-def _is_plain(value: Tensor) -> bool:
-    """Whether NumPy can hold the tensor, and the file holds every number of it: a view may repeat one endlessly."""
-    if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
-        return False
-    known = value.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16) or not (
-        value.dtype.is_floating_point or value.dtype.is_complex
-    )
-    return known and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
-
-
-def _flat(stored: object, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The tensors in nested dictionaries, by their keys joined by dots."""
-    if isinstance(stored, Mapping):
-        for key, value in stored.items():
-            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(stored, Tensor):
-        yield prefix, stored
 
 
 class TorchBackend(Backend):
@@ -202,22 +182,9 @@ class TorchBackend(Backend):
         torch.save({name: torch.from_numpy(value) for name, value in parameters.items()}, path)
 
     def load_weights(self, path: Path) -> dict[str, np.ndarray]:
-        try:
-            stored = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:
-            raise CheckpointError(
-                f"{path} is not a file of plain tensors: reading it could run code that is in it, which is refused"
-            ) from None
-        except Exception as error:  # the reader meets any bytes, and stumbles over them in many ways
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise CheckpointError(f"{path} is not a PyTorch file, or damaged: {reason}") from None
-        return {name: self._weights(path, name, value) for name, value in _flat(stored)}
-
-    def _weights(self, path: Path, name: str, value: Tensor) -> np.ndarray:
-        if not _is_plain(value):
-            kind = f"{value.layout} {value.dtype} {tuple(value.shape)} on {value.device}"
-            raise CheckpointError(f"{path}: {name} ({kind}) is no tensor whose numbers are in the file")
-        return self.to_numpy(value.float() if value.dtype in (torch.float16, torch.bfloat16) else value)
+        halves = (torch.float16, torch.bfloat16)
+        found = weights.load(path)
+        return {name: self.to_numpy(v.float() if v.dtype in halves else v) for name, v in found.items()}
 
     def _forward(
         self,

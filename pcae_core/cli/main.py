@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -67,7 +68,8 @@ def _fail(message: str, code: int) -> int:
 
 
 def main() -> None:
-    """Entry point of the `pcae` script."""
+    """Entry point of the `pcae` script. Like Ctrl-C, SIGTERM ends a command in one line, and lets it clean up."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(sys.argv[1:]))
 
 

@@ -44,8 +44,11 @@ class HuggingFaceSource(Source):
 
     @functools.cached_property
     def _dataset(self) -> Any:
+        datasets = _import_datasets()
         try:
-            return _import_datasets().load_from_disk(str(self.path))
+            found = datasets.load_from_disk(str(self.path)).with_format(None)
+            found.data.table.validate(full=True)  # Arrow itself follows whatever offsets are in a file
+            return found
         except Exception as error:  # whatever Arrow, JSON or the file system raise on a damaged folder
             raise DataError(f"cannot read the data set {self.path}: {' '.join(str(error).split())}") from error
 
@@ -66,7 +69,7 @@ class HuggingFaceSource(Source):
         """See `Source.load`."""
         name = f"{self.path}[{index}]"
         file = self._files[index][self._image_column]
-        if file is None:
+        if file is None or (file["bytes"] is None and file["path"] is None):
             raise DataError(f"cannot read the image {name}: the entry is empty")
         content = Path(file["path"]) if file["bytes"] is None else io.BytesIO(file["bytes"])
         return images.read(content, name, self.in_chans)
@@ -83,9 +86,13 @@ class HuggingFaceSource(Source):
 
     @property
     def class_names(self) -> list[str] | None:
-        """The names that a `ClassLabel` carries."""
+        """The names that a `ClassLabel` carries. Raises DataError when they are no text."""
         feature = self._dataset.features.get(self._label_column)
-        return list(feature.names) if self.labels is not None and hasattr(feature, "names") else None
+        if self.labels is None or not hasattr(feature, "names"):
+            return None
+        if not all(isinstance(name, str) for name in feature.names):
+            raise DataError(f"the names of the classes in {self.path} are not all text: {feature.names}")
+        return list(feature.names)
 
     @property
     def fingerprint(self) -> str:

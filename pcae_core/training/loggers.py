@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import errno
 import hashlib
 import json
+import math
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
 from pcae_core.config import RunConfig
 from pcae_core.errors import ConfigError, MissingExtraError
+
+MISSING = float("nan")
+LARGEST = 1e100
+"""Measurements beyond are as good as infinite, and would leave a chart no room for the others."""
 
 
 class MetricLogger(abc.ABC):
@@ -26,7 +34,8 @@ class MetricLogger(abc.ABC):
 
 
 class JsonlLogger(MetricLogger):
-    """One JSON object a line. Lines of steps after `start_step`, which will be done again, are cut off.
+    """One JSON object a line. Lines of steps after `start_step`, which will be done again, are cut off, and
+    damaged ones.
 
     Raises:
         ConfigError: the disk refuses, here or in `write`.
@@ -34,54 +43,112 @@ class JsonlLogger(MetricLogger):
 
     def __init__(self, path: Path, start_step: int) -> None:
         self._path = path
-        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= start_step]
         temporary = path.with_suffix(".tmp")
         try:
+            kept = [line for line in read_lines(path) if _step_of(line) <= start_step]
             temporary.write_text("".join(kept), encoding="utf-8")
             temporary.replace(path)
             self._file = path.open("a", encoding="utf-8", buffering=1)
         except OSError as error:
-            raise self._refused(error) from None
+            raise _refused(self._path, error) from None
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """See `MetricLogger`."""
         try:
             self._file.write(json.dumps({"step": step} | metrics) + "\n")
         except OSError as error:
-            raise self._refused(error) from None
+            raise _refused(self._path, error) from None
 
     def close(self) -> None:
         """See `MetricLogger`."""
         with contextlib.suppress(OSError):  # what `write` could not write
             self._file.close()
 
-    def _refused(self, error: OSError) -> ConfigError:
-        return ConfigError(f"cannot write {self._path}: {error.strerror}; what was saved is whole, and can be resumed")
+
+def _refused(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"cannot write {path}: {error.strerror}; what was saved is whole, and can be resumed")
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """Lines that a crash did not cut short."""
+def read_lines(path: Path) -> list[str]:
+    """The lines of a `metrics.jsonl` with their ends; none where there is no file. Raises OSError."""
     if not path.exists():
         return []
-    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("}\n")]
+    if not path.is_file():  # reading a pipe or a device may never end
+        raise OSError(errno.EINVAL, "it is no file")
+    return path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+
+
+def parse_line(line: str) -> dict[str, float] | None:
+    """The numbers of a line, NaN beyond `LARGEST`; None when it is not an object with a step."""
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(values, dict):
+        return None
+    numbers = {name: _number(value) for name, value in values.items() if isinstance(value, int | float)}
+    return numbers if math.isfinite(numbers.get("step", MISSING)) else None
+
+
+def _number(value: float) -> float:
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return MISSING
+    return number if abs(number) < LARGEST else MISSING
+
+
+def _step_of(line: str) -> float:
+    """Infinite when the line is damaged, or cut short by a crash."""
+    numbers = parse_line(line) if line.endswith("\n") else None
+    return math.inf if numbers is None else numbers["step"]
 
 
 class TensorBoardLogger(MetricLogger):
-    """TensorBoard event files."""
+    """TensorBoard event files. tensorboardX's own writer waits for its thread, which ends when the disk refuses.
+
+    Raises:
+        ConfigError: the disk refuses, here or in `write`.
+    """
+
+    SECONDS_BETWEEN_SYNCS = 30.0
 
     def __init__(self, folder: Path, start_step: int) -> None:
-        from tensorboardX import SummaryWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.record_writer import RecordWriter
 
-        self._writer = SummaryWriter(str(folder), purge_step=start_step + 1)
+        self._folder, self._event = folder, Event
+        self._synced = time.monotonic()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{start_step}"
+            self._file = RecordWriter(str(folder / name))
+            self._write(Event(file_version="brain.Event:2"))
+            # Later steps of a run that is continued are done again
+            self._write(Event(step=start_step + 1, session_log=SessionLog(status=SessionLog.START)))
+            self._file.flush()
+        except OSError as error:
+            raise _refused(folder, error) from None
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """See `MetricLogger`."""
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step)
+        values = [{"tag": name, "simple_value": value} for name, value in metrics.items()]
+        try:
+            self._write(self._event(step=step, summary={"value": values}))
+            if time.monotonic() - self._synced > self.SECONDS_BETWEEN_SYNCS:
+                self._file.flush()
+                self._synced = time.monotonic()
+        except OSError as error:
+            raise _refused(self._folder, error) from None
+
+    def _write(self, event: Any) -> None:
+        event.wall_time = time.time()
+        self._file.write(event.SerializeToString())
 
     def close(self) -> None:
         """See `MetricLogger`."""
-        self._writer.close()
+        with contextlib.suppress(OSError):  # what `write` could not write
+            self._file.close()
 
 
 class WandbLogger(MetricLogger):

@@ -19,7 +19,7 @@ from pcae_core.config import RunConfig
 from pcae_core.config_finetune import AnyRunConfig
 from pcae_core.data import Batch, CorruptLog, Source, TrainLoader
 from pcae_core.data.loader import Augmentation
-from pcae_core.errors import TrainingError
+from pcae_core.errors import ConfigError, PcaeError, TrainingError
 from pcae_core.protocol import Array, Backend, FinetuneOutput, StepOutput, Trainer
 from pcae_core.training import guard, run
 from pcae_core.training.loggers import MetricLogger, open_loggers
@@ -142,8 +142,18 @@ class Loop(abc.ABC, Generic[O]):
                 self._console.print(f"{name:<11}{place}", highlight=False, markup=False, soft_wrap=True)
 
     def _open_folder(self, stack: ExitStack) -> list[MetricLogger]:
-        if not self._leads:
-            return []
+        """Where measurements go. Raises ConfigError in every process when rank 0 cannot have the folder."""
+        problem, loggers = None, []
+        if self._leads:
+            try:
+                loggers = self._take_folder(stack)
+            except PcaeError as error:
+                problem = error
+        if self._trainer.any_rank(problem is not None):
+            raise problem or ConfigError("rank 0 cannot use the run's folder, and says why")
+        return loggers
+
+    def _take_folder(self, stack: ExitStack) -> list[MetricLogger]:
         run.make_folder(self._run_config.out)
         stack.enter_context(run.lock(self._run_config.out))
         run.write_config(self._run_config)

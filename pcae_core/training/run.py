@@ -90,9 +90,11 @@ def make_folder(out: Path) -> None:
 
 
 def write_config(config: RunConfig) -> None:
-    """Write the effective configuration into the run's folder. Raises ConfigError when it cannot be."""
+    """Write the effective configuration into the run's folder, whole or not at all. Raises ConfigError."""
+    temporary = config.out / "config.tmp"
     try:
-        (config.out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+        temporary.write_text(config.to_yaml(), encoding="utf-8")
+        temporary.replace(config.out / "config.yaml")
     except OSError as error:
         raise _not_writable(config.out, error) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import os
@@ -27,11 +28,53 @@ WEIGHTS = {
 }
 
 
-class Command:
-    """What unpickling must not run."""
+class Call:
+    """What unpickling calls, if it may."""
+
+    def __init__(self, function, *arguments) -> None:
+        self.call = function, arguments
 
     def __reduce__(self):
-        return os.mkdir, ("escaped",)
+        return self.call
+
+
+def _doubled(times: int) -> Call:
+    text = Call(codecs.encode, b"x" * 100, "hex")
+    for _ in range(times):
+        text = Call(codecs.encode, text, "hex")
+    return text
+
+
+def _itself() -> dict[str, object]:
+    tree: dict[str, object] = {}
+    tree["model"] = tree
+    return tree
+
+
+def _laughs(tree: object) -> object:
+    for _ in range(60):
+        tree = {"a": tree, "b": tree}
+    return tree
+
+
+GREEDY = {
+    "bytearray": Call(bytearray, 2**33),
+    "tensor": Call(torch.Tensor, 2**31),
+    "storage": Call(torch.UntypedStorage, 2**31),
+    "doubled": _doubled(40),
+    "itself": _itself(),
+    "laughs": _laughs({}),
+}
+"""Little that makes much."""
+
+
+def pickled_into(data: bytes, program: bytes) -> bytes:
+    """PyTorch's archive with another pickle in it."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(file, "w") as new:
+        for info in old.infolist():
+            new.writestr(info.filename, program if info.filename.endswith("data.pkl") else old.read(info))
+    return file.getvalue()
 
 
 def _read(path: Path, facts: Facts) -> None:
@@ -106,7 +149,7 @@ class TorchFiles(_Files):
         return file.getvalue()
 
     def write(self, rng: np.random.Generator, folder: Path) -> str:
-        what = choose(rng, ("bytes", "legacy", "members", "odd", "pickle"))
+        what = choose(rng, ("bytes", "legacy", "members", "odd", "pickle", "greedy"))
         if what == "bytes":
             data = mutated(rng, self.data)
         elif what == "legacy":
@@ -115,6 +158,8 @@ class TorchFiles(_Files):
             data = archives.rebuilt(rng, self.data)
         elif what == "odd":
             data = self._saved(self._odd(rng))
+        elif what == "greedy":
+            data = pickled_into(self.data, pickle.dumps({"model": choose(rng, list(GREEDY.values()))}, 2))
         else:
             data = self._pickles(rng)
         (folder / self.name).write_bytes(data)
@@ -143,14 +188,9 @@ class TorchFiles(_Files):
     def _pickles(self, rng: np.random.Generator) -> bytes:
         """Programs, bare and as torch's archive."""
         protocol = int(rng.integers(0, 6))
-        harm = pickle.dumps(choose(rng, (Command(), {"model": Command()}, [Command()])), protocol)
-        if rng.random() < 0.5:
-            return harm
-        file = io.BytesIO()
-        with zipfile.ZipFile(io.BytesIO(self.data)) as old, zipfile.ZipFile(file, "w") as new:
-            for info in old.infolist():
-                new.writestr(info.filename, harm if info.filename.endswith("data.pkl") else old.read(info))
-        return file.getvalue()
+        command = Call(os.mkdir, "escaped")  # what must not run
+        harm = pickle.dumps(choose(rng, (command, {"model": command}, [command])), protocol)
+        return harm if rng.random() < 0.5 else pickled_into(self.data, harm)
 
 
 class NumpyFiles(_Files):

@@ -20,7 +20,7 @@ from fuzz.watch import LIMIT_SECONDS, Outcome
 TESTS = Path(__file__).parents[1]
 MAY_MEET_THE_LIMIT = frozenset({"onnx", "pth"})
 """A graph of allowed operators can ask for any memory; only the runtime knows how much, once it is asked. torch.load
-reserves what a file claims, and touches only what the file holds: the limit is on what is reserved."""
+can be told to reserve memory for a storage, and touches none of it: the limit is on what is reserved."""
 PREPARING_SECONDS = 120.0
 WRITING_SECONDS = 60.0
 

@@ -14,6 +14,9 @@ KINDS = {
     "images": "fuzz.pictures:Pictures",
     "npz": "fuzz.archives:Archives",
     "folders": "fuzz.folders:Folders",
+    "arrow": "fuzz.arrow_folders:ArrowFolders",
+    "metrics": "fuzz.measurements:Measurements",
+    "ckpt": "fuzz.mindspore_files:MindSporeFiles",
 }
 NO_INPUT = {"misbehaving": "fuzz.misbehaving:Misbehaving"}
 """Tries the harness itself."""

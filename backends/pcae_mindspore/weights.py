@@ -1,0 +1,70 @@
+"""MindSpore's `.ckpt` files from anywhere, read by the description of their message.
+
+`mindspore.load_checkpoint` believes what a file says of its tensors' sizes, and then writes beyond its memory.
+"""
+
+from __future__ import annotations
+
+import binascii
+import itertools
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mindspore.train.checkpoint_pb2 import Checkpoint
+
+from pcae_core.errors import CheckpointError
+from pcae_core.parameters import Arrays
+
+_DTYPES = {
+    "Float16": "<f2", "Float32": "<f4", "Float64": "<f8", "BFloat16": "<u2", "Bool": "|b1",
+    "Int8": "|i1", "Int16": "<i2", "Int32": "<i4", "Int64": "<i8",
+    "UInt8": "|u1", "UInt16": "<u2", "UInt32": "<u4", "UInt64": "<u8",
+}  # fmt: skip
+_CHECKSUM_MARK, _CHECKSUM_SIZE = b"crc_num", 17
+
+
+def load(path: Path) -> Arrays:
+    """The arrays in a file by name, half precision as float32; what is no tensor but text is left out.
+
+    Raises:
+        CheckpointError: the file is damaged, or holds something else.
+    """
+    try:
+        entries = Checkpoint.FromString(_checked(path.read_bytes())).value
+        # A large tensor is in several entries, one after another
+        groups = ((name, list(parts)) for name, parts in itertools.groupby(entries, lambda entry: entry.tag))
+        return {name: _array(name, parts) for name, parts in groups if parts[0].tensor.tensor_type != "str"}
+    except Exception as error:  # protobuf's two readers stumble over damaged files in many ways
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path} is not a MindSpore checkpoint: {reason}") from None
+
+
+def _checked(content: bytes) -> bytes:
+    """Without the checksum that may be at the end. Raises ValueError."""
+    end = content[-_CHECKSUM_SIZE:]
+    if not end.startswith(_CHECKSUM_MARK):
+        return content
+    content = content[:-_CHECKSUM_SIZE]
+    if binascii.crc32(content) != int.from_bytes(end[len(_CHECKSUM_MARK) :], "big"):
+        raise ValueError("its checksum differs")
+    return content
+
+
+def _array(name: str, parts: Iterable[Any]) -> np.ndarray:
+    """One tensor. Raises ValueError."""
+    tensors = [part.tensor for part in parts]
+    kind, dims = tensors[0].tensor_type, list(tensors[0].dims)
+    if kind not in _DTYPES:
+        raise ValueError(f"{name} is no tensor of numbers, but {kind or 'something else'}")
+    shape = () if dims == [0] else tuple(dims)
+    content = bytearray().join(tensor.tensor_content for tensor in tensors)  # which NumPy may write to
+    dtype = np.dtype(_DTYPES[kind])
+    if min(shape, default=1) < 0 or math.prod(shape) * dtype.itemsize != len(content):
+        raise ValueError(f"{name} has {len(content)} bytes, which are no {kind} of shape {shape}")
+    array = np.frombuffer(content, dtype).reshape(shape)
+    if kind == "BFloat16":
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32) if kind == "Float16" else array

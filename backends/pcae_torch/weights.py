@@ -1,0 +1,96 @@
+"""`.pth` files from anywhere: what they hold as plain tensors, in time and memory that their size bounds.
+
+`weights_only=True` keeps torch.load from running programs. It still unpacks what PyTorch never packs, and calls what
+makes much of little: `bytearray(2**40)`, or `encode` on its own result, again and again.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle  # nosec B403 # for the name of its error; torch.load has weights_only=True
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pcae_core.errors import CheckpointError
+
+_ZIP = b"PK\x03\x04"
+_CALLS = re.compile(rb"\n(bytearray|encode|\w*Tensor)\n")
+"""Names of what makes much of little, as a pickle writes them, which tells them by no other bytes."""
+_TIMES = 4
+"""Tensors may share numbers, but all together be no larger than so many times the file."""
+_LONGEST_NAME = 1000
+
+
+def load(path: Path) -> dict[str, Tensor]:
+    """The tensors in a file's nested dictionaries, by their keys joined by dots.
+
+    Raises:
+        CheckpointError: the file is damaged, would run or unpack something, or holds other tensors than plain ones.
+    """
+    try:
+        stored = torch.load(_checked(path), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path} is not a file of plain tensors: reading it could run code that is in it, which is refused"
+        ) from None
+    except Exception as error:  # the reader meets any bytes, and stumbles over them in many ways
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path} is not a PyTorch file, or damaged: {reason}") from None
+    found = _flat(path, stored)
+    for name, value in found.items():
+        if not _is_plain(value):
+            kind = f"{value.layout} {value.dtype} {tuple(value.shape)} on {value.device}"
+            raise CheckpointError(f"{path}: {name} ({kind}) is no tensor whose numbers are in the file")
+    amount, size = sum(value.nbytes for value in found.values()), path.stat().st_size
+    if amount > _TIMES * size:
+        raise CheckpointError(f"{path} has {size} bytes, and claims to hold tensors of {amount}")
+    return found
+
+
+def _checked(path: Path) -> Path | io.BytesIO:
+    """What to read, once it is known to be no larger than it looks. Raises OSError, RuntimeError, ValueError."""
+    with path.open("rb") as file:
+        packed = file.read(len(_ZIP)) == _ZIP
+        file.seek(0)
+        content = b"" if packed else file.read()
+    if packed:
+        reader = torch._C.PyTorchFileReader(str(path))
+        unpacked, size = sum(map(reader.get_record_size, reader.get_all_records())), path.stat().st_size
+        if unpacked > size:
+            raise ValueError(f"it unpacks from {size} to {unpacked} bytes, though PyTorch packs nothing")
+        content = reader.get_record("data.pkl")
+    call = _CALLS.search(content)
+    if call is not None:
+        raise ValueError(f"it calls {call[1].decode()}, which weights have no need of and which takes any memory")
+    # An old file is read from memory: from a disk Python reserves as much as the file asks for
+    return path if packed else io.BytesIO(content)
+
+
+def _flat(path: Path, stored: object) -> dict[str, Tensor]:
+    """Each dictionary is gone through once, though it may be in several places, or in itself."""
+    found: dict[str, Tensor] = {}
+    seen, left = set(), [("", stored)]
+    while left:
+        name, value = left.pop()
+        if len(name) > _LONGEST_NAME:
+            raise CheckpointError(f"{path} has a name of more than {_LONGEST_NAME} characters: {name[:50]}...")
+        if isinstance(value, Tensor):
+            found[name] = value
+        elif isinstance(value, Mapping) and id(value) not in seen:
+            seen.add(id(value))
+            left += reversed([(f"{name}.{key}" if name else str(key), inner) for key, inner in value.items()])
+    return found
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Whether NumPy can hold the tensor, and the file holds every number of it: a view may repeat one endlessly."""
+    if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+        return False
+    known = value.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16) or not (
+        value.dtype.is_floating_point or value.dtype.is_complex
+    )
+    return known and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
