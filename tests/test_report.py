@@ -201,6 +201,13 @@ def test_long_runs_make_small_charts():
     assert [chart.title for chart in charts.charts(measured)] == ["loss"]
 
 
+def test_a_score_leaves_the_loss_of_its_step(tmp_path):
+    (tmp_path / "m.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 1, "top1": 50.0}\n', encoding="utf-8")
+    measured = history.read(tmp_path / "m.jsonl")
+    assert measured.steps.tolist() == [1]
+    assert (measured.last("loss"), measured.last("top1")) == (0.5, 50.0)
+
+
 def test_one_measurement_is_a_dot_and_rare_ones_are_a_line(tmp_path):
     entries: list[dict[str, float]] = [{"step": 1, "often": 1, "rare": 1}, {"step": 2, "often": 2}]
     entries += [{"step": 3, "often": 3, "rare": 3, "loss": 0.5}]

@@ -60,7 +60,10 @@ def read(path: Path) -> History:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
     found = [parse_line(line) for line in lines if line.strip()]
-    by_step = {entry["step"]: entry for entry in found if entry is not None}
+    by_step: dict[float, dict[str, float]] = {}
+    for entry in found:
+        if entry is not None:
+            by_step[entry["step"]] = by_step.get(entry["step"], {}) | entry  # a score has a line of its own
     rows = [by_step[step] for step in sorted(by_step)]
     names = dict.fromkeys(name for row in rows for name in row if name != "step")
     series = {}
