@@ -127,7 +127,7 @@ def main() -> None:
     pretrainer = pcae_core.registry.create("torch", device=options.device).create_pretrainer(config)
     parts = Parts(pretrainer, config)
     if options.profile:
-        profile(parts.whole, options)
+        profile(parts.whole, options.rounds)
     else:
         measure(parts, options)
 
