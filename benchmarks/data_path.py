@@ -1,6 +1,6 @@
 """Images per second of the training data path against a torch DataLoader that does the same Pillow work.
 
-    python benchmarks/data_path.py [--workers 1 2] [--batch 32] [--batches 12]
+    python benchmarks/data_path.py [--workers 1 2] [--batch 32] [--batches 24]
 
 JPEG files of 500 x 375 pixels, made here, are read, cut, resized to 224 and flipped by the same functions in the same
 number of processes; the DataLoader stacks them with PyTorch's own collate. A round starts each loader afresh, leaves
@@ -106,7 +106,7 @@ def one_core(source: ImageFolder, options: argparse.Namespace) -> None:
 def main() -> None:
     made = parser(__doc__, rounds=5, threads=1, batch=32)
     made.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    made.add_argument("--batches", type=int, default=12)
+    made.add_argument("--batches", type=int, default=24)
     options = made.parse_args()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as name:

@@ -81,7 +81,7 @@ def macs(config: ModelConfig, fewer: list[int]) -> int:
 def fewer_for(config: ModelConfig, wanted: int) -> list[int]:
     """Tokens to merge in each block, evenly, so that `macs` is as near to `wanted` as can be."""
     found = []
-    for total in range(config.num_patches):
+    for total in range(config.depth * (config.num_patches // 2)):  # the last blocks may have fewer left to merge
         each, more = divmod(total, config.depth)
         found.append(_possible([each + (i < more) for i in range(config.depth)], 1 + config.num_patches))
     return min(found, key=lambda fewer: abs(macs(config, fewer) - wanted))
