@@ -1,6 +1,6 @@
 """How a step's time grows with image size and width, against how its counted operations do.
 
-    python benchmarks/growth.py [--sizes 112 224 448] [--widths 192 384 768] [--batch 4]
+    python benchmarks/growth.py [--sizes 112 224 448] [--widths 192 384 768] [--batch 16]
 
 The exponent is the slope of log(time) over log(size); the ratio of the measured one to that of the operations is 1 when
 time follows operations. Models: ViT-S by size; by width, heads of 64 and the decoder as wide as the encoder.
@@ -44,7 +44,7 @@ def measure(what: str, models: dict[int, ModelConfig], options: argparse.Namespa
 
 
 def main() -> None:
-    made = parser(__doc__, rounds=5, batch=4)
+    made = parser(__doc__, rounds=3, batch=16)
     made.add_argument("--sizes", type=int, nargs="+", default=[112, 224, 448])
     made.add_argument("--widths", type=int, nargs="+", default=[192, 384, 768])
     options = made.parse_args()
