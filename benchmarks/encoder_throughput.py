@@ -4,7 +4,7 @@
         [--without mindspore compile]
 
 Random weights and pixels, float32, one of each in turn. ToMe (`tome.py`) runs in PyTorch on the same weights and merges
-as many tokens as make its operations the same. "speed-up, of predicted" is the time at the first keep ratio over that
+as many tokens as make its operations the same. "speed-up / predicted" is the time at the first keep ratio over that
 at this one, by what the operations predict.
 """
 
@@ -109,7 +109,7 @@ def show(config: ModelConfig, times: Times, engines: list[str], options: argpars
             report(f"encoder: {engine}, images/s", setting, rate(times, name, options.batch), options)
             if keep != first and engine != "tome":
                 speedup = ratio(times, f"{engine} {first:g}", name, 1 / predicted)
-                report(f"    speed-up, of {predicted:.2f} predicted", setting, speedup, options)
+                report(f"    {engine}: speed-up / {predicted:.2f} predicted", setting, speedup, options)
         if "tome" in engines:
             report("    ToMe / ours, PyTorch", setting, ratio(times, f"tome {keep:g}", f"torch {keep:g}"), options)
 

@@ -9,11 +9,13 @@ import json
 import sys
 from pathlib import Path
 
+SAME = ("what", "setting", "threads", "machine")  # of such rows the last one counts
 COLUMNS = ("what", "setting", "threads", "rounds", "value", "aim", "verdict")
 
 
 def main() -> None:
-    rows = [json.loads(line) for line in Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()]
+    lines = Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()
+    rows = {tuple(row[key] for key in SAME): row for row in map(json.loads, lines)}.values()
     print("| " + " | ".join(COLUMNS) + " |")
     print("|---" * len(COLUMNS) + "|")
     for row in rows:
