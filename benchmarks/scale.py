@@ -1,6 +1,6 @@
 """What an epoch of ImageNet costs on many GPUs, and what limits it: computed by the cost model, not measured.
 
-    python benchmarks/scale.py [--peak 989 --utilisation 0.3] [--cores 16 --core-rate 210] [--batch 4096] ...
+    python benchmarks/scale.py [--peak 989 --utilisation 0.3] [--cores 16 --core-rate 223] [--batch 4096] ...
 
 Compute: counted operations by peak and utilisation. Data: JPEG files that `cores` cores a GPU decode, cut and resize;
 `benchmarks/data_path.py` measures a core's rate. Exchange: a ring's share of the gradients in float32, which the
@@ -81,7 +81,7 @@ def main() -> None:
     made.add_argument("--peak", type=float, default=989, help="TFLOP/s of a GPU, bfloat16 (H100 SXM)")
     made.add_argument("--utilisation", type=float, default=0.3)
     made.add_argument("--cores", type=int, default=16, help="that load data, a GPU")
-    made.add_argument("--core-rate", type=float, default=210, help="images/s that a core decodes, cuts and resizes")
+    made.add_argument("--core-rate", type=float, default=223, help="images/s that a core decodes, cuts and resizes")
     made.add_argument("--node", type=int, default=8, help="GPUs of one machine")
     made.add_argument("--link", type=float, default=450, help="GB/s of a GPU to the others of its machine, each way")
     made.add_argument("--network", type=float, default=50, help="GB/s of a GPU to other machines, each way")

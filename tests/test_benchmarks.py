@@ -16,8 +16,13 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # last: nothing 
 
 import interleave
 import mae
+import scale
 import tome
 
+SMALL = ModelConfig(
+    image_size=16, patch_size=4, embed_dim=16, depth=3, num_heads=4, decoder_embed_dim=8, decoder_depth=2,
+    decoder_num_heads=2,
+)  # fmt: skip
 BASE = ModelConfig.preset("vit_base_patch16_224")
 DECODER = {"decoder_hidden_size": 24, "decoder_num_hidden_layers": 2, "decoder_num_attention_heads": 2}
 
@@ -97,3 +102,14 @@ def test_ratios_are_of_rounds():
     assert [len(values) for values in times.values()] == [3, 3]
     found = interleave.ratio({"a": [2.0, 9.0, 4.0], "b": [1.0, 3.0, 4.0]}, "a", "b")
     assert found == interleave.Spread(2.0, 1.0, 3.0)
+
+
+def test_scale_counts_what_is_trained_and_hides_what_it_can():
+    trained = [p for p in model.Student(SMALL).parameters() if p.requires_grad]
+    assert scale.num_parameters(SMALL) == sum(p.numel() for p in trained)
+    given = {"batch": 64, "peak": 1.0, "utilisation": 0.5, "cores": 1, "core_rate": 1e9, "node": 2, "network": 1.0}
+    slow = scale.step(SMALL, 2, argparse.Namespace(**given, link=1e-6))
+    assert (slow.limit, slow.seconds) == ("exchange", slow.compute + slow.exposed)
+    assert slow.compute == pytest.approx(2 * 32 * cost.pretraining_macs(SMALL) / 0.5e12)
+    assert scale.step(SMALL, 2, argparse.Namespace(**given, link=1e6)).limit == "compute"
+    assert scale.step(SMALL, 1, argparse.Namespace(**given, link=1e-6)).exposed == 0
