@@ -94,7 +94,11 @@ class Contenders:
         tensors = {name: mindspore.Tensor(value) for name, value in self.weights.items()}
         pcae_mindspore.model.load(encoder, tensors)
         images = mindspore.Tensor(self.images)
-        compiled = mindspore.jit(lambda pixels: encoder(pixels, keep)[0])
+
+        @mindspore.jit
+        def compiled(pixels):
+            return encoder(pixels, keep)[0]
+
         return lambda: compiled(images).asnumpy()
 
 
