@@ -8,8 +8,10 @@ BIN := .venv/bin
 EXTRAS_NUMPY2 := torch,hf,conformance,dev,ort,serve
 EXTRAS := $(EXTRAS_NUMPY2),mindspore,audit,docs
 RUN := runs/demo-$(BACKEND)
+SPEEDS := pretraining_step step_parts updates growth two_processes loop_around data_path encoder_throughput \
+	mindspore_step onnx_inference
 
-.PHONY: setup demo test test-numpy2 lint format api wheel audit sbom docs bench bench-faults fuzz clean
+.PHONY: setup demo test test-numpy2 lint format api wheel audit sbom docs bench bench-more bench-faults fuzz clean
 
 setup: .venv/installed
 
@@ -80,10 +82,16 @@ sbom: setup
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+# Every speed as a ratio with an aim where there is one: the rows go to runs/bench.jsonl, the table is printed at the end
+# of them. `make bench BENCH_FLAGS="--threads 1 --cpu-time"` is for a machine that others use.
+bench: export BENCH_ROWS := runs/bench.jsonl
 bench: setup
-	$(BIN)/python benchmarks/pretraining_step.py
-	$(BIN)/python benchmarks/mindspore_step.py
-	$(BIN)/python benchmarks/onnx_inference.py
+	@mkdir -p runs && rm -f $(BENCH_ROWS)
+	for name in $(SPEEDS); do $(BIN)/python benchmarks/$$name.py $(BENCH_FLAGS) || exit 1; done
+	$(BIN)/python benchmarks/table.py $(BENCH_ROWS)
+
+# What else is measured: export, service, quality after fine-tuning.
+bench-more: setup
 	$(BIN)/python benchmarks/onnx_export.py
 	$(BIN)/python benchmarks/serving.py
 	$(BIN)/pcae data fashion-mnist data/fashion-mnist

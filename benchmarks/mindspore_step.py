@@ -1,6 +1,6 @@
 """One pre-training step in MindSpore against PyTorch: time ratio, interleaved in one process, on CPU.
 
-    python benchmarks/mindspore_step.py [--batch 32] [--threads 2] [--rounds 5] [--depth 12] [--dim 192]
+    python benchmarks/mindspore_step.py [--batch 32] [--depth 12] [--dim 192] [--cpu-time]
 
 Both: float32, one initial state, the same images and noise; forward, backward, AdamW and EMA. MindSpore's first step
 compiles and is timed apart. CPU time is that of the whole process, all threads.
@@ -8,13 +8,12 @@ compiles and is timed apart. CPU time is that of the whole process, all threads.
 
 from __future__ import annotations
 
-import argparse
 import os
-import statistics
 import time
 from collections.abc import Callable
 
 import numpy as np
+from interleave import Spread, interleaved, parser, ratio, report
 
 
 def step_of(name: str, config) -> Callable[[], float]:
@@ -27,43 +26,28 @@ def step_of(name: str, config) -> Callable[[], float]:
     return lambda: float(pretrainer.step(images, noise, learning_rate=1e-4, momentum=0.999).loss)
 
 
-def timed(step: Callable[[], float]) -> tuple[float, float]:
-    """Wall and CPU seconds."""
-    wall, cpu = time.perf_counter(), time.process_time()
+def seconds(step: Callable[[], float]) -> float:
+    begin = time.perf_counter()
     step()
-    return time.perf_counter() - wall, time.process_time() - cpu
+    return time.perf_counter() - begin
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--depth", type=int, default=12)
-    parser.add_argument("--dim", type=int, default=192)
-    options = parser.parse_args()
+    made = parser(__doc__, rounds=5, batch=32)
+    made.add_argument("--depth", type=int, default=12)
+    made.add_argument("--dim", type=int, default=192)
+    options = made.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # read when the frameworks are imported, below
-    import mindspore
-    import torch
-
     from pcae_core import ModelConfig, PretrainConfig
 
     model = ModelConfig(embed_dim=options.dim, depth=options.depth, num_heads=3)
     config = PretrainConfig(model=model, batch_size=options.batch, drop_path=0.0)
     steps = {name: step_of(name, config) for name in ("torch", "mindspore")}
-    first = {name: timed(step)[0] for name, step in steps.items()}
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
-    for _ in range(options.rounds):
-        for name, step in steps.items():
-            times[name].append(timed(step))
-    print(f"dim {options.dim}, depth {options.depth}, batch {options.batch}, {options.threads} threads")
-    print(f"torch {torch.__version__}, mindspore {mindspore.__version__}, {os.cpu_count()} cores")
-    for name, values in times.items():
-        wall, cpu = (statistics.median(column) for column in zip(*values, strict=True))
-        print(f"  {name:9} {wall:.3f} s a step, {cpu:.3f} s of CPU time; first step {first[name]:.1f} s")
-    for i, what in enumerate(("wall", "CPU")):
-        ratios = [ms[i] / pt[i] for pt, ms in zip(times["torch"], times["mindspore"], strict=True)]
-        print(f"  mindspore / torch, {what}: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    first = seconds(steps["mindspore"])
+    times = interleaved(steps, options)
+    setting = f"dim {options.dim}, depth {options.depth}, batch {options.batch}"
+    report("step: MindSpore / PyTorch", setting, ratio(times, "mindspore", "torch"), options)
+    report("    MindSpore's first step, seconds", setting, Spread.of([first]), options)
 
 
 if __name__ == "__main__":

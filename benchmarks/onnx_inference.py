@@ -9,15 +9,13 @@ medians over the rounds. The MACs are those of `pcae profile`.
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
+from interleave import Times, interleaved, parser, ratio, report
 
 from pcae_core import cost, parameters, registry
 from pcae_core.config import DataConfig, ModelConfig
@@ -25,7 +23,7 @@ from pcae_onnx import export, quantize
 from pcae_onnx.session import InferenceSession
 
 Calls = dict[str, Callable[[], object]]
-PAUSE = 0.1  # seconds
+PAUSE = 0.1  # seconds, for idle threads to stop spinning
 
 
 def sessions(
@@ -61,62 +59,35 @@ def calls(
     return found
 
 
-def interleaved(contenders: Calls, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call, round by round, after one call to warm up.
-
-    Between calls all wait: a runtime's idle threads go on spinning for a while, on cores that the next one needs.
-    """
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for round_number in range(rounds + 1):
-        for name, call in contenders.items():
-            time.sleep(PAUSE)
-            begin = time.perf_counter()
-            call()
-            if round_number:
-                times[name].append(time.perf_counter() - begin)
-    return times
-
-
-def ratio(times: dict[str, list[float]], slow: str, fast: str) -> float:
-    return statistics.median(a / b for a, b in zip(times[slow], times[fast], strict=True))
-
-
-def show(config: ModelConfig, times: dict[str, list[float]], keeps: list[float], batch: int) -> None:
-    print(f"batch {batch:2}   keep  static ms  torch/static  dynamic/static  static/int8  speed-up of MACs predicted")
+def show(config: ModelConfig, times: Times, keeps: list[float], batch: int, options: argparse.Namespace) -> None:
     for keep in keeps:
         k, first = f"{keep:g}", f"static {keeps[0]:g}"
+        setting = f"{options.model.removesuffix('_patch16_224')}, batch {batch}, keep {k}"
+        report("ONNX: PyTorch eager / ONNX Runtime", setting, ratio(times, f"torch {k}", f"static {k}"), options)
+        report("ONNX: keep as an input / fixed", setting, ratio(times, f"dynamic {k}", f"static {k}"), options)
+        report("ONNX: float32 / int8", setting, ratio(times, f"static {k}", f"int8 {k}"), options)
         predicted = cost.encoder_macs(config, keeps[0]) / cost.encoder_macs(config, keep)
-        speedup = ratio(times, first, f"static {k}")
-        share = f"{speedup:.2f} of {predicted:.2f} = {speedup / predicted:.0%}"
-        print(
-            f"{keep:15.1f} {1000 * statistics.median(times[f'static {k}']):10.1f} "
-            f"{ratio(times, f'torch {k}', f'static {k}'):13.2f} {ratio(times, f'dynamic {k}', f'static {k}'):15.3f} "
-            f"{ratio(times, f'static {k}', f'int8 {k}'):12.2f}  {share:>20}"
-        )
+        speedup = ratio(times, first, f"static {k}", 1 / predicted)
+        report(f"ONNX: speed-up, of {predicted:.2f} predicted", setting, speedup, options)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="vit_small_patch16_224")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
-    parser.add_argument("--keeps", type=float, nargs="+", default=[1.0, 0.7, 0.5])
-    options = parser.parse_args()
+    made = parser(__doc__, rounds=7)
+    made.add_argument("--model", default="vit_small_patch16_224")
+    made.add_argument("--batches", type=int, nargs="+", default=[1, 16])
+    made.add_argument("--keeps", type=float, nargs="+", default=[1.0, 0.7, 0.5])
+    options = made.parse_args()
     torch.set_num_threads(options.threads)
     config = ModelConfig.preset(options.model, num_classes=1000)
     initial = parameters.initial_parameters(config, seed=0)
     weights = {name: initial[name] for name in parameters.encoder_shapes(config)}
     shape = (max(options.batches), config.in_chans, config.image_size, config.image_size)
     images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    print(
-        f"{options.model}, {options.threads} threads, torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
-    )
     with tempfile.TemporaryDirectory() as folder:
         models = sessions(config, weights, options.keeps, Path(folder), options.threads)
         for batch in options.batches:
             contenders = calls(config, weights, models, images[:batch], options.keeps)
-            show(config, interleaved(contenders, options.rounds), options.keeps, batch)
+            show(config, interleaved(contenders, options, PAUSE), options.keeps, batch, options)
         found = quantize.measure(models["dynamic"], models["int8"], images)
     print(
         f"int8, random weights, keep 0.7: kept {found.kept_ids:.3f}, cosine {found.cosine:.4f}, top-1 {found.top1:.3f}"

@@ -1,104 +1,157 @@
-"""One pre-training step of PCAE against Hugging Face's ViTMAE: time ratio, interleaved in one process.
+"""One pre-training step of PCAE against Hugging Face's ViTMAE and a MAE of our own make, and its arithmetic efficiency.
 
-    python benchmarks/pretraining_step.py [--model vit_base_patch16_224] [--batch 8] [--threads 2] [--rounds 7]
+    python benchmarks/pretraining_step.py [--models vit_base_patch16_224] [--batches 8 32] [--precision float32]
 
-Both: float32, the same encoder and decoder (512 wide, 8 deep), fused AdamW with the same settings, forward, backward
-and update of one batch that is in memory. PCAE's step includes the teacher and the EMA.
+All: the same encoder and decoder (512 wide, 8 deep), fused AdamW with the same settings; forward, backward and update
+of one batch that is in memory. PCAE's step includes the teacher and the EMA. Efficiency is the operations that
+`pcae profile` counts, by time, by the rate of one large matrix product that takes its turn in the same rounds.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
+import contextlib
 from collections.abc import Callable
 
+import mae
 import numpy as np
 import torch
 import transformers
+from interleave import Times, interleaved, parser, rate, ratio, report
 
 import pcae_core.registry
-from pcae_core import randomness
+from pcae_core import ModelConfig, PretrainConfig, cost, randomness
+from pcae_torch import ops
+
+SIDE = 3072  # of the matrices whose product gives the machine's rate
+EFFICIENCY_AIMS = {8: 0.70, 32: 0.75}
 
 
-def pcae_step(config: pcae_core.PretrainConfig, device: str) -> Callable[[], None]:
+def batch_of(config: PretrainConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 (B, C, H, W) and noise (B, N)."""
+    size = config.model.image_size
+    images = np.random.default_rng(0).integers(0, 256, (config.batch_size, 3, size, size), dtype=np.uint8)
+    return images, randomness.mask_noise(0, 0, 0, len(images), config.model.num_patches)
+
+
+def pcae_step(config: PretrainConfig, device: str) -> Callable[[], float]:
     pretrainer = pcae_core.registry.create("torch", device=device).create_pretrainer(config)
-    images = _images(config)
-    noise = randomness.mask_noise(0, 0, 0, len(images), config.model.num_patches)
-
-    def step() -> None:
-        pretrainer.step(images, noise, learning_rate=1e-4, momentum=0.999).loss.item()
-
-    return step
+    images, noise = batch_of(config)
+    return lambda: pretrainer.step(images, noise, learning_rate=1e-4, momentum=0.999).loss.item()
 
 
-def vitmae_step(config: pcae_core.PretrainConfig, device: str) -> Callable[[], None]:
-    model_config = config.model
-    hf_config = transformers.ViTMAEConfig(
-        image_size=model_config.image_size,
-        patch_size=model_config.patch_size,
-        hidden_size=model_config.embed_dim,
-        num_hidden_layers=model_config.depth,
-        num_attention_heads=model_config.num_heads,
-        intermediate_size=4 * model_config.embed_dim,
-        decoder_hidden_size=model_config.decoder_embed_dim,
-        decoder_num_hidden_layers=model_config.decoder_depth,
-        decoder_num_attention_heads=model_config.decoder_num_heads,
-        decoder_intermediate_size=4 * model_config.decoder_embed_dim,
-        mask_ratio=model_config.mask_ratio,
-        norm_pix_loss=True,
-    )
-    model = transformers.ViTMAEForPreTraining(hf_config).train().to(device)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=1e-4, betas=config.betas, weight_decay=config.weight_decay, fused=True
-    )
-    pixels = torch.from_numpy(_images(config)).to(device).float() / 255
+def training_step(
+    config: PretrainConfig, module: torch.nn.Module, loss_of: Callable[[], torch.Tensor], device: str
+) -> Callable[[], float]:
+    """Forward, backward and update of `module`."""
+    optimizer = mae.optimizer(module, config.betas, config.weight_decay)
+    half = config.precision != "float32"
 
-    def step() -> None:
+    def step() -> float:
         optimizer.zero_grad(set_to_none=True)
-        loss = model(pixel_values=pixels).loss
+        with torch.autocast(device, torch.bfloat16) if half else contextlib.nullcontext():
+            loss = loss_of()
         loss.backward()
         optimizer.step()
-        loss.item()
+        return loss.item()
 
     return step
 
 
-def _images(config: pcae_core.PretrainConfig) -> np.ndarray:
-    size = config.model.image_size
-    return np.random.default_rng(0).integers(0, 256, (config.batch_size, 3, size, size), dtype=np.uint8)
+def mae_step(config: PretrainConfig, device: str) -> Callable[[], float]:
+    module = mae.create(config.model, device)
+    images, noise = batch_of(config)
+    split = ops.split_by_noise(torch.from_numpy(noise).to(device), config.model.num_visible)
+    pixels = torch.from_numpy(images).to(device)
+    call = torch.compile(module) if config.compile else module
+    patches = lambda: ops.patchify(pixels.float() / 255, config.model.patch_size)  # noqa: E731
+    return training_step(config, module, lambda: call(patches(), *split), device)
 
 
-def seconds(step: Callable[[], None]) -> float:
-    begin = time.perf_counter()
+def vitmae_step(config: PretrainConfig, device: str) -> Callable[[], float]:
+    model = config.model
+    hf_config = transformers.ViTMAEConfig(
+        image_size=model.image_size,
+        patch_size=model.patch_size,
+        hidden_size=model.embed_dim,
+        num_hidden_layers=model.depth,
+        num_attention_heads=model.num_heads,
+        intermediate_size=4 * model.embed_dim,
+        decoder_hidden_size=model.decoder_embed_dim,
+        decoder_num_hidden_layers=model.decoder_depth,
+        decoder_num_attention_heads=model.decoder_num_heads,
+        decoder_intermediate_size=4 * model.decoder_embed_dim,
+        mask_ratio=model.mask_ratio,
+        norm_pix_loss=True,
+    )
+    module = transformers.ViTMAEForPreTraining(hf_config).train().to(device)
+    pixels = torch.from_numpy(batch_of(config)[0]).to(device).float() / 255
+    call = torch.compile(module) if config.compile else module
+    return training_step(config, module, lambda: call(pixel_values=pixels).loss, device)
+
+
+def product(precision: str, device: str) -> Callable[[], object]:
+    """One large matrix product, the machine's own rate."""
+    dtype = torch.float32 if precision == "float32" else torch.bfloat16
+    left, right = (torch.randn(SIDE, SIDE, device=device, dtype=dtype) for _ in range(2))
+    out = torch.empty_like(left)
+
+    def call() -> float:
+        return torch.mm(left, right, out=out)[0, 0].item()  # reading it waits for a GPU
+
+    return call
+
+
+def measure(config: PretrainConfig, options: argparse.Namespace) -> Times:
+    makers = {"pcae": pcae_step, "vitmae": vitmae_step, "mae": mae_step}
+    calls = {name: maker(config, options.device) for name, maker in makers.items()}
+    return interleaved(calls | {"product": product(config.precision, options.device)}, options)
+
+
+def show(config: PretrainConfig, name: str, times: Times, options: argparse.Namespace) -> None:
+    batch = config.batch_size
+    setting = f"{name.removesuffix('_patch16_224')}, batch {batch}, {config.precision}"
+    aim = 1.3 if config.model.embed_dim >= 768 else None
+    report("step: ViTMAE / PCAE", setting, ratio(times, "vitmae", "pcae"), options, at_least=aim)
+    report("step: our MAE / PCAE", setting, ratio(times, "mae", "pcae"), options)
+    print(f"    operations, our MAE / PCAE: {mae.macs(config.model) / cost.pretraining_macs(config.model):.2f}")
+    share = batch * cost.pretraining_macs(config.model) / SIDE**3
+    efficiency = ratio(times, "product", "pcae", share)
+    report("step: arithmetic efficiency", setting, efficiency, options, at_least=EFFICIENCY_AIMS.get(batch))
+    report("    PCAE, images/s", setting, rate(times, "pcae", batch), options)
+    report("    matrix product, GFLOP/s", setting, rate(times, "product", 2 * SIDE**3 / 1e9), options)
+    if options.device.startswith("cuda"):
+        print(f"    PCAE, peak memory: {peak_memory(config, options.device) / 2**30:.1f} GiB")
+
+
+def peak_memory(config: PretrainConfig, device: str) -> int:
+    """Bytes that two steps alone need on a GPU."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    step = pcae_step(config, device)
     step()
-    return time.perf_counter() - begin
+    step()
+    return torch.cuda.max_memory_allocated()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="vit_base_patch16_224")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
+    made = parser(__doc__, rounds=7)
+    made.add_argument("--models", nargs="+", default=["vit_small_patch16_224", "vit_base_patch16_224"])
+    made.add_argument("--batches", type=int, nargs="+", default=[8, 32])
+    made.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    made.add_argument("--compile", action="store_true")
+    options = made.parse_args()
     torch.set_num_threads(options.threads)
-    model = pcae_core.ModelConfig.preset(options.model)
-    config = pcae_core.PretrainConfig(model=model, batch_size=options.batch, drop_path=0.0)
-    steps = {"pcae": pcae_step(config, options.device), "vitmae": vitmae_step(config, options.device)}
-    for step in steps.values():
-        step()
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(options.rounds):
-        for name, step in steps.items():
-            times[name].append(seconds(step))
-    ratios = [theirs / ours for ours, theirs in zip(times["pcae"], times["vitmae"], strict=True)]
-    print(f"{options.model}, batch {options.batch}, {options.threads} threads, {options.device}")
-    print(f"torch {torch.__version__}, transformers {transformers.__version__}")
-    for name, values in times.items():
-        print(f"  {name:7} {statistics.median(values):.3f} s a step (median of {options.rounds})")
-    print(f"  vitmae / pcae: {statistics.median(ratios):.3f} (median), {min(ratios):.3f} to {max(ratios):.3f}")
+    for name in options.models:
+        for batch in options.batches:
+            config = PretrainConfig(
+                model=ModelConfig.preset(name),
+                batch_size=batch,
+                drop_path=0.0,
+                precision=options.precision,
+                compile=options.compile,
+            )
+            show(config, name, measure(config, options), options)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import signal
 import numpy as np
 import pytest
 import runs
+import scipy.stats
 
 from pcae_core import registry
 from pcae_core.training import loggers, metrics, probes
@@ -23,6 +24,11 @@ def test_effective_rank():
     assert metrics.effective_rank(flat) == pytest.approx(4, rel=0.01)
     assert metrics.effective_rank(rng.normal(size=(100, 1)) @ rng.normal(size=(1, 16))) == pytest.approx(1)
     assert metrics.effective_rank(np.ones((5, 3))) == 1.0
+    for shape in ((7, 30), (30, 7)):
+        values = rng.normal(size=shape) * np.arange(shape[1])
+        shares = np.linalg.svd(values - values.mean(axis=0), compute_uv=False) ** 2
+        expected = np.exp(scipy.stats.entropy(shares))
+        assert metrics.effective_rank(values) == pytest.approx(expected, rel=1e-12)
     assert metrics.effective_rank(rng.normal(size=(5000, 8))) == pytest.approx(8, rel=0.01)
     assert np.isnan(metrics.effective_rank(np.full((3, 3), np.nan)))
 

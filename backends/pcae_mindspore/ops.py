@@ -79,9 +79,8 @@ def _order(x: Tensor) -> Tensor:
 
 
 def gather_tokens(tokens: Tensor, ids: Tensor) -> Tensor:
-    """(B, N, D), (B, k) -> (B, k, D)."""
-    index = ops.broadcast_to(ids.expand_dims(2), (ids.shape[0], ids.shape[1], tokens.shape[2]))
-    return ops.gather_elements(tokens, 1, index)
+    """(B, N, D), (B, k) -> (B, k, D): whole rows, which `gather_elements` would copy number by number."""
+    return ops.gather(tokens, ids, 1, 1)
 
 
 def reduce_tokens(tokens: Tensor, k: int, num_prefix_tokens: int = 0, center: Center = "unit") -> tuple[Tensor, Tensor]:

@@ -29,7 +29,8 @@ def effective_rank(features: Floats) -> float:
     if not np.isfinite(features).all():
         return float("nan")
     centered = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
-    variances = np.linalg.svd(centered, compute_uv=False) ** 2
+    few, many = sorted((centered, centered.T), key=len)  # the smaller of the two products has the same eigenvalues
+    variances = np.linalg.eigvalsh(few @ many).clip(min=0.0)
     total = variances.sum()
     if total == 0:
         return 1.0

@@ -1,0 +1,131 @@
+"""Images per second of the training data path against a torch DataLoader that does the same Pillow work.
+
+    python benchmarks/data_path.py [--workers 1 2] [--batch 32] [--batches 24]
+
+JPEG files of 500 x 375 pixels, made here and read again and again as a set of ImageNet's size, are cut, resized to 224
+and flipped by the same functions in the same number of processes; the DataLoader stacks them with PyTorch's own
+collate. A round starts each loader afresh, leaves out its first batches and ends it, so that nothing loads in the
+background of another. Also: one image after the other in this process, decoded alone and with crop and resizing, which
+is a core's own rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from interleave import Spread, interleaved, parser, rate, ratio, report
+from PIL import Image
+
+from pcae_core import PretrainConfig, randomness
+from pcae_core.config import DataConfig
+from pcae_core.data import TrainLoader, augment
+from pcae_core.data.image_folder import ImageFolder
+from pcae_core.randomness import Purpose
+
+FILES, IMAGES, SIZE, LEFT_OUT = 256, 1_281_167, (500, 375), 4
+PIXELS = 224
+
+
+class Images(ImageFolder):
+    """As many as ImageNet has: Grain's shuffle takes 5 us an image there, but 160 us in a set of 256."""
+
+    def __len__(self) -> int:
+        return IMAGES
+
+    def load(self, index: int) -> Image.Image:
+        return super().load(index % FILES)
+
+
+def write_images(folder: Path) -> None:
+    """Noise at several scales, about as hard to decode as photographs are: 100 to 150 KB a file."""
+    rng = np.random.default_rng(0)
+    for number in range(FILES):
+        layers = [_noise(rng, scale) for scale in (4, 16, 64)]
+        Image.fromarray(np.mean(layers, axis=0).astype(np.uint8)).save(folder / f"{number:04}.jpg", quality=92)
+
+
+def _noise(rng: np.random.Generator, scale: int) -> np.ndarray:
+    coarse = rng.integers(0, 256, (SIZE[1] // scale + 1, SIZE[0] // scale + 1, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize(SIZE, Image.Resampling.BICUBIC), dtype=np.float64)
+
+
+class Dataset(torch.utils.data.Dataset):
+    """The same work on the same files."""
+
+    def __init__(self, source: ImageFolder, config: DataConfig, length: int) -> None:
+        self.source, self.config, self.length = source, config, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        rng = randomness.generator(0, Purpose.AUGMENT, 0, index)
+        return torch.from_numpy(augment.random_resized_crop_flip(self.source.load(index), PIXELS, self.config, rng))
+
+
+def seconds_of(batches: Iterator[object], count: int) -> float:
+    """Seconds of `count` batches after those left out."""
+    for _ in range(LEFT_OUT):
+        next(batches)
+    begin = time.perf_counter()
+    for _ in range(count):
+        next(batches)
+    return time.perf_counter() - begin
+
+
+def ours(source: ImageFolder, config: PretrainConfig, count: int) -> float:
+    with TrainLoader(source, config, start_step=0, total_steps=2 * (LEFT_OUT + count)) as loader:
+        return seconds_of(loader, count)
+
+
+def torchs(source: ImageFolder, config: PretrainConfig, count: int) -> float:
+    data = Dataset(source, config.loader, 2 * (LEFT_OUT + count) * config.batch_size)
+    loader = torch.utils.data.DataLoader(data, config.batch_size, shuffle=True, num_workers=config.loader.workers)
+    return seconds_of(iter(loader), count)
+
+
+def compare(source: ImageFolder, workers: int, options: argparse.Namespace) -> None:
+    config = PretrainConfig(batch_size=options.batch, loader=DataConfig(workers=workers))
+    times: dict[str, list[float]] = {"ours": [], "torch": []}
+    for _ in range(options.rounds):
+        times["ours"].append(ours(source, config, options.batches))
+        times["torch"].append(torchs(source, config, options.batches))
+    setting = f"{workers} workers, batch {options.batch}"
+    report("data path: images/s, ours / DataLoader", setting, ratio(times, "torch", "ours"), options, at_least=1.0)
+    report("    ours, images/s", setting, rate(times, "ours", options.batches * options.batch), options)
+
+
+def one_core(source: ImageFolder, options: argparse.Namespace) -> None:
+    """A core's own rate, without any loader."""
+    data = Dataset(source, DataConfig(), FILES)
+    calls: dict[str, Callable[[], object]] = {
+        "decode": lambda: [source.load(index) for index in range(64)],
+        "decode, crop and resize": lambda: [data[index] for index in range(64)],
+    }
+    for name, seconds in interleaved(calls, options).items():
+        report(f"    one core: {name}, images/s", "500 x 375 JPEG", Spread.of([64 / s for s in seconds]), options)
+    options.cpu_time = False  # the loaders work in processes of their own
+
+
+def main() -> None:
+    made = parser(__doc__, rounds=5, threads=1, batch=32)
+    made.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    made.add_argument("--batches", type=int, default=24)
+    options = made.parse_args()
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as name:
+        write_images(Path(name))
+        source = Images(Path(name), in_chans=3)
+        one_core(source, options)
+        for workers in options.workers:
+            compare(source, workers, options)
+
+
+if __name__ == "__main__":
+    main()

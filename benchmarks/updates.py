@@ -1,0 +1,74 @@
+"""AdamW and EMA against the time that moving their memory takes.
+
+    python benchmarks/updates.py [--model vit_base_patch16_224]
+
+The machine's rate is that of `a += s * b` on one array of the same number of parameters. EMA reads two numbers a
+parameter and writes one; AdamW reads four (parameter, gradient, two moments) and writes three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from interleave import interleaved, parser, ratio, report
+
+import pcae_core.registry
+from pcae_core import ModelConfig, PretrainConfig
+from pcae_torch import ops
+
+MOVED_BY_AXPY, MOVED_BY_EMA, MOVED_BY_ADAMW = 3, 3, 7  # numbers a parameter
+REPEATS = 5
+
+
+def repeated(call: Callable[[], object], device: str) -> Callable[[], None]:
+    """Several times, and until a GPU is done."""
+
+    def calls() -> None:
+        for _ in range(REPEATS):
+            call()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+
+    return calls
+
+
+def main() -> None:
+    made = parser(__doc__, rounds=9)
+    made.add_argument("--model", default="vit_base_patch16_224")
+    options = made.parse_args()
+    torch.set_num_threads(options.threads)
+    config = PretrainConfig(model=ModelConfig.preset(options.model), batch_size=1, drop_path=0.0)
+    pretrainer = pcae_core.registry.create("torch", device=options.device).create_pretrainer(config)
+    optimizer, pairs = pretrainer._optimizer, pretrainer._ema_pairs
+    trained = list(pretrainer._parameters.values())
+    for parameter in trained:
+        parameter.grad = torch.full_like(parameter, 1e-3)
+    size, averaged = sum(p.numel() for p in trained), sum(p.numel() for p in pairs[0])
+    a, b = (torch.zeros(size, device=options.device) for _ in range(2))
+    calls = {
+        "axpy": lambda: a.add_(b, alpha=0.5),
+        "ema": lambda: ops.ema_update_(*pairs, 0.999),
+        "adamw": optimizer.step,
+    }
+    times = interleaved({name: repeated(call, options.device) for name, call in calls.items()}, options)
+    setting = f"{options.model.removesuffix('_patch16_224')}, {size / 1e6:.0f} M parameters"
+    floor = MOVED_BY_AXPY * size
+    report(
+        "EMA / its memory traffic",
+        setting,
+        ratio(times, "ema", "axpy", floor / (MOVED_BY_EMA * averaged)),
+        options,
+        at_most=2.0,
+    )
+    report(
+        "AdamW / its memory traffic",
+        setting,
+        ratio(times, "adamw", "axpy", floor / (MOVED_BY_ADAMW * size)),
+        options,
+        at_most=2.0,
+    )
+
+
+if __name__ == "__main__":
+    main()
