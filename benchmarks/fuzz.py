@@ -29,13 +29,14 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0)
     chosen = parser.parse_args()
     share = -(-chosen.cases // len(chosen.kinds))
-    failures, cases, worker = 0, 0, None
+    failures, cases = 0, 0
     print("kind             cases  refused  accepted  limited  failed  slowest s  peak MB  took s")
     with tempfile.TemporaryDirectory() as root:
         for kind in chosen.kinds:
             start = time.monotonic()
             numbers = range(chosen.first, chosen.first + share)
-            total, worker = harness.run(kind, numbers, Path(root), chosen.seed, worker)
+            total, worker = harness.run(kind, numbers, Path(root), chosen.seed)
+            worker.close()  # so that the next kind's memory is its own
             counts, took = total.counts, time.monotonic() - start
             print(
                 f"{kind:<14}{counts.total():>8}{counts['refused']:>9}{counts['accepted']:>10}{counts['limited']:>9}{len(total.failures):>8}"
@@ -45,8 +46,6 @@ def main() -> int:
             for line in total.failures:
                 print(f"FAILED {line}", flush=True)
             failures, cases = failures + len(total.failures), cases + counts.total()
-        if worker is not None:
-            worker.close()
     print(f"{cases} cases, {failures} failed")
     return 1 if failures else 0
 

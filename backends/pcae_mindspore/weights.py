@@ -55,6 +55,8 @@ def _checked(content: bytes) -> bytes:
 
 def _array(name: str, parts: Iterable[Any]) -> np.ndarray:
     """One tensor. Raises ValueError."""
+    if not isinstance(name, str):  # protobuf in pure Python gives bytes that are no UTF-8 as they are
+        raise ValueError(f"the name {name!r} is no text")
     tensors = [part.tensor for part in parts]
     kind, dims = tensors[0].tensor_type, list(tensors[0].dims)
     if kind not in _DTYPES:
