@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from benchmarks.learning.methods import METHODS, Mae, MaePretrainer, OppositeTeacher, RandomTeacher, ScoringTeacher
+from benchmarks.learning.methods import (
+    METHODS,
+    EarlyPixelsPretrainer,
+    Mae,
+    MaePretrainer,
+    OppositeTeacher,
+    Pretrainer,
+    RandomTeacher,
+    ScoringTeacher,
+)
 from benchmarks.learning.plan import RATES, Experiment, cost, merged, trial
 from benchmarks.learning.results import Results
 from benchmarks.learning.table import tables
@@ -110,6 +119,21 @@ def test_mae_learns_what_it_is_asked() -> None:
     assert trainer.state().teacher == {}
 
 
+def test_early_pixels_fade_out() -> None:
+    config = PretrainConfig(model=CONFIG, batch_size=5, drop_path=0.0, steps=8)
+    extended, plain = EarlyPixelsPretrainer(config), Pretrainer(config)
+    layers = []
+    for step in range(8):
+        out = extended.step(IMAGES, NOISE, learning_rate=1e-3, momentum=0.9)
+        if step == 0:
+            assert out.loss == plain.step(IMAGES, NOISE, learning_rate=1e-3, momentum=0.9).loss
+        moments = extended.state().exp_avg["pixel_pred.weight"]
+        layers.append(np.abs(moments).mean())
+    assert layers[1] > 0
+    ratios = np.array(layers[4:]) / np.array(layers[3:7])
+    np.testing.assert_allclose(ratios, config.betas[0], rtol=1e-4)  # no gradient in the second half
+
+
 class SameTeacher(ScoringTeacher):
     def score(self, tokens: torch.Tensor) -> torch.Tensor:
         return ops.similarity_scores(tokens)
@@ -189,4 +213,5 @@ def test_the_documents_tables_are_made_from_the_results() -> None:
     made = tables(Results(path))
     assert made.count("|") > 100
     assert made in (ROOT / "docs" / "learning.md").read_text(encoding="utf-8")
-    assert len(path.read_text(encoding="utf-8").splitlines()) == len({json.dumps(line) for line in path.open()})
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert len(lines) == len({json.dumps(json.loads(line)["experiment"]) for line in lines})

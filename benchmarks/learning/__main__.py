@@ -2,11 +2,11 @@
 
     pcae data fashion-mnist data/fashion-mnist; pcae data emoji data/emoji
     python -m benchmarks.learning [--parts trials comparison ablations] [--sets ...] [--budgets 60 180 600] ...
-    python -m benchmarks.learning --parts --results benchmarks/learning/results.jsonl     # only the tables
+    python -m benchmarks.learning --parts --results benchmarks/learning/results.jsonl --write docs/learning.md
 
-Results are appended to a file, one line each; what is in it is not run again, so an interrupted benchmark goes on.
-Experiments compute on one thread. How many steps fit into a budget is measured first, for each method against PCAE's
-recipe in alternation, so that other work on the machine hits both alike.
+The second form only makes the tables of what is in the file. Results are appended to it, one line each, and not run
+again, so an interrupted benchmark goes on. Experiments compute on one thread. How many steps fit into a budget is
+measured first, for each method against PCAE's recipe in alternation, so that other work on the machine hits both alike.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from benchmarks.learning.methods import METHODS, REFERENCE
 from benchmarks.learning.plan import ABLATIONS, Experiment
 from benchmarks.learning.results import Results
 from benchmarks.learning.sets import SETS
-from benchmarks.learning.table import tables
-from benchmarks.learning.training import measure_step
+from benchmarks.learning.table import tables, write
+from benchmarks.learning.training import configure, measure_step
+
+from pcae_core.config import PretrainConfig
 
 
 def trials(options: argparse.Namespace, results: Results) -> list[Experiment]:
@@ -51,13 +53,14 @@ def comparison(options: argparse.Namespace, results: Results) -> list[Experiment
 
 
 def ablations(options: argparse.Namespace, results: Results) -> list[Experiment]:
-    """PCAE with other settings, and its chosen ones."""
-    found = []
+    """PCAE with its chosen settings, then with others; settings that come to the same are run once."""
+    found: dict[PretrainConfig, Experiment] = {}
     for data in options.sets:
         base = results.chosen(data, REFERENCE)
-        rows = [{}] + [settings for name in options.ablations for settings in ABLATIONS[name]]
-        found += [plan.ablation(data, base, settings, seed) for settings in rows for seed in options.seeds]
-    return list(dict.fromkeys(found))
+        rows = [{}, *(row for group in options.ablations for row in plan.ablation_settings(data, group))]
+        for experiment in (plan.ablation(data, base, row, seed) for row in rows for seed in options.seeds):
+            found.setdefault(configure(experiment, 1000), experiment)
+    return list(found.values())
 
 
 PARTS = {"trials": trials, "comparison": comparison, "ablations": ablations}
@@ -87,6 +90,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--ablations", nargs="+", choices=ABLATIONS, default=list(ABLATIONS))
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--results", type=Path, default=Path("runs/learning.jsonl"))
+    parser.add_argument("--write", type=Path, help="a document to put the tables into")
     return parser.parse_args()
 
 
@@ -95,7 +99,10 @@ def main() -> None:
     results = Results(options.results)
     for part in options.parts:
         measure(PARTS[part](options, results), results, options.processes)
-    print(tables(results))
+    if options.write:
+        write(options.write, tables(results))
+    else:
+        print(tables(results))
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ K targets, k kept, D width, P = C*p*p numbers of a patch.
 from __future__ import annotations
 
 import abc
+import dataclasses
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -124,22 +124,27 @@ def patch_numbers(config: ModelConfig) -> int:
     return config.in_chans * config.patch_size**2
 
 
+def with_linear(state: TrainState, config: PretrainConfig, name: str, width: int) -> TrainState:
+    """`state` with a linear layer from `width` to P, Xavier-uniform as the others."""
+    shape = patch_numbers(config.model), width
+    bound = math.sqrt(6.0 / sum(shape))
+    rng = generator(config.seed, Purpose.INIT, major=len(state.student))
+    layer = {f"{name}.weight": rng.uniform(-bound, bound, shape), f"{name}.bias": np.zeros(shape[0])}
+    values = {key: value.astype(np.float32) for key, value in layer.items()}
+    zeros = {key: np.zeros_like(value) for key, value in values.items()}
+    student, exp_avg, exp_avg_sq = state.student | values, state.exp_avg | zeros, state.exp_avg_sq | zeros
+    return dataclasses.replace(state, student=student, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
+
+
 class MaePretrainer(Pretrainer):
     """One step of MAE."""
 
     student, teacher = Mae, None
 
     def initial_state(self, config: PretrainConfig) -> TrainState:
-        """PCAE's, with an output layer of another size, Xavier-uniform too."""
+        """The product's, with an output layer of another size."""
         state = initial_state(config.model, config.seed)
-        shape = patch_numbers(config.model), config.model.decoder_embed_dim
-        bound = math.sqrt(6.0 / sum(shape))
-        rng = generator(config.seed, Purpose.INIT, major=len(state.student))
-        state.student["decoder_pred.weight"] = rng.uniform(-bound, bound, shape).astype(np.float32)
-        state.student["decoder_pred.bias"] = np.zeros(shape[0], np.float32)
-        for moments in (state.exp_avg, state.exp_avg_sq):
-            moments |= {n: np.zeros_like(state.student[n]) for n in ("decoder_pred.weight", "decoder_pred.bias")}
-        return state
+        return with_linear(state, config, "decoder_pred", config.model.decoder_embed_dim)
 
     def _accumulate(
         self, patches: Tensor, visible: Tensor, masked: Tensor, scales: Tensor | None, last: bool
@@ -154,7 +159,45 @@ class MaePretrainer(Pretrainer):
         return float(target.flatten(0, 1).var(dim=0, correction=0).mean())
 
 
-@dataclass(frozen=True)
+class PixelStudent(model.Student):
+    """Also says, from each predicted feature, the normalised pixels of its patch."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.pixel_pred = nn.Linear(config.embed_dim, patch_numbers(config))
+
+    def pixel_loss(self, prediction: Tensor, patches: Tensor, target_ids: Tensor) -> Tensor:
+        """Prediction (B, K, D), patches (B, N, P), ids (B, K) -> scalar."""
+        return F.mse_loss(self.pixel_pred(prediction), ops.standardize(ops.gather_tokens(patches, target_ids)))
+
+
+class EarlyPixelsPretrainer(Pretrainer):
+    """Beyond the paper: a pixel loss that fades out linearly over the first half of the run."""
+
+    student = PixelStudent
+    WEIGHT = 0.5  # at the first step
+
+    def __init__(self, config: PretrainConfig) -> None:
+        super().__init__(config)
+        self._steps, self._done = config.steps or 1, 0
+
+    def initial_state(self, config: PretrainConfig) -> TrainState:
+        """The product's, and the pixels' layer."""
+        return with_linear(initial_state(config.model, config.seed), config, "pixel_pred", config.model.embed_dim)
+
+    def _accumulate(
+        self, patches: Tensor, visible: Tensor, masked: Tensor, scales: Tensor | None, last: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.no_grad():
+            target, target_ids = self._teacher(patches, masked)
+        loss, prediction, features = self._parallel(patches, visible, target, target_ids, scales)
+        weight = self.WEIGHT * max(0.0, 1.0 - 2.0 * self._done / self._steps)
+        self._done += 1
+        (loss + weight * self._student.pixel_loss(prediction, patches, target_ids)).backward()
+        return loss.detach(), target, features
+
+
+@dataclasses.dataclass(frozen=True)
 class Method:
     """How a method trains.
 
@@ -166,7 +209,7 @@ class Method:
     """
 
     trainer: Callable[[PretrainConfig], Pretrainer] | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     clock: str | None = None
     trained: bool = True
 
@@ -185,6 +228,7 @@ METHODS = {
     "opposite selection": Method(OppositePretrainer),
     "no drop": Method(Pretrainer, NO_DROP),
     "no drop, PCAE's steps": Method(Pretrainer, NO_DROP, REFERENCE),
+    "with early pixels (extension)": Method(EarlyPixelsPretrainer),
     "MAE": Method(MaePretrainer),
     SUPERVISED: Method(),
     RANDOM: Method(trained=False),

@@ -20,7 +20,7 @@ SETS = ("fashion-mnist", "emoji")
 
 
 _VALIDATION = 10_000  # the last images of Fashion-MNIST's train split
-_PROBED = 5000  # images that probes are fitted on, and scored on in validation, at most: at equal distances
+_PROBED = 5000  # images that probes are fitted on, and as many that they are scored on: at equal distances
 _WATCHED = (1000, 500)  # images that a teacher's k-NN is fitted and scored on during a run
 
 
@@ -94,6 +94,6 @@ def parts(name: str, split: Split) -> Parts:
         opened = [open_source(folder / kind, 3) for kind in ("train", "val", "test")]
         train, validation, test_part = (Part(source, range(len(source))) for source in opened)
         final = train, test_part
-    used, scored = (train, validation.spread(_PROBED)) if split == "validation" else final
+    used, scored = (train, validation) if split == "validation" else final
     watched = train.spread(_WATCHED[0]), validation.spread(_WATCHED[1])
-    return Parts(used, used.spread(_PROBED), scored, watched)
+    return Parts(used, used.spread(_PROBED), scored.spread(_PROBED), watched)

@@ -4,13 +4,34 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from benchmarks.learning.methods import METHODS, REFERENCE
-from benchmarks.learning.plan import ABLATIONS, RATES, TRIAL_SEED, Experiment, Settings, ablation, trial
+from benchmarks.learning.plan import (
+    ABLATIONS,
+    RATES,
+    TRIAL_SEED,
+    Experiment,
+    Settings,
+    ablation,
+    ablation_settings,
+    trial,
+)
 from benchmarks.learning.results import Result, Results
 from benchmarks.learning.sets import SETS
 
 Row = Sequence[str]
+
+
+_BEGIN, _END = "<!-- tables -->\n", "<!-- end of the tables -->\n"
+
+
+def write(path: Path, text: str) -> None:
+    """Put `text` between the two marks in a document. Raises ValueError when it has none."""
+    before, mark, rest = path.read_text(encoding="utf-8").partition(_BEGIN)
+    if not mark or _END not in rest:
+        raise ValueError(f"{path} needs the lines {_BEGIN.strip()} and {_END.strip()}")
+    path.write_text(f"{before}{_BEGIN}\n{text}\n{_END}{rest.partition(_END)[2]}", encoding="utf-8")
 
 
 def tables(results: Results) -> str:
@@ -96,7 +117,7 @@ def _ablations(data: str, results: Results) -> str:
         return ""
     base = results.chosen(data, REFERENCE)
     rows = []
-    for settings in ({}, *(settings for group in ABLATIONS.values() for settings in group)):
+    for settings in ({}, *(settings for group in ABLATIONS for settings in ablation_settings(data, group))):
         same = _same(ablation(data, base, settings, 0))
         found = [result for run, result in results.runs.items() if same(run)]
         if found:
