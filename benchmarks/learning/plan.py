@@ -83,11 +83,12 @@ def _reduction(num_stages: int, keep: float) -> Settings:
 _GRIDS = {"fashion-mnist": _model(patch_size=2), "emoji": _model(patch_size=4)}  # 196 and 256 tokens
 
 ABLATIONS: dict[str, list[Settings]] = {
-    "reduction": [_reduction(3, 0.5), _reduction(3, 0.7), _reduction(2, 0.5), _reduction(2, 0.7), _reduction(1, 0.5)],
+    "teacher": [{"memory": memory} for memory in (0.01, 0.02, 0.05, 0.25)],
+    "reduction": [_reduction(2, 0.7), _reduction(1, 0.5), _reduction(2, 0.5), _reduction(3, 0.7), _reduction(3, 0.5)],
     "start": [
         _model(init_residual_scale=scale) | {"memory": memory, "base_learning_rate": rate}
-        for rate in (6e-3, 12e-3)
-        for memory in (0.25, 0.1, 0.05)
+        for rate in (3e-3, 6e-3)
+        for memory in (0.02, 0.05, 0.1)
         for scale in (0.01, 0.1, 0.3)
     ],
     "mask ratio": [_model(mask_ratio=ratio) for ratio in (0.5, 0.6, 0.85)],
