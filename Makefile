@@ -11,7 +11,8 @@ RUN := runs/demo-$(BACKEND)
 SPEEDS := pretraining_step step_parts updates growth two_processes loop_around data_path encoder_throughput \
 	mindspore_step onnx_inference
 
-.PHONY: setup demo test test-numpy2 lint format api wheel audit sbom docs bench bench-more bench-faults fuzz clean
+.PHONY: setup demo test test-numpy2 lint format api wheel audit sbom docs bench bench-more bench-faults bench-learning \
+	fuzz clean
 
 setup: .venv/installed
 
@@ -102,6 +103,18 @@ bench-more: setup
 # Training runs killed a hundred times; `make test` runs a short form.
 bench-faults: setup
 	$(BIN)/python benchmarks/faults.py
+
+# What PCAE learns on small data next to MAE and others: many hours. Results are appended to LEARNING; run it again to go
+# on. For a part of it: make bench-learning SETS=fashion-mnist BUDGETS=60 SEEDS="0 1 2" PARTS="trials comparison"
+SETS ?= fashion-mnist emoji
+BUDGETS ?= 60 180 600
+SEEDS ?= 0 1 2
+PARTS ?= trials comparison ablations
+LEARNING ?= runs/learning.jsonl
+bench-learning: setup
+	for set in $(SETS); do $(BIN)/pcae data $$set data/$$set || exit; done
+	$(BIN)/python -m benchmarks.learning --parts $(PARTS) --sets $(SETS) --budgets $(BUDGETS) --seeds $(SEEDS) \
+		--results $(LEARNING)
 
 # Hostile files by the thousand, and a service under attack; `make test` runs a short form of both.
 fuzz: export OMP_NUM_THREADS := 1

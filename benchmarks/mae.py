@@ -1,6 +1,6 @@
-"""MAE (He et al. 2022) made of this project's torch modules: what PCAE's step costs beside a MAE of the same make.
+"""MAE (He et al. 2022) made of this project's torch modules: what PCAE costs and learns beside a MAE of the same make.
 
-Letters: B images, N patches, V visible, M masked, C channels, p patch size.
+Letters: B images, N patches, V visible, M masked, C channels, p patch size, D width.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from pcae_core import cost
 from pcae_core.config import ModelConfig
 from pcae_torch import model, ops
-
-EPS = 1e-6
 
 
 class MAE(nn.Module):
@@ -26,20 +24,23 @@ class MAE(nn.Module):
         self.encoder, self.decoder = model.Encoder(config), model.Decoder(config)
         self.decoder.decoder_pred = nn.Linear(config.decoder_embed_dim, patch_dim(config))
 
-    def forward(self, patches: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
-        """Patches (B, N, C*p*p), ids (B, V) and (B, M) -> the loss, a scalar."""
-        latent = self.encoder.encode_visible(patches, visible, None)
-        return pixel_loss(self.decoder(latent, visible, masked), ops.gather_tokens(patches, masked))
+    def forward(
+        self, patches: Tensor, visible: Tensor, masked: Tensor, drop_path: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Patches (B, N, C*p*p), ids (B, V) and (B, M) -> loss, targets (B, M, C*p*p), mean visible token (B, D).
+
+        The loss is the mean squared distance from the pixels of each patch, brought to mean 0 and variance 1; the mean
+        token has no gradient.
+        """
+        latent = self.encoder.encode_visible(patches, visible, drop_path)
+        target = ops.standardize(ops.gather_tokens(patches, masked))
+        loss = nn.functional.mse_loss(self.decoder(latent, visible, masked), target)
+        return loss, target, latent[:, 1:].detach().mean(dim=1)
 
 
 def patch_dim(config: ModelConfig) -> int:
     """C*p*p."""
     return config.in_chans * config.patch_size**2
-
-
-def pixel_loss(prediction: Tensor, pixels: Tensor) -> Tensor:
-    """(B, M, C*p*p) twice: mean squared distance from the pixels of each patch, brought to mean 0 and variance 1."""
-    return nn.functional.mse_loss(prediction, ops.standardize(pixels, EPS))
 
 
 def create(config: ModelConfig, device: str) -> MAE:

@@ -65,7 +65,7 @@ def mae_step(config: PretrainConfig, device: str) -> Callable[[], float]:
     pixels = torch.from_numpy(images).to(device)
     call = torch.compile(module) if config.compile else module
     patches = lambda: ops.patchify(pixels.float() / 255, config.model.patch_size)  # noqa: E731
-    return training_step(config, module, lambda: call(patches(), *split), device)
+    return training_step(config, module, lambda: call(patches(), *split)[0], device)
 
 
 def vitmae_step(config: PretrainConfig, device: str) -> Callable[[], float]:

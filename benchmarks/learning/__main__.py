@@ -1,0 +1,109 @@
+"""What features PCAE learns on small data at equal CPU seconds, next to its variants, MAE and supervised training.
+
+    pcae data fashion-mnist data/fashion-mnist; pcae data emoji data/emoji
+    python -m benchmarks.learning [--parts trials comparison ablations] [--sets ...] [--budgets 60 180 600] ...
+    python -m benchmarks.learning --parts --results benchmarks/learning/results.jsonl --write docs/learning.md
+
+The second form only makes the tables of what is in the file. Results are appended to it, one line each, and not run
+again, so an interrupted benchmark goes on. Experiments compute on one thread. How many steps fit into a budget is
+measured first, for each method against PCAE's recipe in alternation, so that other work on the machine hits both alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # read when PyTorch is imported, below
+
+from benchmarks.learning import plan
+from benchmarks.learning.experiment import run
+from benchmarks.learning.methods import METHODS, REFERENCE
+from benchmarks.learning.plan import ABLATIONS, Experiment
+from benchmarks.learning.results import Results
+from benchmarks.learning.sets import SETS
+from benchmarks.learning.table import tables, write
+from benchmarks.learning.training import configure, measure_step
+
+from pcae_core.config import PretrainConfig
+
+
+def trials(options: argparse.Namespace, results: Results) -> list[Experiment]:
+    """Each method with each of the rates."""
+    names = [name for name in options.methods if METHODS[name].tried]
+    return [plan.trial(data, name, rate) for data in options.sets for name in names for rate in plan.RATES]
+
+
+def comparison(options: argparse.Namespace, results: Results) -> list[Experiment]:
+    """Each method with its chosen settings, on the test split."""
+    found: list[Experiment] = []
+    for data in options.sets:
+        for seed in options.seeds:
+            for name in options.methods:
+                method = METHODS[name]
+                settings = results.chosen(data, method.clock or name) if method.trained else {}
+                budgets = options.budgets if method.trained else (0,)
+                found += [Experiment(data, name, "test", budget, seed, settings) for budget in budgets]
+    return found
+
+
+def ablations(options: argparse.Namespace, results: Results) -> list[Experiment]:
+    """PCAE with its chosen settings, then with others; settings that come to the same are run once."""
+    found: dict[PretrainConfig, Experiment] = {}
+    for data in options.sets:
+        base = results.chosen(data, REFERENCE)
+        rows = [{}, *(row for group in options.ablations for row in plan.ablation_settings(data, group))]
+        for experiment in (plan.ablation(data, base, row, seed) for row in rows for seed in options.seeds):
+            found.setdefault(configure(experiment, 1000), experiment)
+    return list(found.values())
+
+
+PARTS = {"trials": trials, "comparison": comparison, "ablations": ablations}
+
+
+def measure(experiments: Sequence[Experiment], results: Results, processes: int) -> None:
+    """Run those that are not in the results yet."""
+    missing = [experiment for experiment in experiments if experiment not in results.runs]
+    for experiment in missing:
+        if not results.is_timed(experiment):
+            results.add_step(experiment, *measure_step(plan.cost(experiment)))
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        jobs = {pool.submit(run, experiment, results.steps(experiment)): experiment for experiment in missing}
+        for count, job in enumerate(as_completed(jobs), 1):
+            results.add_run(jobs[job], job.result())
+            scores = {name: job.result()[name] for name in ("knn", "linear", "rank")}
+            print(f"{count}/{len(jobs)} {jobs[job]} {scores}", file=sys.stderr, flush=True)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--budgets", nargs="+", type=int, default=(60, 180, 600), help="CPU seconds")
+    parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--ablations", nargs="+", choices=ABLATIONS, default=list(ABLATIONS))
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--results", type=Path, default=Path("runs/learning.jsonl"))
+    parser.add_argument("--write", type=Path, help="a document to put the tables into")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
+    results = Results(options.results)
+    for part in options.parts:
+        measure(PARTS[part](options, results), results, options.processes)
+    if options.write:
+        write(options.write, tables(results))
+    else:
+        print(tables(results))
+
+
+if __name__ == "__main__":
+    main()

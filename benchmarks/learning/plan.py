@@ -1,0 +1,115 @@
+"""The experiments: trials on the validation split, the comparison on the test split, and ablations.
+
+A setting is one of a run (`PretrainConfig`), nested as in its YAML file, or `memory`: how many steps the teacher
+remembers at first, 1 / (1 - EMA momentum), as a share of the run's steps. So it means the same in short and long runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any, Literal
+
+from benchmarks.learning.methods import METHODS, REFERENCE
+
+Settings = dict[str, Any]
+Split = Literal["validation", "test"]
+
+TRIAL_SEED, TRIAL_BUDGET, ABLATION_BUDGET = 100, 60, 60
+RATES: tuple[Settings, ...] = tuple({"base_learning_rate": rate} for rate in (6e-3, 8e-3, 12e-3))
+"""The trials, the same for each method: peak rates of 1.5e-3, 2e-3 and 3e-3 at a batch of 64."""
+
+MEMORY = 0.1
+"""Of the recipes: a momentum of 0.99 in a run of 1000 steps."""
+
+_FREE = ("base_learning_rate", "memory", "weight_decay")  # settings that cost no time
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One run; equal when all is equal.
+
+    Attributes:
+        data: the set.
+        method: see `methods.METHODS`.
+        split: what is scored.
+        budget: CPU seconds of training; 0 for what is not trained.
+        seed: of the run.
+        settings: what differs from the set's recipe, apart from the method's own settings.
+    """
+
+    data: str
+    method: str
+    split: Split
+    budget: int
+    seed: int
+    settings: Settings = dataclasses.field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        return json.dumps(self.to_dict(), sort_keys=True)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+
+def merged(settings: Settings, more: Settings) -> Settings:
+    """`more` over `settings`, likewise in the dictionaries that both hold."""
+    nested = {n: merged(settings[n], v) for n, v in more.items() if isinstance(v, dict) and n in settings}
+    return settings | more | nested
+
+
+def cost(experiment: Experiment) -> Experiment:
+    """Stands for all experiments whose steps take equally long."""
+    settings = {name: value for name, value in experiment.settings.items() if name not in _FREE}
+    if "model" in settings:
+        model = {name: value for name, value in settings["model"].items() if name != "init_residual_scale"}
+        settings = settings | {"model": model} if model else {n: v for n, v in settings.items() if n != "model"}
+    method = METHODS[experiment.method].clock or experiment.method
+    return Experiment(experiment.data, method, "validation", 0, 0, settings)
+
+
+def _model(**settings: Any) -> Settings:
+    return {"model": settings}
+
+
+def _reduction(num_stages: int, keep: float) -> Settings:
+    return _model(reduction={"num_stages": num_stages, "keep": keep})
+
+
+_GRIDS = {"fashion-mnist": _model(patch_size=2), "emoji": _model(patch_size=4)}  # 196 and 256 tokens
+
+ABLATIONS: dict[str, list[Settings]] = {
+    "teacher": [{"memory": memory} for memory in (0.01, 0.02, 0.05, 0.25)],
+    "reduction": [_reduction(2, 0.7), _reduction(1, 0.5), _reduction(2, 0.5), _reduction(3, 0.7), _reduction(3, 0.5)],
+    "start": [
+        _model(init_residual_scale=scale) | {"memory": memory, "base_learning_rate": rate}
+        for rate in (3e-3, 6e-3)
+        for memory in (0.02, 0.05, 0.1)
+        for scale in (0.01, 0.1, 0.3)
+    ],
+    "mask ratio": [_model(mask_ratio=ratio) for ratio in (0.5, 0.6, 0.85)],
+    "decoder": [_model(decoder_depth=1), _model(decoder_depth=4), _model(decoder_embed_dim=32)],
+    "regularisation": [{"drop_path": 0.1}, {"weight_decay": 0.0}, {"weight_decay": 0.2}],
+    "batch": [{"batch_size": 32}, {"batch_size": 128}],
+    "grid": [],
+}
+"""By what is changed: over PCAE's chosen trial, on the validation split. Grids are the sets' own."""
+
+
+def ablation_settings(data: str, group: str) -> list[Settings]:
+    """Of a group in `ABLATIONS`."""
+    return [_GRIDS[data]] if group == "grid" else ABLATIONS[group]
+
+
+def trial(data: str, method: str, settings: Settings) -> Experiment:
+    """A method with one of the rates, on the validation split."""
+    return Experiment(data, method, "validation", TRIAL_BUDGET, TRIAL_SEED, settings)
+
+
+def ablation(data: str, base: Settings, settings: Settings, seed: int) -> Experiment:
+    """PCAE with other settings, on the validation split."""
+    return Experiment(data, REFERENCE, "validation", ABLATION_BUDGET, seed, merged(base, settings))

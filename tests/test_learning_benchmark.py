@@ -1,0 +1,145 @@
+"""What the learning benchmark defines itself: MAE's training, other selections, the table in the documentation."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from benchmarks.learning.methods import (
+    METHODS,
+    EarlyPixelsPretrainer,
+    MaePretrainer,
+    OppositeTeacher,
+    Pretrainer,
+    RandomTeacher,
+    ScoringTeacher,
+)
+from benchmarks.learning.plan import RATES, Experiment, cost, merged, trial
+from benchmarks.learning.results import Results
+from benchmarks.learning.table import tables
+from benchmarks.learning.training import configure
+
+from pcae_core import ModelConfig, PretrainConfig, ReductionConfig, randomness
+from pcae_torch import model, ops
+
+ROOT = Path(__file__).parents[1]
+SMALL = {"embed_dim": 16, "depth": 3, "num_heads": 2, "decoder_embed_dim": 12, "decoder_depth": 2}
+CONFIG = ModelConfig(image_size=20, patch_size=4, decoder_num_heads=2, mask_ratio=0.6, **SMALL)
+NOISE = randomness.mask_noise(3, 0, 0, 5, CONFIG.num_patches)
+IMAGES = np.random.default_rng(1).normal(size=(5, 3, 20, 20)).astype(np.float32)
+
+
+def split() -> tuple[torch.Tensor, torch.Tensor]:
+    return ops.split_by_noise(torch.from_numpy(NOISE), CONFIG.num_visible)
+
+
+def test_mae_learns_what_it_is_asked() -> None:
+    config = PretrainConfig(model=CONFIG, batch_size=5, drop_path=0.0)
+    trainer = MaePretrainer(config)
+    outs = [trainer.step(IMAGES, NOISE, learning_rate=3e-3, momentum=1.0) for _ in range(60)]
+    assert outs[-1].loss < 0.7 * outs[0].loss
+    assert outs[-1].target.shape == (5, CONFIG.num_masked, 48)
+    assert trainer.constant_loss(outs[-1].target) == pytest.approx(1.0, abs=0.1)
+    assert trainer.state().teacher == {}
+
+
+def test_early_pixels_fade_out() -> None:
+    config = PretrainConfig(model=CONFIG, batch_size=5, drop_path=0.0, steps=8)
+    extended, plain = EarlyPixelsPretrainer(config), Pretrainer(config)
+    layers = []
+    for step in range(8):
+        out = extended.step(IMAGES, NOISE, learning_rate=1e-3, momentum=0.9)
+        if step == 0:
+            assert out.loss == plain.step(IMAGES, NOISE, learning_rate=1e-3, momentum=0.9).loss
+        moments = extended.state().exp_avg["pixel_pred.weight"]
+        layers.append(np.abs(moments).mean())
+    assert layers[1] > 0
+    ratios = np.array(layers[4:]) / np.array(layers[3:7])
+    np.testing.assert_allclose(ratios, config.betas[0], rtol=1e-4)  # no gradient in the second half
+
+
+class SameTeacher(ScoringTeacher):
+    def score(self, tokens: torch.Tensor) -> torch.Tensor:
+        return ops.similarity_scores(tokens)
+
+
+def targets(kind: type[model.Teacher], config: ModelConfig = CONFIG) -> tuple[torch.Tensor, torch.Tensor]:
+    from pcae_core.parameters import encoder_shapes, initial_parameters
+
+    values = initial_parameters(config, 4)
+    teacher = model.build(kind, config)
+    model.load(teacher, {name: torch.from_numpy(values[name]) for name in encoder_shapes(config)})
+    with torch.no_grad():
+        return teacher(ops.patchify(torch.from_numpy(IMAGES), config.patch_size), split()[1])
+
+
+def test_a_score_that_is_the_products_gives_its_targets() -> None:
+    for own, products in zip(targets(SameTeacher), targets(model.Teacher), strict=True):
+        assert torch.equal(own, products)
+
+
+def test_the_opposite_keeps_what_the_product_drops() -> None:
+    once = CONFIG.model_copy(update={"reduction": ReductionConfig(num_stages=1, keep=0.4)})
+    (_, kept), (_, opposite) = targets(model.Teacher, once), targets(OppositeTeacher, once)
+    assert kept.shape == opposite.shape == (5, 6)
+    assert not (kept[:, :, None] == opposite[:, None, :]).any()
+
+
+def test_random_drop_is_random_among_the_masked() -> None:
+    _, ids = targets(RandomTeacher)
+    masked = split()[1]
+    assert ids.shape == (5, CONFIG.num_targets)
+    assert (ids[:, :, None] == masked[:, None, :]).any(dim=2).all()
+    assert not torch.equal(ids, targets(model.Teacher)[1])
+    stream = model.build(RandomTeacher, CONFIG)
+    chosen = torch.cat([ops.select_tokens(stream.score(torch.zeros(100, 10, 4)), 3) for _ in range(30)])
+    share = torch.bincount(chosen.flatten(), minlength=10) / len(chosen)
+    assert (share - 0.3).abs().max() < 5 * math.sqrt(0.3 * 0.7 / len(chosen))
+
+
+def test_no_drop_decodes_every_masked_patch() -> None:
+    model_config = configure(Experiment("fashion-mnist", "no drop", "test", 60, 0), 100).model
+    assert model_config.num_targets == model_config.num_masked == 37
+    assert configure(Experiment("fashion-mnist", "PCAE", "test", 60, 0), 100).model.num_targets == 4
+    assert METHODS["no drop, PCAE's steps"].clock == "PCAE"
+
+
+def test_a_teachers_memory_is_a_share_of_the_steps() -> None:
+    short = Experiment("fashion-mnist", "PCAE", "test", 60, 0, {"memory": 0.05})
+    assert configure(short, 1000).ema_momentum == pytest.approx(0.98)
+    assert configure(short, 10_000).ema_momentum == pytest.approx(0.998)
+
+
+def test_what_costs_no_time_is_timed_once() -> None:
+    settings = {"memory": 0.1, "model": {"init_residual_scale": 0.3}}
+    base = Experiment("emoji", "PCAE", "test", 60, 2, settings)
+    assert cost(base) == cost(trial("emoji", "PCAE", RATES[0])) == Experiment("emoji", "PCAE", "validation", 0, 0)
+    deeper = Experiment("emoji", "PCAE", "test", 60, 2, merged(settings, {"model": {"decoder_depth": 1}}))
+    assert cost(deeper).settings == {"model": {"decoder_depth": 1}}
+
+
+def test_results_go_on_where_they_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    results = Results(path)
+    results.add_step(trial("emoji", "MAE", RATES[0]), 0.1, 1.5)
+    for score, settings in zip((50, 52, 51), RATES, strict=True):
+        results.add_run(trial("emoji", "MAE", settings), {"knn": score, "linear": 50, "rank": 2})
+    again = Results(path)
+    assert again.runs == results.runs
+    assert again.steps(trial("emoji", "MAE", RATES[1])) == 400
+    assert again.chosen("emoji", "MAE") == RATES[1]
+    with pytest.raises(KeyError):
+        again.chosen("emoji", "PCAE")
+
+
+def test_the_documents_tables_are_made_from_the_results() -> None:
+    path = ROOT / "benchmarks" / "learning" / "results.jsonl"
+    made = tables(Results(path))
+    assert made.count("|") > 100
+    assert made in (ROOT / "docs" / "learning.md").read_text(encoding="utf-8")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert len(lines) == len({json.dumps(json.loads(line)["experiment"]) for line in lines})
