@@ -157,7 +157,7 @@ class EarlyPixelsPretrainer(Pretrainer):
 
     def __init__(self, config: PretrainConfig) -> None:
         super().__init__(config)
-        self._steps_done, self._done = config.steps or 1, 0
+        self._total, self._done = config.steps or 1, 0
 
     def initial_state(self, config: PretrainConfig) -> TrainState:
         """The product's, and the pixels' layer."""
@@ -169,7 +169,7 @@ class EarlyPixelsPretrainer(Pretrainer):
         with torch.no_grad():
             target, target_ids = self._teacher(patches, masked)
         loss, prediction, features = self._parallel(patches, visible, target, target_ids, scales)
-        weight = self.WEIGHT * max(0.0, 1.0 - 2.0 * self._done / self._steps_done)
+        weight = self.WEIGHT * max(0.0, 1.0 - 2.0 * self._done / self._total)
         self._done += 1
         (loss + weight * self._student.pixel_loss(prediction, patches, target_ids)).backward()
         return loss.detach(), target, features
