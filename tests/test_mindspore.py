@@ -268,7 +268,7 @@ def refused(backend, path: Path, message) -> str:
 
 def test_conforms():
     """Operator by operator; the tests above and below train with compiled steps."""
-    done = runs.pcae("conformance", "mindspore", "--max-examples", 2, timeout=600)
+    done = runs.pcae("conformance", "mindspore", "--max-examples", 2, timeout=900)
     assert done.returncode == 0, done.stdout
     assert "mindspore conforms: 77 passed" in done.stdout
 
