@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from interleave import Times, interleaved, parser, rate, ratio, report
+from interleave import Times, interleaved, parser, rate, ratio, report, short
 
 from pcae_core import cost, parameters
 from pcae_core.config import DataConfig, ModelConfig
@@ -44,33 +44,27 @@ class Contenders:
         tensors = {name: torch.from_numpy(value).to(options.device) for name, value in self.weights.items()}
         pcae_torch.model.load(self.encoder, tensors)
 
-    def _waiting(self, call: Call) -> Call:
-        """Without gradients, and until a GPU is done."""
+    def _inferring(self, call: Call) -> Call:
+        """Without gradients."""
         import torch
 
-        def waited() -> None:
-            with torch.inference_mode():
-                call()
-            if self.pixels.is_cuda:
-                torch.cuda.synchronize()
-
-        return waited
+        return torch.inference_mode()(call)
 
     def torch(self, keep: float) -> Call:
-        return self._waiting(lambda: self.encoder(self.pixels, keep))
+        return self._inferring(lambda: self.encoder(self.pixels, keep))
 
     def compile(self, keep: float) -> Call:
         import torch
 
         compiled = torch.compile(lambda pixels: self.encoder(pixels, keep).last_hidden_state, dynamic=False)
-        return self._waiting(lambda: compiled(self.pixels))
+        return self._inferring(lambda: compiled(self.pixels))
 
     def tome(self, keep: float) -> Call:
         import tome
 
         fewer = tome.fewer_for(self.config, cost.encoder_macs(self.config, keep))
         merging = tome.ToMe(self.encoder, fewer)
-        return self._waiting(lambda: merging(self.pixels))
+        return self._inferring(lambda: merging(self.pixels))
 
     def onnx(self, keep: float) -> Call:
         from pcae_onnx import export
@@ -103,7 +97,7 @@ class Contenders:
 
 
 def show(config: ModelConfig, times: Times, engines: list[str], options: argparse.Namespace) -> None:
-    model = f"{options.model.removesuffix('_patch16_224')}, batch {options.batch}"
+    model = f"{short(options.model)}, batch {options.batch}"
     first = options.keeps[0]
     for keep in options.keeps:
         setting = f"{model}, keep {keep:g}"

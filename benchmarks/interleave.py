@@ -53,9 +53,23 @@ def interleaved(calls: Calls, options: argparse.Namespace, pause: float = 0.0) -
             time.sleep(pause)
             begin = clock()
             call()
+            wait_for(options.device)
             if round_number:
                 times[name].append(clock() - begin)
     return times
+
+
+def wait_for(device: str) -> None:
+    """Until a GPU has done what it was given."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
+def short(model: str) -> str:
+    """A preset's name without what all of them share."""
+    return model.removesuffix("_patch16_224")
 
 
 def ratio(times: Times, above: str, below: str, factor: float = 1.0) -> Spread:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from data_path import write_images
-from interleave import Spread, parser, report
+from interleave import Spread, parser, report, short
 from rich.console import Console
 
 from pcae_core import ModelConfig, PretrainConfig, registry
@@ -112,7 +112,7 @@ def main() -> None:
         clock, saved_in = run(config, options.device)
     windows = clock.windows(config.log_every)
     options.rounds = len(windows)
-    setting = f"{options.model.removesuffix('_patch16_224')}, batch {options.batch}, {options.workers} worker"
+    setting = f"{short(options.model)}, batch {options.batch}, {options.workers} worker"
     report("loop: time outside the step / in it", setting, Spread.of(windows), options, at_most=0.03)
     per_step = Spread.of([saved_in / seconds for seconds in clock.took[config.log_every :]])
     report("    a checkpoint, in steps (one per 1000)", setting, per_step, options)

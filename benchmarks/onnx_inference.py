@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from interleave import Times, interleaved, parser, ratio, report
+from interleave import Times, interleaved, parser, ratio, report, short
 
 from pcae_core import cost, parameters, registry
 from pcae_core.config import DataConfig, ModelConfig
@@ -62,7 +62,7 @@ def calls(
 def show(config: ModelConfig, times: Times, keeps: list[float], batch: int, options: argparse.Namespace) -> None:
     for keep in keeps:
         k, first = f"{keep:g}", f"static {keeps[0]:g}"
-        setting = f"{options.model.removesuffix('_patch16_224')}, batch {batch}, keep {k}"
+        setting = f"{short(options.model)}, batch {batch}, keep {k}"
         report("ONNX: PyTorch eager / ONNX Runtime", setting, ratio(times, f"torch {k}", f"static {k}"), options)
         report("ONNX: keep as an input / fixed", setting, ratio(times, f"dynamic {k}", f"static {k}"), options)
         report("ONNX: float32 / int8", setting, ratio(times, f"static {k}", f"int8 {k}"), options)

@@ -17,7 +17,7 @@ import mae
 import numpy as np
 import torch
 import transformers
-from interleave import Times, interleaved, parser, rate, ratio, report
+from interleave import Times, interleaved, parser, rate, ratio, report, short
 
 import pcae_core.registry
 from pcae_core import ModelConfig, PretrainConfig, cost, randomness
@@ -110,7 +110,7 @@ def measure(config: PretrainConfig, options: argparse.Namespace) -> Times:
 
 def show(config: PretrainConfig, name: str, times: Times, options: argparse.Namespace) -> None:
     batch = config.batch_size
-    setting = f"{name.removesuffix('_patch16_224')}, batch {batch}, {config.precision}"
+    setting = f"{short(name)}, batch {batch}, {config.precision}"
     aim = 1.3 if config.model.embed_dim >= 768 else None
     report("step: ViTMAE / PCAE", setting, ratio(times, "vitmae", "pcae"), options, at_least=aim)
     report("step: our MAE / PCAE", setting, ratio(times, "mae", "pcae"), options)

@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from interleave import interleaved, parser, ratio, report
+from interleave import interleaved, parser, ratio, report, short
 from pretraining_step import batch_of
 from torch import Tensor
 
@@ -76,18 +76,7 @@ class Parts:
 
     def calls(self) -> dict[str, Callable[[], object]]:
         names = ("whole", "data", "teacher", "encoder", "decoder", "adamw", "ema")
-        return {name: self.waiting(getattr(self, name)) for name in names}
-
-    def waiting(self, call: Callable[[], object]) -> Callable[[], object]:
-        """Until a GPU is done."""
-        if self.latent.device.type == "cpu":
-            return call
-
-        def waited() -> None:
-            call()
-            torch.cuda.synchronize()
-
-        return waited
+        return {name: getattr(self, name) for name in names}
 
 
 def shares(model: ModelConfig) -> dict[str, float]:
@@ -111,7 +100,7 @@ def profile(call: Callable[[], object], steps: int) -> None:
 def measure(parts: Parts, options: argparse.Namespace) -> None:
     times = interleaved(parts.calls(), options)
     expected = shares(parts.model)
-    setting = f"{options.model.removesuffix('_patch16_224')}, batch {options.batch}"
+    setting = f"{short(options.model)}, batch {options.batch}"
     for name in list(times)[1:]:
         note = f", operations {expected[name]:.3f}" if name in expected else ""
         report(f"share of a step: {name}{note}", setting, ratio(times, name, "whole"), options)

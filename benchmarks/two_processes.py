@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-from interleave import interleaved, parser, ratio, report
+from interleave import interleaved, parser, ratio, report, short
 
 THREADS = 2
 
@@ -73,7 +73,7 @@ def main() -> None:
             end.send(False)
         for process in processes:
             process.join()
-    setting = f"{options.model.removesuffix('_patch16_224')}, batch {options.batch}"
+    setting = f"{short(options.model)}, batch {options.batch}"
     report("one process, 2 threads / two of 1 thread", setting, ratio(times, "one", "two"), options, at_least=0.9)
 
 

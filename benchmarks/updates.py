@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from interleave import interleaved, parser, ratio, report
+from interleave import interleaved, parser, ratio, report, short
 
 import pcae_core.registry
 from pcae_core import ModelConfig, PretrainConfig
@@ -21,14 +21,12 @@ MOVED_BY_AXPY, MOVED_BY_EMA, MOVED_BY_ADAMW = 3, 3, 7  # numbers a parameter
 REPEATS = 5
 
 
-def repeated(call: Callable[[], object], device: str) -> Callable[[], None]:
-    """Several times, and until a GPU is done."""
+def repeated(call: Callable[[], object]) -> Callable[[], None]:
+    """Several times."""
 
     def calls() -> None:
         for _ in range(REPEATS):
             call()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
 
     return calls
 
@@ -51,23 +49,11 @@ def main() -> None:
         "ema": lambda: ops.ema_update_(*pairs, 0.999),
         "adamw": optimizer.step,
     }
-    times = interleaved({name: repeated(call, options.device) for name, call in calls.items()}, options)
-    setting = f"{options.model.removesuffix('_patch16_224')}, {size / 1e6:.0f} M parameters"
-    floor = MOVED_BY_AXPY * size
-    report(
-        "EMA / its memory traffic",
-        setting,
-        ratio(times, "ema", "axpy", floor / (MOVED_BY_EMA * averaged)),
-        options,
-        at_most=2.0,
-    )
-    report(
-        "AdamW / its memory traffic",
-        setting,
-        ratio(times, "adamw", "axpy", floor / (MOVED_BY_ADAMW * size)),
-        options,
-        at_most=2.0,
-    )
+    times = interleaved({name: repeated(call) for name, call in calls.items()}, options)
+    setting = f"{short(options.model)}, {size / 1e6:.0f} M parameters"
+    for what, name, moved in (("EMA", "ema", MOVED_BY_EMA * averaged), ("AdamW", "adamw", MOVED_BY_ADAMW * size)):
+        floor = ratio(times, name, "axpy", MOVED_BY_AXPY * size / moved)
+        report(f"{what} / its memory traffic", setting, floor, options, at_most=2.0)
 
 
 if __name__ == "__main__":

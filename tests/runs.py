@@ -7,6 +7,8 @@ import os
 import shlex
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -63,9 +65,22 @@ def torchrun(*arguments: object) -> list[str]:
 
 def start(*arguments: object) -> subprocess.Popen[str]:
     """Start `pcae` and do not wait."""
-    return subprocess.Popen(
-        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
-    )
+    return started(command(*arguments))
+
+
+def started(command: list[object]) -> subprocess.Popen[str]:
+    """A command line that is not waited for."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(list(map(str, command)), env=environment(), **pipes)
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Until the condition holds, while the process lives."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def children(pid: int) -> list[int]:

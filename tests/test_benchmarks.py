@@ -98,7 +98,7 @@ def test_tome_gets_the_same_operations(keep):
 
 def test_ratios_are_of_rounds():
     calls = {"a": lambda: None, "b": lambda: None}
-    times = interleave.interleaved(calls, argparse.Namespace(rounds=3, cpu_time=False))
+    times = interleave.interleaved(calls, argparse.Namespace(rounds=3, cpu_time=False, device="cpu"))
     assert [len(values) for values in times.values()] == [3, 3]
     found = interleave.ratio({"a": [2.0, 9.0, 4.0], "b": [1.0, 3.0, 4.0]}, "a", "b")
     assert found == interleave.Spread(2.0, 1.0, 3.0)

@@ -10,8 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -50,18 +49,10 @@ def pretraining(data: Path, out: Path, *more: object) -> list[object]:
     return ["pretrain", "--data", data, "--out", out, *SETTINGS, *more]
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 @contextlib.contextmanager
 def held_after(steps: int, out: Path, process: subprocess.Popen[str]) -> Iterator[None]:
     """The run's process stands still once it has done so many steps."""
-    wait_for(lambda: len(runs.metrics(out)) >= steps, process)
+    runs.wait_for(lambda: len(runs.metrics(out)) >= steps, process)
     process.send_signal(signal.SIGSTOP)
     assert len(runs.metrics(out)) < STEPS
     yield
@@ -96,7 +87,7 @@ def assert_ended_as(whole: Path, out: Path) -> None:
 
 def test_sigterm_ends_an_evaluation_in_one_line(whole, data):
     process = runs.start("evaluate", whole, "--data", data, "--backend", "numpy")
-    wait_for(lambda: "test.npz" in Path(f"/proc/{process.pid}/maps").read_text(), process)
+    runs.wait_for(lambda: "test.npz" in Path(f"/proc/{process.pid}/maps").read_text(), process)
     process.send_signal(signal.SIGTERM)
     assert one_line(process, 1) == "pcae: error: interrupted\n"
 
@@ -106,7 +97,7 @@ def test_sigterm_while_the_test_split_is_scored_saves_the_score_too(whole, data,
     settings = ("--steps", 16, "--batch-size", 8, "--log-every", 1, "--backend", "numpy", "--loader.workers", 0)
     assert cli.run(list(map(str, ("finetune", whole, "--data", data, "--out", undisturbed, *settings)))) == 0
     process = runs.start("finetune", whole, "--data", data, "--out", out, *settings)
-    wait_for(lambda: len(runs.metrics(out)) >= 8, process)
+    runs.wait_for(lambda: len(runs.metrics(out)) >= 8, process)
     process.send_signal(signal.SIGTERM)
     assert len(runs.metrics(out)) == 8, "the first epoch has been scored already"
     assert f"go on with: pcae finetune --resume {out}" in one_line(process, 1)
@@ -127,12 +118,7 @@ def start_as_others(*arguments: object) -> subprocess.Popen[str]:
     """As `runs.start`, but what a folder's mode forbids is forbidden to root too."""
     if FORBID_AS_TO_OTHERS and subprocess.run([*FORBID_AS_TO_OTHERS, "true"], check=False).returncode:
         pytest.skip("root may write everywhere, and setpriv cannot take that from a process here")
-    return started([*FORBID_AS_TO_OTHERS, *runs.command(*arguments)])
-
-
-def started(command: list[object]) -> subprocess.Popen[str]:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(list(map(str, command)), env=runs.environment(), **pipes)
+    return runs.started([*FORBID_AS_TO_OTHERS, *runs.command(*arguments)])
 
 
 def test_a_folder_that_cannot_be_written_is_refused_but_can_be_read(whole, data, tmp_path):
@@ -166,7 +152,7 @@ def test_a_full_disk_leaves_the_settings(whole, tmp_path):
     """A limit on the size of files stands for the disk."""
     out = shutil.copytree(whole, tmp_path / "run")
     settings = (out / "config.yaml").read_bytes()
-    process = started(["prlimit", "--fsize=100", *runs.command("pretrain", "--resume", out)])
+    process = runs.started(["prlimit", "--fsize=100", *runs.command("pretrain", "--resume", out)])
     assert f"cannot write the run's folder {out}: File too large" in one_line(process, 2)
     assert (out / "config.yaml").read_bytes() == settings
 
@@ -268,7 +254,7 @@ def test_clocks_that_jump_change_nothing(whole, data, tmp_path):
     out = tmp_path / "run"
 
     def run(*arguments: object) -> None:
-        process = started([sys.executable, tmp_path / "clock.py", *arguments])
+        process = runs.started([sys.executable, tmp_path / "clock.py", *arguments])
         _, stderr = process.communicate(timeout=60)
         assert (process.returncode, stderr) == (0, "")
 
@@ -293,9 +279,8 @@ def test_a_second_job_in_a_folder_is_refused_and_the_first_goes_on(whole, data, 
     """By each of its processes in one line; the rest is torchrun's account, which ends with 1 whatever they say."""
     out = tmp_path / "run"
     first = runs.start(*pretraining(data, out))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m"]
     with held_after(11, out, first):
-        second = started([*launcher, "pcae_core.cli", *pretraining(data, out, "--backend", "torch")])
+        second = runs.started(runs.torchrun(*pretraining(data, out, "--backend", "torch")))
         _, stderr = second.communicate(timeout=60)
     assert second.returncode == 1
     assert f"pcae: error: another process trains in {out}; wait for it, stop it, or choose another --out\n" in stderr

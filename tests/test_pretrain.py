@@ -40,14 +40,6 @@ def whole(data, tmp_path_factory) -> Path:
     return out
 
 
-def wait_for(condition, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def last_checkpoint(run: Path) -> Path:
     return run / "checkpoints" / f"step_{STEPS:08d}"
 
@@ -75,7 +67,7 @@ def test_run_learns(whole):
 def test_sigterm_saves_and_resume_ends_bit_identical(whole, data, tmp_path):
     out = tmp_path / "run"
     process = runs.start(*arguments(data, out))
-    wait_for(lambda: len(runs.metrics(out)) >= 13, process)
+    runs.wait_for(lambda: len(runs.metrics(out)) >= 13, process)
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -94,7 +86,7 @@ def test_sigterm_saves_and_resume_ends_bit_identical(whole, data, tmp_path):
 def test_kill_between_checkpoints_and_automatic_resume_end_bit_identical(whole, data, tmp_path):
     out = tmp_path / "run"
     process = runs.start(*arguments(data, out))
-    wait_for(lambda: len(runs.metrics(out)) >= 25, process)
+    runs.wait_for(lambda: len(runs.metrics(out)) >= 25, process)
     process.send_signal(signal.SIGSTOP)
     second = runs.pcae(*arguments(data, out))
     assert second.returncode == 2
@@ -114,7 +106,7 @@ def test_a_full_disk_stops_a_run_in_one_line_and_nothing_saved_is_lost(room, fil
     """A limit on the size of files stands for the disk: it ends a line or a checkpoint half-written."""
     out = tmp_path / "run"
     process = runs.start(*arguments(data, out), "--no-tensorboard")
-    wait_for(lambda: len(runs.metrics(out)) >= 11, process)
+    runs.wait_for(lambda: len(runs.metrics(out)) >= 11, process)
     limit = (out / "metrics.jsonl").stat().st_size + room
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, limit))
     _, stderr = process.communicate(timeout=60)
@@ -153,11 +145,11 @@ def test_a_rank_that_dies_ends_the_job_and_one_process_goes_on(whole, data, tmp_
         runs.torchrun(*arguments(data, out)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         env=runs.environment(),
     )  # fmt: skip
-    wait_for(lambda: len(runs.metrics(out)) >= 1, process)
+    runs.wait_for(lambda: len(runs.metrics(out)) >= 1, process)
     (second,) = (
         pid for pid in runs.children(process.pid) if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()
     )
-    wait_for(lambda: len(runs.metrics(out)) >= 13, process)
+    runs.wait_for(lambda: len(runs.metrics(out)) >= 13, process)
     os.kill(second, signal.SIGKILL)
     began = time.monotonic()
     _, stderr = process.communicate(timeout=60)

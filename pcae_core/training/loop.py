@@ -206,9 +206,11 @@ class Loop(abc.ABC, Generic[O]):
         if first is None:
             return
         if give_up:
-            if self._leads:
-                guard.write_inputs(self._run_config.out, first, self._inputs_of_all(first))
-            self._trainer.any_rank(False)  # waits: a process that ends takes the others with it
+            try:
+                if self._leads:
+                    guard.write_inputs(self._run_config.out, first, self._inputs_of_all(first))
+            finally:
+                self._trainer.any_rank(False)  # waits: a process that ends takes the others with it
             raise TrainingError(guard.advice(self._run_config, self.command, first))
         if first != before and self._run_config.precision != "float16":  # which overflows as a matter of course
             display.say(f"warning: step {first + 1} is skipped: its loss or gradient is not finite")
