@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import torch
@@ -53,8 +54,9 @@ class Group:
         return tensor.item()
 
     def close(self) -> None:
-        """Leave the group."""
+        """Leave the group. Whatever still holds it then would abort the process at its end now and then."""
         if dist.is_initialized():
+            gc.collect()
             dist.destroy_process_group()
 
 

@@ -76,6 +76,7 @@ class TorchTrainer:
 
     def close(self) -> None:
         """See `Trainer.close`."""
+        self._parallel = self._student  # what averages gradients holds on to the group
         self._group.close()
 
     # One step
