@@ -5,26 +5,17 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import tarfile
 from pathlib import Path
 
+import npm
 import numpy as np
 import pytest
 from PIL import Image
+from refusals import refused
 
 from pcae_core.cli import main as cli
 from pcae_core.data import emoji, open_source
 from pcae_core.errors import DataError
-
-NPM = """#!/bin/sh
-# Like npm pack --json: the packages, or a reason on standard output and chatter on standard error.
-echo "$@" > "$CALLS"
-[ -d "$PACKAGES" ] && exec cp "$PACKAGES"/emoji-datasource-*.tgz .
-echo "npm error A complete log of this run can be found in: npm.log" >&2
-[ "$PACKAGES" = silent ] || echo '{"error": {"code": "E404", "summary": "Not Found"}}'
-exit 1
-"""
 
 
 def record(code: int, category: str, **more) -> dict:
@@ -64,33 +55,19 @@ def save_package(path: Path, vendor: str) -> Path:
         "/escaped.png": picture(0),
         f"package/img/{vendor}/sheets/64.png": picture(0),
     }
-    with tarfile.open(path, "w:gz") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-        link = tarfile.TarInfo(f"package/img/{vendor}/64/1f703.png")  # in place of the picture before it
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        archive.addfile(link)
-    return path
+    link = f"package/img/{vendor}/64/1f703.png"  # in place of the picture before it
+    return npm.save_package(path, files, link)
 
 
 @pytest.fixture
 def packages(tmp_path, monkeypatch):
     """Both packages' files, which npm delivers unless `PACKAGES` says otherwise."""
-    folder = tmp_path / "packages"
-    (tmp_path / "bin").mkdir()
-    folder.mkdir()
+    folder = npm.install(tmp_path, monkeypatch)
     files = [
         save_package(folder / f"emoji-datasource-{vendor}-{emoji.VERSION}.tgz", vendor) for vendor in emoji.CHECKSUMS
     ]
     checksums = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
     monkeypatch.setattr(emoji, "CHECKSUMS", dict(zip(emoji.CHECKSUMS, checksums, strict=True)))
-    (tmp_path / "bin" / "npm").write_text(NPM)
-    (tmp_path / "bin" / "npm").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.defpath}")
-    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
-    monkeypatch.setenv("PACKAGES", str(folder))
     return files
 
 
@@ -173,17 +150,9 @@ def test_npm_fetches_the_packages(tmp_path, packages):
     assert (tmp_path / "calls").read_text().split()[-2:] == emoji._specs()
 
 
-@pytest.mark.parametrize(
-    ("packages_are", "reason"), [("nowhere", "npm: Not Found"), ("silent", "npm: exit status 1"), (None, "no npm here")]
-)
-def test_when_npm_fails_the_message_says_what_to_do(tmp_path, packages, monkeypatch, capsys, packages_are, reason):
-    if packages_are is None:
-        (tmp_path / "bin" / "npm").unlink()
-        monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    else:
-        monkeypatch.setenv("PACKAGES", packages_are)
-    assert cli.run(["data", "emoji", str(tmp_path / "out")]) == 2
-    message = capsys.readouterr().err.strip()
-    assert "\n" not in message
+@pytest.mark.parametrize(("how", "reason"), npm.FAILURES)
+def test_when_npm_fails_the_message_says_what_to_do(tmp_path, packages, monkeypatch, capsys, how, reason):
+    npm.fail(tmp_path, monkeypatch, how)
+    message = refused(capsys, "data", "emoji", tmp_path / "out")
     assert f"cannot fetch the emoji ({reason}); run on another machine: npm pack emoji-datasource-google@" in message
     assert not (tmp_path / "out").exists()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks.learning import sets
 from benchmarks.learning.methods import (
     METHODS,
     EarlyPixelsPretrainer,
@@ -18,7 +19,7 @@ from benchmarks.learning.methods import (
     RandomTeacher,
     ScoringTeacher,
 )
-from benchmarks.learning.plan import RATES, Experiment, cost, merged, trial
+from benchmarks.learning.plan import RATES, Experiment, ablation_settings, cost, merged, trial
 from benchmarks.learning.results import Results
 from benchmarks.learning.table import tables
 from benchmarks.learning.training import configure
@@ -106,6 +107,30 @@ def test_no_drop_decodes_every_masked_patch() -> None:
     assert model_config.num_targets == model_config.num_masked == 37
     assert configure(Experiment("fashion-mnist", "PCAE", "test", 60, 0), 100).model.num_targets == 4
     assert METHODS["no drop, PCAE's steps"].clock == "PCAE"
+
+
+@pytest.mark.parametrize("data", sets.SETS)
+def test_every_set_has_a_recipe_and_a_finer_grid(data: str) -> None:
+    config = sets.recipe(data)
+    (grid,) = ablation_settings(data, "grid")
+    finer = PretrainConfig.from_dict(merged(config.to_dict(), grid))
+    assert finer.model.num_patches == 4 * config.model.num_patches
+
+
+@pytest.mark.parametrize(("data", "shape"), [("fashion-mnist", (28, 28)), ("cifar10", (32, 32, 3))])
+def test_validation_images_are_the_last_of_the_train_split(tmp_path: Path, monkeypatch, data: str, shape) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (tmp_path / "data" / data).mkdir(parents=True)
+    for name, labels in (("train", [0, 1, 2, 3, 4]), ("test", [5, 6])):
+        images = np.zeros((len(labels), *shape), np.uint8)
+        np.savez(tmp_path / "data" / data / f"{name}.npz", images=images, labels=np.array(labels))
+    monkeypatch.setattr(sets, "ROOT", tmp_path)
+    monkeypatch.setattr(sets, "_VALIDATION", 2)
+    chosen, final = (sets.parts.__wrapped__(data, split) for split in ("validation", "test"))
+    assert (chosen.train.labels.tolist(), chosen.scored.labels.tolist()) == ([0, 1, 2], [3, 4])
+    assert (final.train.labels.tolist(), final.scored.labels.tolist()) == ([0, 1, 2, 3, 4], [5, 6])
+    assert [part.labels.tolist() for part in final.watched] == [[0, 1, 2], [3, 4]]
+    assert np.asarray(chosen.train.load(0)).shape == shape
 
 
 def test_a_teachers_memory_is_a_share_of_the_steps() -> None:

@@ -1,6 +1,6 @@
 """What features PCAE learns on small data at equal CPU seconds, next to its variants, MAE and supervised training.
 
-    pcae data fashion-mnist data/fashion-mnist; pcae data emoji data/emoji
+    pcae data fashion-mnist data/fashion-mnist; pcae data emoji data/emoji; pcae data cifar10 data/cifar10
     python -m benchmarks.learning [--parts trials comparison ablations] [--sets ...] [--budgets 60 180 600] ...
     python -m benchmarks.learning --parts --results benchmarks/learning/results.jsonl --write docs/learning.md
 

@@ -80,7 +80,8 @@ def _reduction(num_stages: int, keep: float) -> Settings:
     return _model(reduction={"num_stages": num_stages, "keep": keep})
 
 
-_GRIDS = {"fashion-mnist": _model(patch_size=2), "emoji": _model(patch_size=4)}  # 196 and 256 tokens
+# 196, 256 and 256 tokens.
+_GRIDS = {"fashion-mnist": _model(patch_size=2), "emoji": _model(patch_size=4), "cifar10": _model(patch_size=2)}
 
 ABLATIONS: dict[str, list[Settings]] = {
     "teacher": [{"memory": memory} for memory in (0.01, 0.02, 0.05, 0.25)],

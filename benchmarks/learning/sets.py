@@ -16,10 +16,10 @@ from pcae_core.data import Source, open_source
 from pcae_core.data.images import AnyImage
 
 ROOT = Path(__file__).parents[2]
-SETS = ("fashion-mnist", "emoji")
+SETS = ("fashion-mnist", "emoji", "cifar10")
 
 
-_VALIDATION = 10_000  # the last images of Fashion-MNIST's train split
+_VALIDATION = 10_000  # the last images of the train split of Fashion-MNIST and of CIFAR-10
 _PROBED = 5000  # images that probes are fitted on, and as many that they are scored on: at equal distances
 _WATCHED = (1000, 500)  # images that a teacher's k-NN is fitted and scored on during a run
 
@@ -80,20 +80,20 @@ def recipe(name: str) -> PretrainConfig:
 
 @functools.lru_cache
 def parts(name: str, split: Split) -> Parts:
-    """Fashion-MNIST: the last 10,000 training images are the validation split, and trained on only for the test split.
+    """Fashion-MNIST, CIFAR-10: the last 10,000 training images are for validation, trained on only for the test split.
 
     Emoji: the files' own splits. Images watched during a run are the validation split's, never the test split's.
     """
-    folder = ROOT / "data" / name
-    if name == "fashion-mnist":
-        whole, test = (open_source(folder, 1, kind) for kind in ("train", "test"))
+    folder, in_chans = ROOT / "data" / name, recipe(name).model.in_chans
+    if name == "emoji":
+        opened = [open_source(folder / kind, in_chans) for kind in ("train", "val", "test")]
+        train, validation, test_part = (Part(source, range(len(source))) for source in opened)
+        final = train, test_part
+    else:
+        whole, test = (open_source(folder, in_chans, kind) for kind in ("train", "test"))
         size = len(whole) - _VALIDATION
         train, validation = Part(whole, range(size)), Part(whole, range(size, len(whole)))
         final = Part(whole, range(len(whole))), Part(test, range(len(test)))
-    else:
-        opened = [open_source(folder / kind, 3) for kind in ("train", "val", "test")]
-        train, validation, test_part = (Part(source, range(len(source))) for source in opened)
-        final = train, test_part
     used, scored = (train, validation) if split == "validation" else final
     watched = train.spread(_WATCHED[0]), validation.spread(_WATCHED[1])
     return Parts(used, used.spread(_PROBED), scored.spread(_PROBED), watched)

@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import shutil
-import subprocess  # nosec B404 # runs npm with a list, no shell
-import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pcae_core.data import fetching
 from pcae_core.errors import DataError
 
 VERSION = "16.0.0"
@@ -58,8 +55,6 @@ They are unchanged from the npm packages emoji-datasource-google and emoji-datas
 and split into train, val and test by emoji.
 """
 
-_TIMEOUT_S = 600
-
 
 @dataclass(frozen=True)
 class _Package:
@@ -85,9 +80,9 @@ def fetch(directory: Path, files: Iterable[Path] | None = None) -> None:
     try:
         if _is_complete(directory):
             return
-        with tempfile.TemporaryDirectory() as downloads:
-            archives = _recognise(files) if files is not None else _pack(Path(downloads))
-            packages = {vendor: _read(vendor, archive) for vendor, archive in archives.items()}
+        checksums = dict(zip(_specs(), CHECKSUMS.values(), strict=True))
+        archives = fetching.npm_packages(files, checksums, name="emoji", title="the emoji")
+        packages = {vendor: _read(vendor, archives[spec]) for vendor, spec in zip(CHECKSUMS, archives, strict=True)}
         _write(directory, dict(_layout(packages)))
     except OSError as error:
         raise DataError(f"cannot write the emoji to {directory}: {error}") from None
@@ -112,75 +107,19 @@ def _content_checksum(directory: Path) -> str:
     """Over the name and the content of every picture."""
     digest = hashlib.sha256()
     for path in sorted(directory.glob("*/*/*.png")):
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        content = fetching.checksum(path.read_bytes())
         digest.update(f"{content}  {path.relative_to(directory).as_posix()}\n".encode())
     return digest.hexdigest()
-
-
-def _recognise(files: Iterable[Path]) -> dict[str, Path]:
-    """The packages by vendor."""
-    vendors = {checksum: vendor for vendor, checksum in CHECKSUMS.items()}
-    found = {}
-    for file in files:
-        try:
-            checksum = hashlib.sha256(file.read_bytes()).hexdigest()
-        except OSError as error:
-            raise DataError(f"cannot read {file}: {error.strerror}") from None
-        if checksum not in vendors:
-            raise DataError(f"{file} is neither of {' and '.join(_specs())}, or it is damaged: SHA-256 {checksum}")
-        found[vendors[checksum]] = file
-    missing = [spec for vendor, spec in zip(CHECKSUMS, _specs(), strict=True) if vendor not in found]
-    if missing:
-        raise DataError(f"the package {missing[0]} is missing; hand over both")
-    return {vendor: found[vendor] for vendor in CHECKSUMS}
 
 
 def _specs() -> list[str]:
     return [f"emoji-datasource-{vendor}@{VERSION}" for vendor in CHECKSUMS]
 
 
-def _pack(folder: Path) -> dict[str, Path]:
-    """Both packages, by npm with the user's own settings."""
-    try:
-        _run_npm(["pack", "--json", "--ignore-scripts", *_specs()], folder)
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        raise DataError(
-            f"cannot fetch the emoji ({' '.join(str(error).split())}); run on another machine: npm pack "
-            f"{' '.join(_specs())}, and hand its two files over: pcae data emoji DIR --files A.tgz B.tgz"
-        ) from None
-    return _recognise(sorted(folder.glob("*.tgz")))
-
-
-def _run_npm(arguments: list[str], folder: Path) -> None:
-    """Raises ValueError with the reason that npm gives."""
-    npm = shutil.which("npm")
-    if npm is None:
-        raise ValueError("no npm here")
-    result = subprocess.run(  # nosec B603 # our own words, no shell
-        [npm, *arguments], cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-    )
-    if result.returncode:
-        try:
-            reason = json.loads(result.stdout)["error"]["summary"]
-        except (ValueError, KeyError, TypeError):
-            reason = f"exit status {result.returncode}"
-        raise ValueError(f"npm: {reason}")
-
-
-def _read(vendor: str, archive: Path) -> _Package:
-    """Reads wanted members into memory and writes nothing, so names in an archive lead nowhere."""
-    picture = re.compile(rf"package/img/{vendor}/64/([0-9a-f-]+\.png)")
-    records, pictures = b"[]", {}
-    with tarfile.open(archive, "r:gz") as members:
-        for member in members:
-            stream = members.extractfile(member) if member.isreg() else None
-            if stream is None:
-                continue
-            if match := picture.fullmatch(member.name):
-                pictures[match[1]] = stream.read()
-            elif member.name == "package/emoji.json":
-                records = stream.read()
-    return _Package(json.loads(records), pictures)
+def _read(vendor: str, archive: bytes) -> _Package:
+    files = fetching.members(archive, rf"package/(emoji\.json|img/{vendor}/64/[0-9a-f-]+\.png)")
+    records = json.loads(files.pop("package/emoji.json"))
+    return _Package(records, {name.rpartition("/")[2]: content for name, content in files.items()})
 
 
 def _layout(packages: Mapping[str, _Package]) -> Iterator[tuple[str, bytes]]:

@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import hashlib
 import http.client
-import os
-import shutil
-import subprocess  # nosec B404 # runs apt-get with a list, no shell
+import subprocess  # nosec B404 # for its exceptions
 import tempfile
 import urllib.request
-import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pcae_core.data import fetching
+from pcae_core.data.fetching import checksum
 from pcae_core.errors import DataError
 
 CLASS_NAMES = (
@@ -40,7 +38,6 @@ URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
 
 _SPLITS = {"train": "train", "test": "t10k"}
-_TIMEOUT_S = 300
 
 
 def fetch(directory: Path, files: Iterable[Path] | None = None) -> None:
@@ -59,17 +56,13 @@ def fetch(directory: Path, files: Iterable[Path] | None = None) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         for split, prefix in _SPLITS.items():
             images, labels = (_parse_idx(contents[name]) for name in _names(prefix))
-            _save(directory / f"{split}.npz", images, labels.astype(np.int64))
+            fetching.save_split(directory / f"{split}.npz", images, labels.astype(np.int64), CLASS_NAMES)
     except OSError as error:
         raise DataError(f"cannot write Fashion-MNIST to {directory}: {error}") from None
 
 
 def _names(prefix: str) -> tuple[str, str]:
     return f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
-
-
-def _checksum(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _decompress(content: bytes) -> bytes:
@@ -84,21 +77,13 @@ def _decompress(content: bytes) -> bytes:
 
 def _recognise(files: Iterable[Path]) -> dict[str, bytes]:
     """Content of the four files by their proper name."""
-    names = {checksum: name for name, checksum in CHECKSUMS.items()}
-    contents = {}
-    for file in files:
-        try:
-            content = _decompress(file.read_bytes())
-        except (OSError, ValueError) as error:
-            raise DataError(f"cannot read {file}: {error}") from None
-        checksum = _checksum(content)
-        if checksum not in names:
-            raise DataError(f"{file} is not one of Fashion-MNIST's files, or it is damaged: SHA-256 {checksum}")
-        contents[names[checksum]] = content
-    missing = [name for name in CHECKSUMS if name not in contents]
-    if missing:
-        raise DataError(f"of Fashion-MNIST's four files {', '.join(missing)} are missing; hand over all four")
-    return contents
+    return fetching.recognise(
+        files,
+        CHECKSUMS,
+        stranger="is not one of Fashion-MNIST's files",
+        missing="of Fashion-MNIST's four files {} are missing; hand over all four",
+        unpack=_decompress,
+    )
 
 
 def _fetch() -> dict[str, bytes]:
@@ -107,7 +92,7 @@ def _fetch() -> dict[str, bytes]:
         try:
             contents = get()
         except (OSError, ValueError, subprocess.SubprocessError) as error:
-            problems.append(" ".join(str(error).split()))
+            problems.append(fetching.one_line(error))
         else:
             return _verified(contents)
     raise DataError(
@@ -118,7 +103,7 @@ def _fetch() -> dict[str, bytes]:
 
 def _verified(contents: Mapping[str, bytes]) -> dict[str, bytes]:
     for name, expected in CHECKSUMS.items():
-        found = _checksum(contents[name])
+        found = checksum(contents[name])
         if found != expected:
             raise DataError(f"{name} is damaged: its SHA-256 is {found} instead of {expected}; fetch it again")
     return dict(contents)
@@ -126,12 +111,10 @@ def _verified(contents: Mapping[str, bytes]) -> dict[str, bytes]:
 
 def _from_debian() -> dict[str, bytes]:
     """From Debian's or Ubuntu's package. Needs no root: it is downloaded and unpacked, not installed."""
-    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        raise ValueError("no apt-get here to get Debian's package")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         package = _download_package(folder)
-        _run(["dpkg-deb", "-x", str(package), "unpacked"], folder)
+        fetching.run(["dpkg-deb", "-x", str(package), "unpacked"], folder)
         return {
             name: _decompress((folder / "unpacked/usr/share/datasets/fashion-mnist" / f"{name}.gz").read_bytes())
             for name in CHECKSUMS
@@ -144,7 +127,7 @@ def _download_package(folder: Path) -> Path:
     options = ["-qq", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=30"]
     download = ["download", DEBIAN_PACKAGE]
     try:
-        _run(["apt-get", *options, *download], folder)
+        fetching.run(["apt-get", *options, *download], folder)
     except subprocess.SubprocessError:
         for kind in ("State", "State::Lists", "Cache"):
             own = folder / kind.replace("::", "-")
@@ -152,22 +135,12 @@ def _download_package(folder: Path) -> Path:
             options += ["-o", f"Dir::{kind}={own}"]
         # The update fails as a whole when one of several repositories does; the download shows whether it matters.
         with contextlib.suppress(subprocess.SubprocessError):
-            _run(["apt-get", *options, "update"], folder)
-        _run(["apt-get", *options, *download], folder)
+            fetching.run(["apt-get", *options, "update"], folder)
+        fetching.run(["apt-get", *options, *download], folder)
     packages = list(folder.glob("*.deb"))
     if not packages:
         raise ValueError("apt-get downloaded nothing")
     return packages[0]
-
-
-def _run(command: list[str], folder: Path) -> None:
-    """Raises SubprocessError with the last line that the command printed."""
-    result = subprocess.run(  # nosec B603 # our own words, no shell
-        command, cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-    )
-    if result.returncode:
-        lines = result.stderr.strip().splitlines() or [f"exit status {result.returncode}"]
-        raise subprocess.SubprocessError(f"{command[0]}: {lines[-1]}")
 
 
 def _from_url() -> dict[str, bytes]:
@@ -195,24 +168,10 @@ def _to_idx(values: NDArray[np.uint8]) -> bytes:
     return b"\0\0\x08" + bytes([values.ndim]) + np.array(values.shape, ">u4").tobytes() + values.tobytes()
 
 
-def _save(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
-    """All or nothing: another process never sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, images=images, labels=labels, class_names=np.array(CLASS_NAMES))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _is_verified(path: Path, prefix: str) -> bool:
     """Whether the file is there and holds just what Fashion-MNIST's files hold."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = archive["images"], archive["labels"].astype(np.uint8)
-            complete = archive["class_names"].tolist() == list(CLASS_NAMES)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    arrays = fetching.load_split(path, CLASS_NAMES)
+    if arrays is None:
         return False
-    found = [_checksum(_to_idx(values)) for values in arrays]
-    return complete and found == [CHECKSUMS[name] for name in _names(prefix)]
+    found = [checksum(_to_idx(values.astype(np.uint8))) for values in arrays]
+    return found == [CHECKSUMS[name] for name in _names(prefix)]
