@@ -8,6 +8,8 @@ BIN := .venv/bin
 EXTRAS_NUMPY2 := torch,hf,conformance,dev,ort,serve
 EXTRAS := $(EXTRAS_NUMPY2),mindspore,audit,docs
 RUN := runs/demo-$(BACKEND)
+# Files are shared among two processes; the tests of a file share what is slow to make.
+PYTEST := pytest -n 2 --dist loadfile
 SPEEDS := pretraining_step step_parts updates growth two_processes loop_around data_path encoder_throughput \
 	mindspore_step onnx_inference
 
@@ -36,14 +38,14 @@ demo: setup
 	$(BIN)/pcae evaluate $(RUN) --data data/fashion-mnist --backend $(BACKEND)
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/$(PYTEST)
 
 # MindSpore needs NumPy 1; everything else is also tested with the current NumPy 2, in an environment of its own.
 test-numpy2: .venv-numpy2/installed
-	.venv-numpy2/bin/pytest tests/test_core.py tests/test_registry.py tests/test_backends.py tests/test_checkpoint.py \
+	.venv-numpy2/bin/$(PYTEST) tests/test_core.py tests/test_registry.py tests/test_backends.py tests/test_checkpoint.py \
 		tests/test_data.py tests/test_training.py tests/test_conformance.py \
 		tests/test_onnx*.py tests/test_serve*.py tests/test_visualize.py tests/test_report.py tests/test_convert*.py \
-		tests/test_encoder_torch.py tests/test_finetune*.py tests/test_emoji.py
+		tests/test_encoder_torch.py tests/test_finetune*.py tests/test_emoji.py tests/test_cifar10.py
 
 .venv-numpy2/installed: pyproject.toml constraints.txt
 	mkdir -p .venv-numpy2
