@@ -12,6 +12,8 @@ import torch
 from benchmarks.learning import sets
 from benchmarks.learning.methods import (
     METHODS,
+    PATCHES,
+    BlindPretrainer,
     EarlyPixelsPretrainer,
     MaePretrainer,
     OppositeTeacher,
@@ -61,6 +63,15 @@ def test_early_pixels_fade_out() -> None:
     assert layers[1] > 0
     ratios = np.array(layers[4:]) / np.array(layers[3:7])
     np.testing.assert_allclose(ratios, config.betas[0], rtol=1e-4)  # no gradient in the second half
+
+
+def test_a_blind_start_sees_differences_and_no_mean() -> None:
+    state = BlindPretrainer(PretrainConfig(model=CONFIG, batch_size=5, drop_path=0.0)).state()
+    plain = Pretrainer(PretrainConfig(model=CONFIG, batch_size=5, drop_path=0.0)).state()
+    np.testing.assert_allclose(state.student[PATCHES].sum(axis=(2, 3)), 0.0, atol=1e-5)
+    difference = np.diff(plain.student[PATCHES], axis=3)
+    np.testing.assert_allclose(np.diff(state.student[PATCHES], axis=3), 5 * difference, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(state.student[PATCHES], state.teacher[PATCHES])
 
 
 class SameTeacher(ScoringTeacher):

@@ -28,6 +28,7 @@ from pcae_torch.trainer import TorchTrainer
 from pcae_torch.training import TorchPretrainer
 
 CPU = torch.device("cpu")
+PATCHES = "patch_embed.proj.weight"
 
 
 class ScoringTeacher(model.Teacher, abc.ABC):
@@ -100,6 +101,22 @@ class RandomPretrainer(Pretrainer):
     """See `RandomTeacher`."""
 
     teacher = RandomTeacher
+
+
+class BlindPretrainer(Pretrainer):
+    """Beyond the paper: filters of the patch projection start blind to a patch's mean, and larger.
+
+    So the first targets say more of structure and less of brightness.
+    """
+
+    SCALE = 5.0
+
+    def initial_state(self, config: PretrainConfig) -> TrainState:
+        """The product's with other filters, in the teacher too."""
+        state = initial_state(config.model, config.seed)
+        filters = state.student[PATCHES]
+        blind = {PATCHES: self.SCALE * (filters - filters.mean(axis=(2, 3), keepdims=True))}
+        return dataclasses.replace(state, student=state.student | blind, teacher=state.teacher | blind)
 
 
 def with_linear(state: TrainState, config: PretrainConfig, name: str, width: int) -> TrainState:
@@ -207,6 +224,7 @@ METHODS = {
     "no drop": Method(Pretrainer, NO_DROP),
     "no drop, PCAE's steps": Method(Pretrainer, NO_DROP, REFERENCE),
     "with early pixels (extension)": Method(EarlyPixelsPretrainer),
+    "with a blind start (extension)": Method(BlindPretrainer),
     "MAE": Method(MaePretrainer),
     SUPERVISED: Method(),
     RANDOM: Method(trained=False),

@@ -16,8 +16,8 @@ Settings = dict[str, Any]
 Split = Literal["validation", "test"]
 
 TRIAL_SEED, TRIAL_BUDGET, ABLATION_BUDGET = 100, 60, 60
-RATES: tuple[Settings, ...] = tuple({"base_learning_rate": rate} for rate in (6e-3, 8e-3, 12e-3))
-"""The trials, the same for each method: peak rates of 1.5e-3, 2e-3 and 3e-3 at a batch of 64."""
+RATES: tuple[Settings, ...] = tuple({"base_learning_rate": rate} for rate in (4e-3, 6e-3, 12e-3))
+"""The trials, the same for each method: peak rates of 1e-3, 1.5e-3 and 3e-3 at a batch of 64."""
 
 MEMORY = 0.1
 """Of the recipes: a momentum of 0.99 in a run of 1000 steps."""
