@@ -52,8 +52,8 @@ def main() -> None:
     times = interleaved({name: repeated(call) for name, call in calls.items()}, options)
     setting = f"{short(options.model)}, {size / 1e6:.0f} M parameters"
     for what, name, moved in (("EMA", "ema", MOVED_BY_EMA * averaged), ("AdamW", "adamw", MOVED_BY_ADAMW * size)):
-        floor = ratio(times, name, "axpy", MOVED_BY_AXPY * size / moved)
-        report(f"{what} / its memory traffic", setting, floor, options, at_most=2.0)
+        above_floor = ratio(times, name, "axpy", MOVED_BY_AXPY * size / moved)
+        report(f"{what} / its memory traffic", setting, above_floor, options, at_most=2.0)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,6 @@ IMAGES = {
     split: RNG.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8) for split, count in (("train", 15), ("test", 4))
 }
 LABELS = {"train": np.arange(15) % 10, "test": np.array([9, 0, 7, 7])}
-
-
 CLASS_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 

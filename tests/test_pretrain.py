@@ -141,10 +141,7 @@ def test_two_processes_equal_one(whole, data, tmp_path):
 def test_a_rank_that_dies_ends_the_job_and_one_process_goes_on(whole, data, tmp_path):
     """In less than a minute, with the rank's number; the same run goes on with another number of processes."""
     out = tmp_path / "run"
-    process = subprocess.Popen(
-        runs.torchrun(*arguments(data, out)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        env=runs.environment(),
-    )  # fmt: skip
+    process = runs.started(runs.torchrun(*arguments(data, out)))
     runs.wait_for(lambda: len(runs.metrics(out)) >= 1, process)
     (second,) = (
         pid for pid in runs.children(process.pid) if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()
