@@ -4,8 +4,8 @@
 
 Each kind gets its share of the cases. A case fails when reading ends in anything but the project's own error of one
 line, takes over 10 s or 1 GiB, writes outside its folder, starts a program or looks up a pickled name. Exits with 1
-where one does. "limited" are models
-whose graph asked for more memory than the process may take. `--kinds KIND --first N --cases 1` repeats case N.
+where one does. "limited" are `.pth` files for which PyTorch would reserve more memory than the process may map, and
+touch none of it. `--kinds KIND --first N --cases 1` repeats case N.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 from onnx_models import CONFIG, exported, pixels, weights
 
 from pcae_core import registry
-from pcae_core.errors import ModelFileError
+from pcae_core.errors import BackendError, ModelFileError
 from pcae_onnx import triton, writer
 from pcae_onnx.session import InferenceSession
 
@@ -92,6 +94,12 @@ def _local_function(model):
     model.functions.add(name="f", domain="x")
 
 
+def _sparse(model):
+    tensor = onnx.helper.make_tensor("sparse", onnx.TensorProto.FLOAT, [1], [1.0])
+    ids = onnx.helper.make_tensor("ids", onnx.TensorProto.INT64, [1], [3])
+    model.graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(tensor, ids, [2**40]))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -106,6 +114,7 @@ def _local_function(model):
         (_other_input, "inputs and outputs"),
         (_graph_in_a_node, "graph within a graph"),
         (_local_function, "beyond the standard"),
+        (_sparse, "sparse weights"),
     ],
 )
 def test_changed_models_are_refused(copy, change, message):
@@ -199,3 +208,87 @@ def test_linked_or_missing_weights_are_refused(external):
     data.unlink()
     os.link(elsewhere, data)
     assert "is a link" in refused(external)
+
+
+def _doubled(path: Path, value: str, times: int, weights: bool) -> None:
+    """Put a sum over 2**times copies of `value` into the graph, which then adds nothing to the first output."""
+    model = onnx.load(path)
+    helper, nodes = onnx.helper, []
+    for i in range(times):
+        nodes.append(helper.make_node("Concat", [value, value], [f"doubled_{i}"], axis=0))
+        value = f"doubled_{i}"
+    nodes.append(helper.make_node("ReduceSum", [value], ["total"], keepdims=0))
+    last = next(node for node in model.graph.node if "last_hidden_state" in node.output)
+    last.output[0] = "hidden"
+    nodes += [
+        helper.make_node("Mul", ["total", "nothing"], ["zero"]),
+        helper.make_node("Add", ["hidden", "zero"], ["last_hidden_state"]),
+    ]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros((), np.float32), "nothing"))
+    if weights:
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((1000, 1000), np.float32), "doubled"))
+    model.graph.node.extend(nodes)
+    onnx.save(model, path)
+
+
+GROWING = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import numpy as np
+from fuzz.watch import _reset_peak, peak_mb
+from pcae_core.errors import ModelFileError
+from pcae_onnx.session import InferenceSession
+small = int(sys.argv[3]) or None
+_reset_peak()
+before = peak_mb()
+session = InferenceSession(Path(sys.argv[1]), threads=1, memory_mib=small)
+try:
+    session.run(np.zeros((2, 3, 24, 24), np.float32), 0.7)
+    print("ran", end=" ")
+except ModelFileError as error:
+    assert "raise memory_mib" in str(error), error
+    print("refused", end=" ")
+print(int(peak_mb() - before))
+"""
+
+
+@pytest.mark.parametrize("weights", [False, True])
+def test_a_graph_that_grows_gets_no_more_than_its_memory(copy, weights):
+    """In a process of its own, whose peak it shows: a run that doubles its input, and constants that double."""
+    _doubled(copy, "doubled" if weights else "pixel_values", 7 if weights else 15, weights)
+
+    def outcome(memory_mib: int) -> tuple[str, int, str]:
+        command = [sys.executable, "-c", GROWING, str(copy), str(Path(__file__).parent), str(memory_mib)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        said, grown = done.stdout.split()
+        return said, int(grown), done.stderr
+
+    said, grown, _ = outcome(0)
+    assert said == "ran"
+    assert grown > 300
+    said, grown, errors = outcome(100)
+    assert (said, errors) == ("refused", "")
+    assert grown < 200
+
+
+def test_memory_is_each_session_s_own(copy, tmp_path):
+    """A session keeps its limit when another with a higher one is loaded."""
+    small = InferenceSession(copy, memory_mib=64)
+    before = small.run(pixels(300), 0.7)
+    _doubled(Path(shutil.copy(copy, tmp_path / "grown.onnx")), "pixel_values", 13, weights=False)
+    large, tight = (InferenceSession(tmp_path / "grown.onnx", memory_mib=mib) for mib in (512, 64))
+    np.testing.assert_allclose(large.run(pixels(2), 0.7).logits, before.logits[:2], atol=1e-5)
+    with pytest.raises(ModelFileError, match="raise memory_mib"):
+        tight.run(pixels(2), 0.7)
+    np.testing.assert_array_equal(small.run(pixels(300), 0.7).logits, before.logits)
+    with pytest.raises(BackendError, match="memory_mib must be at least 1"):
+        InferenceSession(copy, memory_mib=0)
+
+
+def test_images_too_large_for_the_memory_are_refused(tmp_path):
+    config = CONFIG.model_copy(update={"image_size": 2400, "patch_size": 1200})
+    exported(tmp_path, config, keep=0.7)
+    with pytest.raises(ModelFileError, match="3 x 2400 x 2400, too large for runs of 512 MiB"):
+        InferenceSession(tmp_path)
+    InferenceSession(tmp_path, memory_mib=600)

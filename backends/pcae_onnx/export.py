@@ -120,7 +120,7 @@ def _export_narrow(
         else:
             write_model(info, parameters, path, options.opset, "float16")
         pixels = verify.random_images(info.model, _RANDOM_IMAGES) if images is None else images
-        agreement = quantize.measure(InferenceSession(exact), InferenceSession(path), pixels)
+        agreement = quantize.measure(*(InferenceSession(model, memory_mib=None) for model in (exact, path)), pixels)
     return Exported(path, info, report, agreement)
 
 

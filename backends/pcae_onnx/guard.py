@@ -32,6 +32,8 @@ def inspect(path: Path) -> ModelInfo:
     model = _load(path)
     info = ModelInfo.from_metadata({entry.key: entry.value for entry in model.metadata_props}, path)
     _check_operators(path, model)
+    if model.graph.sparse_initializer:
+        raise ModelFileError(f"{path} holds sparse weights, which PCAE does not export; it is refused")
     for tensor in _tensors(model):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             _check_external(path, tensor)
@@ -61,8 +63,6 @@ def _check_operators(path: Path, model: onnx.ModelProto) -> None:
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     yield from model.graph.initializer
-    for sparse in model.graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
     for node in model.graph.node:
         for attribute in node.attribute:
             yield from (attribute.t, *attribute.tensors)

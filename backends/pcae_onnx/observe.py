@@ -18,7 +18,7 @@ from pcae_core.report.figure import Split
 from pcae_core.report.stages import Ids, Stage
 from pcae_core.report.subjects import Subject
 from pcae_onnx import runtime
-from pcae_onnx.session import InferenceSession
+from pcae_onnx.session import MEMORY_MIB, InferenceSession, images_in_cache
 
 
 class OnnxSubject(Subject):
@@ -52,10 +52,9 @@ class OnnxSubject(Subject):
     def stages(self, images: Floats) -> tuple[list[Stage], list[str]]:
         """See `Subject`; warns when the model as it is keeps other tokens than while it is watched."""
         pixels = np.asarray(images, dtype=np.float32)
-        feeds = {"pixel_values": pixels}
-        if self._keep is not None:
-            feeds["keep"] = np.array(self._keep, dtype=np.float32)
-        values = runtime.run(self._observed, feeds) if self._observed else []
+        feeds = {} if self._keep is None else {"keep": np.array(self._keep, dtype=np.float32)}
+        step = images_in_cache(self.model)
+        values = runtime.run_in_parts(self._observed, pixels, feeds, step) if self._observed else []
         ids: Ids = np.tile(np.arange(self.model.num_patches), (len(images), 1))
         found = []
         for i, block in enumerate(self._blocks):
@@ -94,4 +93,4 @@ def _observed(path: Path, num_stages: int) -> onnxruntime.InferenceSession:
               for name in (by_score.input[0], by_place.output[0])]  # fmt: skip
     del proto.graph.output[:]
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in values)
-    return runtime.session(proto.SerializeToString(), external_data=path.parent)
+    return runtime.session(proto.SerializeToString(), external_data=path.parent, memory_mib=MEMORY_MIB)

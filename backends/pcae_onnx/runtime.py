@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,12 +22,19 @@ PROVIDERS = {
     "coreml": "CoreMLExecutionProvider",
 }
 """ONNX Runtime's names by ours."""
-_ERRORS_ONLY = 3
+_ERRORS_ONLY, _NOTHING = 3, 4
 _EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"
+_RETURN_MEMORY = "memory.enable_memory_arena_shrinkage"
+_BEYOND_ARENA = "is smaller than requested bytes"
+_LOADING = threading.Lock()  # a new session takes the arena that its process registered last
 
 
 def session(
-    model: Path | bytes, provider: str = "cpu", threads: int | None = None, external_data: Path | None = None
+    model: Path | bytes,
+    provider: str = "cpu",
+    threads: int | None = None,
+    external_data: Path | None = None,
+    memory_mib: int | None = None,
 ) -> onnxruntime.InferenceSession:
     """Load a model.
 
@@ -35,9 +43,11 @@ def session(
         provider: a key of `PROVIDERS`.
         threads: of one operator; by default `OMP_NUM_THREADS`, or as many as there are cores.
         external_data: folder of the external data of a model given by its content.
+        memory_mib: the most that a run on CPUs may take beside the weights; None for models that we made ourselves.
 
     Raises:
         BackendError: unknown provider, or one that is not there; ONNX Runtime itself would silently use the CPU.
+            A number of threads below 1.
         ModelFileError: ONNX Runtime refuses the model.
     """
     if provider not in PROVIDERS:
@@ -52,10 +62,17 @@ def session(
     options.intra_op_num_threads = threads or _threads_of_environment()
     if external_data is not None:
         options.add_session_config_entry(_EXTERNAL_DATA, str(external_data))
+    skipped: list[str] = []
     try:
-        loaded = onnxruntime.InferenceSession(
-            model if isinstance(model, bytes) else str(model), options, providers=[wanted]
-        )
+        with _LOADING:
+            if memory_mib is not None and provider == "cpu":
+                skipped = _limit_memory(options, memory_mib)
+            loaded = onnxruntime.InferenceSession(
+                model if isinstance(model, bytes) else str(model),
+                options,
+                providers=[wanted],
+                disabled_optimizers=skipped,
+            )
     except Exception as error:  # ONNX Runtime has a dozen exception classes without a common base of their own
         name = "the model" if isinstance(model, bytes) else str(model)
         raise ModelFileError(f"ONNX Runtime {onnxruntime.__version__} refuses {name}: {error}") from None
@@ -66,11 +83,45 @@ def session(
 
 def run(session: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """All outputs for inputs that fit the model. Raises ModelFileError when the graph fails on them."""
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = _NOTHING  # the exception says it
+    if session.get_providers() == [PROVIDERS["cpu"]]:
+        options.add_run_config_entry(_RETURN_MEMORY, "cpu:0")  # so that sessions at rest hold next to none
     try:
-        outputs: list[np.ndarray] = session.run(None, dict(feeds))
+        outputs: list[np.ndarray] = session.run(None, dict(feeds), options)
     except Exception as error:  # as above
+        if _BEYOND_ARENA in str(error):
+            raise ModelFileError(
+                "the model asks for more memory than it may take beside its weights; if you trust it, raise memory_mib"
+            ) from None
         raise ModelFileError(f"the model fails in ONNX Runtime, export it again: {error}") from None
     return outputs
+
+
+def run_in_parts(
+    session: onnxruntime.InferenceSession, pixels: np.ndarray, feeds: Mapping[str, np.ndarray], step: int
+) -> list[np.ndarray]:
+    """As `run`, for `step` images at a time of pixels (B, C, H, W), with the same other inputs for all."""
+    parts = [
+        run(session, {"pixel_values": pixels[start : start + step].astype(np.float32, order="C"), **feeds})
+        for start in range(0, len(pixels), step)
+    ]
+    return [np.concatenate(values) for values in zip(*parts, strict=True)]
+
+
+def _limit_memory(options: onnxruntime.SessionOptions, memory_mib: int) -> list[str]:
+    """Give the next session an arena of its own that does not grow beyond; returns what must not be done at loading.
+
+    Weights are not taken from the arena. Neither are constants computed at loading, whose size nothing bounds.
+    """
+    device = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    arena = onnxruntime.OrtArenaCfg({"max_mem": memory_mib * 2**20})
+    onnxruntime.create_and_register_allocator(device, arena)
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    return ["ConstantFolding"]
 
 
 def is_available(provider: str) -> bool:

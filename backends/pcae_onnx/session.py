@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pcae_core.errors import ConfigError, DataError, ModelFileError
+from pcae_core.errors import BackendError, ConfigError, DataError, ModelFileError
 from pcae_core.reduction import check_keep
 from pcae_onnx import guard, runtime
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from pcae_core.config import ModelConfig
 
 _CACHE_BYTES = 5_000_000
+MEMORY_MIB = 512
+"""Of a run beside the weights: several times what the largest usual ViT takes for one image."""
+_IMAGES_IN_MEMORY = 8  # how many images, as float32, the memory of a run must hold
 
 
 @dataclass(frozen=True)
@@ -76,16 +79,25 @@ class InferenceSession:
         provider: in use.
     """
 
-    def __init__(self, path: Path | str, provider: str = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        provider: str = "cpu",
+        threads: int | None = None,
+        memory_mib: int | None = MEMORY_MIB,
+    ) -> None:
         """Load `path`, an ONNX file or the folder that holds `model.onnx`.
 
         Args:
             provider: a key of `runtime.PROVIDERS`, such as "cpu" or "cuda".
             threads: of one operator; by default as many as there are cores.
+            memory_mib: the most that a run on CPUs may take beside the weights, in MiB; a graph of few operators can
+                ask for any amount. None for no limit, where the model is your own.
 
         Raises:
-            ModelFileError: the file is missing, damaged, changed, or not exported by PCAE.
-            BackendError: the provider is not there.
+            ModelFileError: the file is missing, damaged, changed, not exported by PCAE, or takes images too large for
+                `memory_mib`.
+            BackendError: the provider is not there; a number of threads or of MiB below 1.
         """
         path = Path(path)
         path = path / "model.onnx" if path.is_dir() else path
@@ -94,14 +106,16 @@ class InferenceSession:
                 f"there is no model at {path}; give a folder written by pcae export, or its model.onnx"
             )
         self.info = guard.inspect(path)
+        if memory_mib is not None:
+            _check_memory(path, self.info.model, memory_mib)
         self.metadata = self.info.to_metadata()
-        self._session = runtime.session(path, provider, threads)
+        self._session = runtime.session(path, provider, threads, memory_mib=memory_mib)
         self.provider = provider
         self.name, self.task = self.info.name, self.info.task
         self.image_size, self.in_chans = self.info.model.image_size, self.info.model.in_chans
         self.dynamic_keep = self.info.schedule.keep is None
         self.class_names = self.info.class_names
-        self._part = _images_in_cache(self.info.model) if provider == "cpu" else None
+        self._part = images_in_cache(self.info.model) if provider == "cpu" else None
 
     def preprocess(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Pictures of any size and mode to pixels, float32 (B, C, H, W), as the model's metadata says.
@@ -134,7 +148,7 @@ class InferenceSession:
         Raises:
             DataError: wrong shape or dtype, or an empty batch.
             ConfigError: a keep ratio out of range, or for a model whose ratio is fixed.
-            ModelFileError: the model's graph is not what its metadata says.
+            ModelFileError: the model's graph is not what its metadata says, or asks for more than `memory_mib`.
         """
         pixels = np.asarray(pixel_values)
         expected = (self.in_chans, self.image_size, self.image_size)
@@ -149,28 +163,22 @@ class InferenceSession:
         dynamic = self.dynamic_keep or keep is not None
         feeds = {"keep": self._keep(1.0 if keep is None else keep)} if dynamic else {}
         step = self._part or len(pixels)
-        parts = [
-            runtime.run(
-                self._session, feeds | {"pixel_values": pixels[start : start + step].astype(np.float32, order="C")}
-            )
-            for start in range(0, len(pixels), step)
-        ]
-        hidden, kept_ids, *logits = (np.concatenate(values) for values in zip(*parts, strict=True))
+        hidden, kept_ids, *logits = runtime.run_in_parts(self._session, pixels, feeds, step)
         return Outputs(hidden, kept_ids, logits[0] if logits else None)
 
     def predict(
         self, images: Sequence[Image.Image], keep: float | None = None, batch_size: int = 32, topk: int = 5
     ) -> list[Prediction]:
-        """Pictures to predictions, `batch_size` at a time.
+        """Pictures to predictions, at most `batch_size` at a time.
 
         Raises:
             DataError, ConfigError: as `preprocess` and `run`; `batch_size` or `topk` below 1.
         """
         if min(batch_size, topk) < 1:
             raise ConfigError(f"batch_size and topk must be at least 1, not {batch_size} and {topk}")
-        found = []
-        for start in range(0, max(1, len(images)), batch_size):
-            outputs = self.run(self.preprocess(images[start : start + batch_size]), keep)
+        found, step = [], min(batch_size, self._part or batch_size)
+        for start in range(0, max(1, len(images)), step):
+            outputs = self.run(self.preprocess(images[start : start + step]), keep)
             for i, kept_ids in enumerate(outputs.kept_ids):
                 classes = None if outputs.logits is None else self.best_classes(outputs.logits[i], topk)
                 found.append(Prediction(classes, outputs.last_hidden_state[i], kept_ids))
@@ -194,6 +202,17 @@ class InferenceSession:
         return tuple(ClassScore(int(i), names[i] if names else None, float(probabilities[i])) for i in best)
 
 
-def _images_in_cache(model: ModelConfig) -> int:
-    """Images whose widest activations a CPU's cache holds: beyond, a batch costs more than its parts."""
-    return max(1, _CACHE_BYTES // ((1 + model.num_patches) * model.hidden_dim(model.embed_dim) * 4))
+def _check_memory(path: Path, model: ModelConfig, memory_mib: int) -> None:
+    if memory_mib < 1:
+        raise BackendError(f"memory_mib must be at least 1, not {memory_mib}")
+    if model.in_chans * model.image_size**2 * 4 * _IMAGES_IN_MEMORY > memory_mib * 2**20:
+        raise ModelFileError(
+            f"{path} takes images of {model.in_chans} x {model.image_size} x {model.image_size}, too large for runs of "
+            f"{memory_mib} MiB; if you trust it, raise memory_mib"
+        )
+
+
+def images_in_cache(model: ModelConfig) -> int:
+    """Images whose widest activations, or pixels, a CPU's cache holds: beyond, a batch costs more than its parts."""
+    widest = max((1 + model.num_patches) * model.hidden_dim(model.embed_dim), model.in_chans * model.image_size**2)
+    return max(1, _CACHE_BYTES // (widest * 4))

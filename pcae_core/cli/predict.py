@@ -36,6 +36,7 @@ class Arguments:
         json: print JSON, kept patches and all.
         provider: cpu, cuda, or another of ONNX Runtime's; an error when it is not there.
         threads: by default as many as there are cores.
+        memory_mib: the most that a run on CPUs may take beside the weights, in MiB; "None" for no limit.
     """
 
     model: Annotated[Path, tyro.conf.Positional]
@@ -45,6 +46,7 @@ class Arguments:
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     provider: str = "cpu"
     threads: int | None = None
+    memory_mib: int | None = 512
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -56,7 +58,7 @@ def main(arguments: Sequence[str]) -> None:
     from pcae_core.data import images
     from pcae_onnx.session import InferenceSession
 
-    session = InferenceSession(chosen.model, chosen.provider, chosen.threads)
+    session = InferenceSession(chosen.model, chosen.provider, chosen.threads, chosen.memory_mib)
     chans = session.in_chans if session.in_chans in images.MODES else 3  # preprocess says what is wrong
     predictions = []
     for start in range(0, len(chosen.images), BATCH_SIZE):  # so that few pictures are in memory

@@ -26,12 +26,14 @@ class Arguments:
         model: a folder written by pcae export, or its model.onnx.
         provider: cpu, cuda, or another of ONNX Runtime's; an error when it is not there.
         threads: of one operator; by default as many as there are cores.
+        memory_mib: the most that a run on CPUs may take beside the weights, in MiB; "None" for no limit.
     """
 
     model: Annotated[Path, tyro.conf.Positional]
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
     provider: str = "cpu"
     threads: int | None = None
+    memory_mib: int | None = 512
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -46,4 +48,4 @@ def main(arguments: Sequence[str]) -> None:
     from pcae_onnx.session import InferenceSession
 
     chosen.settings.check()
-    serve(InferenceSession(chosen.model, chosen.provider, chosen.threads), chosen.settings)
+    serve(InferenceSession(chosen.model, chosen.provider, chosen.threads, chosen.memory_mib), chosen.settings)

@@ -18,9 +18,8 @@ from typing import Any
 from fuzz.watch import LIMIT_SECONDS, Outcome
 
 TESTS = Path(__file__).parents[1]
-MAY_MEET_THE_LIMIT = frozenset({"onnx", "pth"})
-"""A graph of allowed operators can ask for any memory; only the runtime knows how much, once it is asked. torch.load
-can be told to reserve memory for a storage, and touches none of it: the limit is on what is reserved."""
+MAY_MEET_THE_LIMIT = frozenset({"pth"})
+"""torch.load can be told to reserve memory for a storage, and touches none of it: the limit is on what is reserved."""
 PREPARING_SECONDS = 120.0
 WRITING_SECONDS = 60.0
 

@@ -124,6 +124,19 @@ def _sizes(rng: np.random.Generator, model: onnx.ModelProto) -> None:
     _numbers(rng, choose(rng, whole))
 
 
+def _growth(rng: np.random.Generator, model: onnx.ModelProto) -> None:
+    """What a node takes is doubled time after time before: a few bytes that ask for any memory."""
+    nodes = model.graph.node
+    place = int(choose(rng, [i for i, node in enumerate(nodes) if node.input]))
+    value = choose(rng, nodes[place].input)
+    for i in range(int(choose(rng, (5, 15, 25, 40, 70)))):
+        larger = f"{value}_{i}"
+        nodes.insert(place + i, helper.make_node("Concat", [value, value], [larger], axis=0))
+        value = larger
+    taker = nodes[place + i + 1]
+    taker.input[int(rng.integers(len(taker.input)))] = value
+
+
 def _external(rng: np.random.Generator, model: onnx.ModelProto) -> None:
     tensor = choose(rng, model.graph.initializer)
     tensor.data_location = TensorProto.EXTERNAL
@@ -208,5 +221,5 @@ def _many(rng: np.random.Generator, model: onnx.ModelProto) -> None:
 
 _CHANGES = (
     _metadata, _metadata, _operator, _wiring, _order, _attribute, _attribute, _initializer, _initializer, _sizes,
-    _sizes, _external, _interface, _header, _nested, _types, _sparse, _many,
+    _sizes, _growth, _external, _interface, _header, _nested, _types, _sparse, _many,
 )  # fmt: skip
