@@ -45,7 +45,7 @@ test: lint
 # MindSpore needs NumPy 1; everything else is also tested with the current NumPy 2, in an environment of its own.
 test-numpy2: .venv-numpy2/installed
 	.venv-numpy2/bin/$(PYTEST) tests/test_core.py tests/test_registry.py tests/test_backends.py tests/test_checkpoint.py \
-		tests/test_data.py tests/test_training.py tests/test_conformance.py \
+		tests/test_sources.py tests/test_augment.py tests/test_loader.py tests/test_training.py tests/test_conformance.py \
 		tests/test_onnx*.py tests/test_serve*.py tests/test_visualize.py tests/test_report.py tests/test_convert*.py \
 		tests/test_encoder_torch.py tests/test_finetune*.py tests/test_emoji.py tests/test_cifar10.py
 

@@ -94,6 +94,11 @@ def _local_function(model):
     model.functions.add(name="f", domain="x")
 
 
+def _splits_beyond(model):
+    node = next(node for node in model.graph.node if node.op_type == "Split")
+    next(attribute for attribute in node.attribute if attribute.name == "num_outputs").i = 2**40
+
+
 def _sparse(model):
     tensor = onnx.helper.make_tensor("sparse", onnx.TensorProto.FLOAT, [1], [1.0])
     ids = onnx.helper.make_tensor("ids", onnx.TensorProto.INT64, [1], [3])
@@ -115,6 +120,7 @@ def _sparse(model):
         (_graph_in_a_node, "graph within a graph"),
         (_local_function, "beyond the standard"),
         (_sparse, "sparse weights"),
+        (_splits_beyond, "splits into other"),
     ],
 )
 def test_changed_models_are_refused(copy, change, message):
@@ -122,6 +128,15 @@ def test_changed_models_are_refused(copy, change, message):
     change(model)
     onnx.save(model, copy)
     assert re.search(message, refused(copy))
+
+
+@pytest.mark.parametrize("text", [b"pcae.name", b"TopK"])
+def test_names_that_are_no_text_are_refused(copy, text):
+    """As protobuf's C implementation lets them through; the one in pure Python refuses the file."""
+    data = copy.read_bytes()
+    assert text in data
+    copy.write_bytes(data.replace(text, b"\xff" * len(text)))
+    assert re.search("no text|truncated", refused(copy))
 
 
 def test_what_the_runtime_refuses_is_one_line(copy):
@@ -229,6 +244,19 @@ def _doubled(path: Path, value: str, times: int, weights: bool) -> None:
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((1000, 1000), np.float32), "doubled"))
     model.graph.node.extend(nodes)
     onnx.save(model, path)
+
+
+@pytest.mark.parametrize("output", ["logits", "kept_ids", "last_hidden_state"])
+def test_outputs_of_other_shapes_are_refused(copy, output):
+    """Whatever the graph declares: a class without a name would be looked up, or a place off the grid drawn."""
+    model = onnx.load(copy)
+    node = next(node for node in model.graph.node if output in node.output)
+    node.output[list(node.output).index(output)] = "before"
+    model.graph.node.append(onnx.helper.make_node("Concat", ["before", "before"], [output], axis=1))
+    next(value for value in model.graph.output if value.name == output).type.tensor_type.ClearField("shape")
+    onnx.save(model, copy)
+    with pytest.raises(ModelFileError, match="do not fit its metadata"):
+        InferenceSession(copy).run(pixels(2), 0.7)
 
 
 GROWING = """

@@ -30,6 +30,8 @@ def inspect(path: Path) -> ModelInfo:
             with external data that leaves the model's folder.
     """
     model = _load(path)
+    if not all(isinstance(text, str) for text in _texts(model)):  # protobuf gives what is no UTF-8 as bytes
+        raise ModelFileError(f"{path} holds names that are no text; export the model again")
     info = ModelInfo.from_metadata({entry.key: entry.value for entry in model.metadata_props}, path)
     _check_operators(path, model)
     if model.graph.sparse_initializer:
@@ -50,6 +52,15 @@ def _load(path: Path) -> onnx.ModelProto:
         raise ModelFileError(f"{path} is not an ONNX file, or is truncated; export the model again") from None
 
 
+def _texts(model: onnx.ModelProto) -> Iterator[object]:
+    for entry in model.metadata_props:
+        yield from (entry.key, entry.value)
+    for node in model.graph.node:
+        yield from (node.domain, node.op_type, *node.input, *node.output)
+    for tensor in _tensors(model):
+        yield from (value for entry in tensor.external_data for value in (entry.key, entry.value))
+
+
 def _check_operators(path: Path, model: onnx.ModelProto) -> None:
     if model.functions or any(entry.domain not in ("", "ai.onnx") for entry in model.opset_import):
         raise ModelFileError(f"{path} uses operators beyond the standard ones; PCAE exports none, so it is refused")
@@ -59,6 +70,8 @@ def _check_operators(path: Path, model: onnx.ModelProto) -> None:
             raise ModelFileError(f"{path} holds the operator {operator!r}, which PCAE does not export; it is refused")
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
             raise ModelFileError(f"{path} holds a graph within a graph, which PCAE does not export; it is refused")
+        if any(attribute.name == "num_outputs" and attribute.i != len(node.output) for attribute in node.attribute):
+            raise ModelFileError(f"{path} splits into other than its outputs; it is refused")  # by loading, in memory
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

@@ -59,6 +59,7 @@ class OnnxSubject(Subject):
         found = []
         for i, block in enumerate(self._blocks):
             scores, chosen = values[2 * i], values[2 * i + 1]
+            _check_stage(scores, chosen, ids)
             kept = np.take_along_axis(ids, chosen, axis=1)
             found.append(Stage(block, ids, kept, scores))
             ids = kept
@@ -68,6 +69,12 @@ class OnnxSubject(Subject):
     def splits(self, images: Floats, first: int) -> list[Split] | str:
         """See `Subject`."""
         return "an exported model is an encoder without teacher and decoder; draw its checkpoint to see pre-training"
+
+
+def _check_stage(scores: Floats, chosen: Ids, ids: Ids) -> None:
+    fits = scores.shape == ids.shape and chosen.shape[:1] == ids.shape[:1] and chosen.ndim == 2
+    if not fits or chosen.dtype != np.int64 or (chosen < 0).any() or (chosen >= ids.shape[1]).any():
+        raise ModelFileError("the stages in the model's graph do not fit its images; export the model again")
 
 
 def _dropping_blocks(model: ModelConfig, keep: float, dynamic: bool) -> list[int]:

@@ -101,12 +101,19 @@ def run(session: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]) 
 def run_in_parts(
     session: onnxruntime.InferenceSession, pixels: np.ndarray, feeds: Mapping[str, np.ndarray], step: int
 ) -> list[np.ndarray]:
-    """As `run`, for `step` images at a time of pixels (B, C, H, W), with the same other inputs for all."""
+    """As `run`, `step` images at a time of pixels floating (B, C, H, W), with the same other inputs for all.
+
+    Raises:
+        ModelFileError: as `run`; outputs that cannot be put together.
+    """
     parts = [
         run(session, {"pixel_values": pixels[start : start + step].astype(np.float32, order="C"), **feeds})
         for start in range(0, len(pixels), step)
     ]
-    return [np.concatenate(values) for values in zip(*parts, strict=True)]
+    try:
+        return [np.concatenate(values) for values in zip(*parts, strict=True)]
+    except ValueError:
+        raise ModelFileError("the outputs of the model have no batch of images; export the model again") from None
 
 
 def _limit_memory(options: onnxruntime.SessionOptions, memory_mib: int) -> list[str]:

@@ -39,7 +39,7 @@ class Outputs:
 
     last_hidden_state: np.ndarray
     kept_ids: np.ndarray
-    logits: np.ndarray | None
+    logits: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -163,8 +163,9 @@ class InferenceSession:
         dynamic = self.dynamic_keep or keep is not None
         feeds = {"keep": self._keep(1.0 if keep is None else keep)} if dynamic else {}
         step = self._part or len(pixels)
-        hidden, kept_ids, *logits = runtime.run_in_parts(self._session, pixels, feeds, step)
-        return Outputs(hidden, kept_ids, logits[0] if logits else None)
+        outputs = Outputs(*runtime.run_in_parts(self._session, pixels, feeds, step))
+        self._check_outputs(outputs, len(pixels))
+        return outputs
 
     def predict(
         self, images: Sequence[Image.Image], keep: float | None = None, batch_size: int = 32, topk: int = 5
@@ -183,6 +184,20 @@ class InferenceSession:
                 classes = None if outputs.logits is None else self.best_classes(outputs.logits[i], topk)
                 found.append(Prediction(classes, outputs.last_hidden_state[i], kept_ids))
         return found
+
+    def _check_outputs(self, outputs: Outputs, batch: int) -> None:
+        """Whoever counts on the shapes and places must not be led astray by a graph that was changed."""
+        model, ids = self.info.model, outputs.kept_ids
+        heads = None if outputs.logits is None else outputs.logits.shape
+        if (
+            ids.ndim != 2
+            or ids.dtype != np.int64
+            or outputs.last_hidden_state.shape != (batch, 1 + ids.shape[1], model.embed_dim)
+            or heads not in (None, (batch, model.num_classes))
+            or (ids < 0).any()
+            or (ids >= model.num_patches).any()
+        ):
+            raise ModelFileError("the outputs of the model do not fit its metadata; export the model again")
 
     def _keep(self, keep: float) -> np.ndarray:
         if not self.dynamic_keep:

@@ -57,7 +57,7 @@ def _metadata(rng: np.random.Generator, model: onnx.ModelProto) -> None:
     entry = choose(rng, model.metadata_props)
     try:
         entry.value = json_text(rng, json.loads(entry.value)).decode("utf-8", "replace")
-    except ValueError:
+    except (ValueError, RecursionError):  # what an earlier change left is no JSON, or nested too deeply
         entry.value = ""
 
 
