@@ -21,7 +21,7 @@ from benchmarks.learning.methods import (
     RandomTeacher,
     ScoringTeacher,
 )
-from benchmarks.learning.plan import RATES, Experiment, ablation_settings, cost, merged, trial
+from benchmarks.learning.plan import FINER, RATES, Experiment, cost, merged, trial
 from benchmarks.learning.results import Results
 from benchmarks.learning.table import tables
 from benchmarks.learning.training import configure
@@ -120,12 +120,12 @@ def test_no_drop_decodes_every_masked_patch() -> None:
     assert METHODS["no drop, PCAE's steps"].clock == "PCAE"
 
 
-@pytest.mark.parametrize("data", sets.SETS)
-def test_every_set_has_a_recipe_and_a_finer_grid(data: str) -> None:
-    config = sets.recipe(data)
-    (grid,) = ablation_settings(data, "grid")
-    finer = PretrainConfig.from_dict(merged(config.to_dict(), grid))
-    assert finer.model.num_patches == 4 * config.model.num_patches
+@pytest.mark.parametrize("data", FINER)
+def test_finer_grids(data: str) -> None:
+    finer, plain = sets.recipe(data), sets.recipe(FINER[data][0])
+    assert finer.model.num_patches == 4 * plain.model.num_patches == int(data.rpartition("-")[2])
+    assert finer.model_copy(update={"model": plain.model}) == plain
+    assert (trial(data, "MAE", {}).budget, trial(FINER[data][0], "MAE", {}).budget) == (180, 60)
 
 
 @pytest.mark.parametrize(("data", "shape"), [("fashion-mnist", (28, 28)), ("cifar10", (32, 32, 3))])

@@ -57,7 +57,7 @@ def ablations(options: argparse.Namespace, results: Results) -> list[Experiment]
     found: dict[PretrainConfig, Experiment] = {}
     for data in options.sets:
         base = results.chosen(data, REFERENCE)
-        rows = [{}, *(row for group in options.ablations for row in plan.ablation_settings(data, group))]
+        rows = [{}, *(row for group in options.ablations for row in ABLATIONS[group])]
         for experiment in (plan.ablation(data, base, row, seed) for row in rows for seed in options.seeds):
             found.setdefault(configure(experiment, 1000), experiment)
     return list(found.values())

@@ -15,7 +15,8 @@ from benchmarks.learning.methods import METHODS, REFERENCE
 Settings = dict[str, Any]
 Split = Literal["validation", "test"]
 
-TRIAL_SEED, TRIAL_BUDGET, ABLATION_BUDGET = 100, 60, 60
+TRIAL_SEED, ABLATION_BUDGET = 100, 60
+TRIAL_BUDGETS = (60, 180)  # the second where there are four times as many patches
 RATES: tuple[Settings, ...] = tuple({"base_learning_rate": rate} for rate in (4e-3, 6e-3, 12e-3))
 """The trials, the same for each method: peak rates of 1e-3, 1.5e-3 and 3e-3 at a batch of 64."""
 
@@ -80,8 +81,12 @@ def _reduction(num_stages: int, keep: float) -> Settings:
     return _model(reduction={"num_stages": num_stages, "keep": keep})
 
 
-# 196, 256 and 256 tokens.
-_GRIDS = {"fashion-mnist": _model(patch_size=2), "emoji": _model(patch_size=4), "cifar10": _model(patch_size=2)}
+FINER: dict[str, tuple[str, Settings]] = {
+    "fashion-mnist-196": ("fashion-mnist", _model(patch_size=2)),
+    "emoji-256": ("emoji", _model(patch_size=4)),
+    "cifar10-256": ("cifar10", _model(patch_size=2)),
+}
+"""Sets cut into four times as many patches: name -> the set, and what differs from its recipe."""
 
 ABLATIONS: dict[str, list[Settings]] = {
     "teacher": [{"memory": memory} for memory in (0.01, 0.02, 0.05, 0.25)],
@@ -96,19 +101,13 @@ ABLATIONS: dict[str, list[Settings]] = {
     "decoder": [_model(decoder_depth=1), _model(decoder_depth=4), _model(decoder_embed_dim=32)],
     "regularisation": [{"drop_path": 0.1}, {"weight_decay": 0.0}, {"weight_decay": 0.2}],
     "batch": [{"batch_size": 32}, {"batch_size": 128}],
-    "grid": [],
 }
-"""By what is changed: over PCAE's chosen trial, on the validation split. Grids are the sets' own."""
-
-
-def ablation_settings(data: str, group: str) -> list[Settings]:
-    """Of a group in `ABLATIONS`."""
-    return [_GRIDS[data]] if group == "grid" else ABLATIONS[group]
+"""By what is changed: over PCAE's chosen trial, on the validation split."""
 
 
 def trial(data: str, method: str, settings: Settings) -> Experiment:
     """A method with one of the rates, on the validation split."""
-    return Experiment(data, method, "validation", TRIAL_BUDGET, TRIAL_SEED, settings)
+    return Experiment(data, method, "validation", TRIAL_BUDGETS[data in FINER], TRIAL_SEED, settings)
 
 
 def ablation(data: str, base: Settings, settings: Settings, seed: int) -> Experiment:

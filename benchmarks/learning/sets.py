@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from benchmarks.learning.plan import Split
+from benchmarks.learning.plan import FINER, Split, merged
 from numpy.typing import NDArray
 
 from pcae_core.config import PretrainConfig
@@ -16,8 +16,7 @@ from pcae_core.data import Source, open_source
 from pcae_core.data.images import AnyImage
 
 ROOT = Path(__file__).parents[2]
-SETS = ("fashion-mnist", "emoji", "cifar10")
-
+SETS = ("fashion-mnist", "emoji", "cifar10", *FINER)
 
 _VALIDATION = 10_000  # the last images of the train split of Fashion-MNIST and of CIFAR-10
 _PROBED = 5000  # images that probes are fitted on, and as many that they are scored on: at equal distances
@@ -74,8 +73,10 @@ class Parts:
 
 
 def recipe(name: str) -> PretrainConfig:
-    """The settings of `examples/` that every method starts from."""
-    return PretrainConfig.from_yaml(ROOT / "examples" / f"{name.replace('-', '_')}.yaml")
+    """The settings that every method starts from: those of `examples/`, with smaller patches for a finer grid."""
+    base, settings = FINER.get(name, (name, {}))
+    config = PretrainConfig.from_yaml(ROOT / "examples" / f"{base.replace('-', '_')}.yaml")
+    return PretrainConfig.from_dict(merged(config.to_dict(), settings))
 
 
 @functools.lru_cache
@@ -84,8 +85,9 @@ def parts(name: str, split: Split) -> Parts:
 
     Emoji: the files' own splits. Images watched during a run are the validation split's, never the test split's.
     """
-    folder, in_chans = ROOT / "data" / name, recipe(name).model.in_chans
-    if name == "emoji":
+    base = FINER.get(name, (name,))[0]
+    folder, in_chans = ROOT / "data" / base, recipe(name).model.in_chans
+    if base == "emoji":
         opened = [open_source(folder / kind, in_chans) for kind in ("train", "val", "test")]
         train, validation, test_part = (Part(source, range(len(source))) for source in opened)
         final = train, test_part

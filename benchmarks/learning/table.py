@@ -14,7 +14,6 @@ from benchmarks.learning.plan import (
     Experiment,
     Settings,
     ablation,
-    ablation_settings,
     trial,
 )
 from benchmarks.learning.results import Result, Results
@@ -117,7 +116,7 @@ def _ablations(data: str, results: Results) -> str:
         return ""
     base = results.chosen(data, REFERENCE)
     rows = []
-    for settings in ({}, *(settings for group in ABLATIONS for settings in ablation_settings(data, group))):
+    for settings in ({}, *(settings for group in ABLATIONS.values() for settings in group)):
         same = _same(ablation(data, base, settings, 0))
         found = [result for run, result in results.runs.items() if same(run)]
         if found:
