@@ -39,7 +39,7 @@ class Outputs:
 
     last_hidden_state: np.ndarray
     kept_ids: np.ndarray
-    logits: np.ndarray | None = None
+    logits: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,8 @@ class InferenceSession:
         dynamic = self.dynamic_keep or keep is not None
         feeds = {"keep": self._keep(1.0 if keep is None else keep)} if dynamic else {}
         step = self._part or len(pixels)
-        outputs = Outputs(*runtime.run_in_parts(self._session, pixels, feeds, step))
+        hidden, kept_ids, *logits = runtime.run_in_parts(self._session, pixels, feeds, step)
+        outputs = Outputs(hidden, kept_ids, logits[0] if logits else None)
         self._check_outputs(outputs, len(pixels))
         return outputs
 
