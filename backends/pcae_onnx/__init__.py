@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pcae_onnx.backend import OnnxBackend
 
 CAPABILITIES = Capabilities(training=False, dtypes=("float32", "float16"), devices=("cuda", "cpu"))
+MEMORY_MIB = 512
+"""Of a run beside the weights, unless said: several times what the largest usual ViT takes for one image."""
 
 
 def _create(device: str = "cpu") -> OnnxBackend:

@@ -17,8 +17,8 @@ from pcae_core.protocol import Floats
 from pcae_core.report.figure import Split
 from pcae_core.report.stages import Ids, Stage
 from pcae_core.report.subjects import Subject
-from pcae_onnx import runtime
-from pcae_onnx.session import MEMORY_MIB, InferenceSession, images_in_cache
+from pcae_onnx import MEMORY_MIB, runtime
+from pcae_onnx.session import InferenceSession, images_in_cache
 
 
 class OnnxSubject(Subject):

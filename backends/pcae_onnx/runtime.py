@@ -62,16 +62,12 @@ def session(
     options.intra_op_num_threads = threads or _threads_of_environment()
     if external_data is not None:
         options.add_session_config_entry(_EXTERNAL_DATA, str(external_data))
-    skipped: list[str] = []
     try:
         with _LOADING:
             if memory_mib is not None and provider == "cpu":
-                skipped = _limit_memory(options, memory_mib)
+                _limit_memory(options, memory_mib)
             loaded = onnxruntime.InferenceSession(
-                model if isinstance(model, bytes) else str(model),
-                options,
-                providers=[wanted],
-                disabled_optimizers=skipped,
+                model if isinstance(model, bytes) else str(model), options, providers=[wanted]
             )
     except Exception as error:  # ONNX Runtime has a dozen exception classes without a common base of their own
         name = "the model" if isinstance(model, bytes) else str(model)
@@ -116,10 +112,11 @@ def run_in_parts(
         raise ModelFileError("the outputs of the model have no batch of images; export the model again") from None
 
 
-def _limit_memory(options: onnxruntime.SessionOptions, memory_mib: int) -> list[str]:
-    """Give the next session an arena of its own that does not grow beyond; returns what must not be done at loading.
+def _limit_memory(options: onnxruntime.SessionOptions, memory_mib: int) -> None:
+    """Give the next session an arena of its own that does not grow beyond.
 
-    Weights are not taken from the arena. Neither are constants computed at loading, whose size nothing bounds.
+    Weights are not taken from the arena. Neither would be constants computed at loading, whose size nothing bounds:
+    they are computed in each run.
     """
     device = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
@@ -128,7 +125,7 @@ def _limit_memory(options: onnxruntime.SessionOptions, memory_mib: int) -> list[
     onnxruntime.create_and_register_allocator(device, arena)
     options.add_session_config_entry("session.use_env_allocators", "1")
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
-    return ["ConstantFolding"]
+    options.add_session_config_entry("optimization.disable_specified_optimizers", "ConstantFolding")
 
 
 def is_available(provider: str) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 
 from pcae_core.errors import BackendError, ConfigError, DataError, ModelFileError
 from pcae_core.reduction import check_keep
-from pcae_onnx import guard, runtime
+from pcae_onnx import MEMORY_MIB, guard, runtime
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from pcae_core.config import ModelConfig
 
 _CACHE_BYTES = 5_000_000
-MEMORY_MIB = 512
-"""Of a run beside the weights: several times what the largest usual ViT takes for one image."""
 _IMAGES_IN_MEMORY = 8  # how many images, as float32, the memory of a run must hold
 
 

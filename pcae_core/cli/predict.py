@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from pcae_core.cli.parsing import parse
+from pcae_onnx import MEMORY_MIB
 
 if TYPE_CHECKING:
     from pcae_onnx.session import Prediction
@@ -46,7 +47,7 @@ class Arguments:
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     provider: str = "cpu"
     threads: int | None = None
-    memory_mib: int | None = 512
+    memory_mib: int | None = MEMORY_MIB
 
 
 def main(arguments: Sequence[str]) -> None:

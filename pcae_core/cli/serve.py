@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from pcae_core.cli.parsing import parse
+from pcae_onnx import MEMORY_MIB
 from pcae_onnx.serving.settings import Settings
 
 DESCRIPTION = """Serve an exported model over HTTP: the Open Inference Protocol v2, and POST /predict for image files.
@@ -33,7 +34,7 @@ class Arguments:
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
     provider: str = "cpu"
     threads: int | None = None
-    memory_mib: int | None = 512
+    memory_mib: int | None = MEMORY_MIB
 
 
 def main(arguments: Sequence[str]) -> None:
