@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 from pathlib import Path
@@ -142,6 +143,18 @@ def test_validation_images_are_the_last_of_the_train_split(tmp_path: Path, monke
     assert (final.train.labels.tolist(), final.scored.labels.tolist()) == ([0, 1, 2, 3, 4], [5, 6])
     assert [part.labels.tolist() for part in final.watched] == [[0, 1, 2], [3, 4]]
     assert np.asarray(chosen.train.load(0)).shape == shape
+
+
+def test_ablations_are_run_once_a_budget(monkeypatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the command sets it
+    from benchmarks.learning.__main__ import ablations
+
+    results = Results(ROOT / "benchmarks" / "learning" / "results.jsonl")
+    chosen = {"sets": ["fashion-mnist"], "seeds": [0, 1], "ablations": ["start"], "budgets": (60, 180, 600)}
+    found = ablations(argparse.Namespace(**chosen), results)
+    assert len(found) == len(set(found)) == 2 * 2 * 18  # one of the 18 rows is what the trials chose
+    assert {run.budget for run in found} == {60, 180}
+    assert {run.budget for run in ablations(argparse.Namespace(**chosen | {"budgets": (60,)}), results)} == {60}
 
 
 def test_a_teachers_memory_is_a_share_of_the_steps() -> None:

@@ -12,6 +12,7 @@ measured first, for each method against PCAE's recipe in alternation, so that ot
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import sys
@@ -54,12 +55,14 @@ def comparison(options: argparse.Namespace, results: Results) -> list[Experiment
 
 def ablations(options: argparse.Namespace, results: Results) -> list[Experiment]:
     """PCAE with its chosen settings, then with others; settings that come to the same are run once."""
-    found: dict[PretrainConfig, Experiment] = {}
+    found: dict[tuple[int, PretrainConfig], Experiment] = {}
+    budgets = [budget for budget in plan.ABLATION_BUDGETS if budget in options.budgets]
     for data in options.sets:
         base = results.chosen(data, REFERENCE)
         rows = [{}, *(row for group in options.ablations for row in ABLATIONS[group])]
-        for experiment in (plan.ablation(data, base, row, seed) for row in rows for seed in options.seeds):
-            found.setdefault(configure(experiment, 1000), experiment)
+        for budget, seed, row in itertools.product(budgets, options.seeds, rows):
+            experiment = plan.ablation(data, base, row, budget, seed)
+            found.setdefault((budget, configure(experiment, 1000)), experiment)
     return list(found.values())
 
 

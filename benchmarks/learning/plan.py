@@ -15,7 +15,7 @@ from benchmarks.learning.methods import METHODS, REFERENCE
 Settings = dict[str, Any]
 Split = Literal["validation", "test"]
 
-TRIAL_SEED, ABLATION_BUDGET = 100, 60
+TRIAL_SEED, ABLATION_BUDGETS = 100, (60, 180)
 TRIAL_BUDGETS = (60, 180)  # the second where there are four times as many patches
 RATES: tuple[Settings, ...] = tuple({"base_learning_rate": rate} for rate in (4e-3, 6e-3, 12e-3))
 """The trials, the same for each method: peak rates of 1e-3, 1.5e-3 and 3e-3 at a batch of 64."""
@@ -110,6 +110,6 @@ def trial(data: str, method: str, settings: Settings) -> Experiment:
     return Experiment(data, method, "validation", TRIAL_BUDGETS[data in FINER], TRIAL_SEED, settings)
 
 
-def ablation(data: str, base: Settings, settings: Settings, seed: int) -> Experiment:
+def ablation(data: str, base: Settings, settings: Settings, budget: int, seed: int) -> Experiment:
     """PCAE with other settings, on the validation split."""
-    return Experiment(data, REFERENCE, "validation", ABLATION_BUDGET, seed, merged(base, settings))
+    return Experiment(data, REFERENCE, "validation", budget, seed, merged(base, settings))

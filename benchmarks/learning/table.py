@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.learning.methods import METHODS, REFERENCE
 from benchmarks.learning.plan import (
+    ABLATION_BUDGETS,
     ABLATIONS,
     RATES,
     TRIAL_SEED,
@@ -114,15 +115,22 @@ def _health(data: str, results: Results) -> str:
 def _ablations(data: str, results: Results) -> str:
     if not all(trial(data, REFERENCE, settings) in results.runs for settings in RATES):
         return ""
-    base = results.chosen(data, REFERENCE)
-    rows = []
+    heads = ["PCAE with", "seeds", "steps", "CPU s", "k-NN", "linear", "effective rank", "loss ratio"]
+    parts = []
+    for budget in ABLATION_BUDGETS:
+        title = f"Ablations on {data}, {budget} CPU seconds, validation split"
+        parts.append(_table(title, heads, _ablation_rows(data, budget, results)))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _ablation_rows(data: str, budget: int, results: Results) -> list[Row]:
+    base, rows = results.chosen(data, REFERENCE), []
     for settings in ({}, *(settings for group in ABLATIONS.values() for settings in group)):
-        same = _same(ablation(data, base, settings, 0))
+        same = _same(ablation(data, base, settings, budget, 0))
         found = [result for run, result in results.runs.items() if same(run)]
         if found:
             rows.append(_scores(_label(settings) or "as chosen in the trials", found)[:-1])
-    heads = ["PCAE with", "seeds", "steps", "CPU s", "k-NN", "linear", "effective rank", "loss ratio"]
-    return _table(f"Ablations on {data}, validation split", heads, rows)
+    return rows
 
 
 def _same(wanted: Experiment) -> Callable[[Experiment], bool]:
