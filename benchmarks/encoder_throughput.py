@@ -17,12 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from interleave import Times, interleaved, parser, rate, ratio, report, short
+from interleave import PAUSE, Times, interleaved, parser, rate, ratio, report, short
 
 from pcae_core import cost, parameters
 from pcae_core.config import DataConfig, ModelConfig
 
-PAUSE = 0.1  # seconds, for idle threads to stop spinning
 Call = Callable[[], object]
 
 

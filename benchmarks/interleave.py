@@ -20,6 +20,7 @@ from pathlib import Path
 
 Calls = Mapping[str, Callable[[], object]]
 Times = dict[str, list[float]]
+PAUSE = 0.1  # seconds, for idle threads to stop spinning
 PACKAGES = ("torch", "transformers", "mindspore", "onnxruntime", "grain", "pillow", "numpy")
 
 
@@ -40,7 +41,7 @@ class Spread:
 
 
 def interleaved(calls: Calls, options: argparse.Namespace, pause: float = 0.0) -> Times:
-    """Seconds of each call, round by round, after one call of each to warm up.
+    """Seconds of each call, round by round, after one call of each to warm up; each round begins with another call.
 
     Args:
         options: of `parser`.
@@ -48,11 +49,13 @@ def interleaved(calls: Calls, options: argparse.Namespace, pause: float = 0.0) -
     """
     clock = time.process_time if options.cpu_time else time.perf_counter
     times: Times = {name: [] for name in calls}
+    names = list(calls)
     for round_number in range(options.rounds + 1):
-        for name, call in calls.items():
+        first = round_number % len(names)
+        for name in names[first:] + names[:first]:
             time.sleep(pause)
             begin = clock()
-            call()
+            calls[name]()
             wait_for(options.device)
             if round_number:
                 times[name].append(clock() - begin)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from interleave import Times, interleaved, parser, ratio, report, short
+from interleave import PAUSE, Times, interleaved, parser, ratio, report, short
 
 from pcae_core import cost, parameters, registry
 from pcae_core.config import DataConfig, ModelConfig
@@ -23,7 +23,6 @@ from pcae_onnx import export, quantize
 from pcae_onnx.session import InferenceSession
 
 Calls = dict[str, Callable[[], object]]
-PAUSE = 0.1  # seconds, for idle threads to stop spinning
 
 
 def sessions(

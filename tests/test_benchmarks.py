@@ -1,6 +1,7 @@
 """What the speed benchmarks state themselves: MAE, ToMe, and how rounds become ratios."""
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
@@ -97,9 +98,11 @@ def test_tome_gets_the_same_operations(keep):
 
 
 def test_ratios_are_of_rounds():
-    calls = {"a": lambda: None, "b": lambda: None}
+    order = []
+    calls = {name: functools.partial(order.append, name) for name in "abc"}
     times = interleave.interleaved(calls, argparse.Namespace(rounds=3, cpu_time=False, device="cpu"))
-    assert [len(values) for values in times.values()] == [3, 3]
+    assert [len(values) for values in times.values()] == [3, 3, 3]
+    assert "".join(order) == "abcbcacababc"  # the first round warms up
     found = interleave.ratio({"a": [2.0, 9.0, 4.0], "b": [1.0, 3.0, 4.0]}, "a", "b")
     assert found == interleave.Spread(2.0, 1.0, 3.0)
 
