@@ -110,15 +110,17 @@ bench-faults: setup
 
 # What PCAE learns on small data next to MAE and others: many hours. Results are appended to LEARNING; run it again to go
 # on. For a part of it: make bench-learning SETS=fashion-mnist BUDGETS=60 SEEDS="0 1 2" PARTS="trials comparison"
+# PROCESSES experiments run at a time, each on one thread.
 SETS ?= fashion-mnist emoji cifar10 fashion-mnist-196 emoji-256 cifar10-256
 BUDGETS ?= 60 180 600
 SEEDS ?= 0 1 2
 PARTS ?= trials comparison ablations
 LEARNING ?= runs/learning.jsonl
+PROCESSES ?= 1
 bench-learning: setup
 	for set in $(SETS); do set=$${set%-[0-9]*}; $(BIN)/pcae data $$set data/$$set || exit; done
 	$(BIN)/python -m benchmarks.learning --parts $(PARTS) --sets $(SETS) --budgets $(BUDGETS) --seeds $(SEEDS) \
-		--results $(LEARNING)
+		--results $(LEARNING) --processes $(PROCESSES)
 
 # Hostile files by the thousand, and a service under attack; `make test` runs a short form of both.
 fuzz: export OMP_NUM_THREADS := 1

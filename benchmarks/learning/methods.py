@@ -223,6 +223,7 @@ METHODS = {
     "opposite selection": Method(OppositePretrainer),
     "no drop": Method(Pretrainer, NO_DROP),
     "no drop, PCAE's steps": Method(Pretrainer, NO_DROP, REFERENCE),
+    "with a faster teacher": Method(Pretrainer, {"memory": 0.02}, REFERENCE),
     "with early pixels (extension)": Method(EarlyPixelsPretrainer),
     "with a blind start (extension)": Method(BlindPretrainer),
     "MAE": Method(MaePretrainer),
