@@ -111,7 +111,7 @@ bench-faults: setup
 # What PCAE learns on small data next to MAE and others: many hours. Results are appended to LEARNING; run it again to go
 # on. For a part of it: make bench-learning SETS=fashion-mnist BUDGETS=60 SEEDS="0 1 2" PARTS="trials comparison"
 # PROCESSES experiments run at a time, each on one thread.
-SETS ?= fashion-mnist emoji cifar10 fashion-mnist-196 emoji-256 cifar10-256
+SETS ?= fashion-mnist emoji cifar10 fashion-mnist-196 cifar10-256
 BUDGETS ?= 60 180 600
 SEEDS ?= 0 1 2
 PARTS ?= trials comparison ablations

@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from benchmarks.learning.methods import (
     RandomTeacher,
     ScoringTeacher,
 )
-from benchmarks.learning.plan import FINER, RATES, Experiment, cost, merged, trial
+from benchmarks.learning.plan import ABLATIONS, FINER, RATES, Experiment, cost, merged, trial
 from benchmarks.learning.results import Results
 from benchmarks.learning.table import tables
 from benchmarks.learning.training import configure
@@ -145,16 +146,29 @@ def test_validation_images_are_the_last_of_the_train_split(tmp_path: Path, monke
     assert np.asarray(chosen.train.load(0)).shape == shape
 
 
-def test_ablations_are_run_once_a_budget(monkeypatch) -> None:
+def planned(part: str, monkeypatch, **options: Any) -> list[Experiment]:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the command sets it
-    from benchmarks.learning.__main__ import ablations
+    from benchmarks.learning.__main__ import PARTS
 
-    results = Results(ROOT / "benchmarks" / "learning" / "results.jsonl")
-    chosen = {"sets": ["fashion-mnist"], "seeds": [0, 1], "ablations": ["start"], "budgets": (60, 180, 600)}
-    found = ablations(argparse.Namespace(**chosen), results)
-    assert len(found) == len(set(found)) == 2 * 2 * 18  # one of the 18 rows is what the trials chose
-    assert {run.budget for run in found} == {60, 180}
-    assert {run.budget for run in ablations(argparse.Namespace(**chosen | {"budgets": (60,)}), results)} == {60}
+    every = {"sets": sets.SETS, "methods": list(METHODS), "ablations": list(ABLATIONS)}
+    every |= {"budgets": (60, 180, 600), "seeds": (0, 1, 2)}
+    path = ROOT / "benchmarks" / "learning" / "results.jsonl"
+    return PARTS[part](argparse.Namespace(**every | options), Results(path))
+
+
+def test_ablations_are_run_once(monkeypatch) -> None:
+    found = planned("ablations", monkeypatch, sets=["fashion-mnist"], seeds=[0, 1], ablations=["start"])
+    assert len(found) == len(set(found)) == 2 * 12  # one of the 12 rows is what the trials chose
+    assert {run.data for run in planned("ablations", monkeypatch)} == {"fashion-mnist", "emoji"}
+    assert {run.budget for run in planned("ablations", monkeypatch, budgets=(60,))} == {60}
+
+
+def test_options_choose_parts_of_the_plan(monkeypatch) -> None:
+    found = planned("comparison", monkeypatch, methods=["PCAE", "MAE"], sets=["emoji", "cifar10"], seeds=[1])
+    wanted = [("emoji", 60), ("emoji", 180), ("emoji", 600), ("cifar10", 60), ("cifar10", 600)]
+    assert [(run.data, run.budget, run.method) for run in found] == [(*w, m) for w in wanted for m in ("PCAE", "MAE")]
+    tried = planned("trials", monkeypatch, sets=["cifar10"])
+    assert {run.method for run in tried} == {"PCAE", "MAE", "with early pixels (extension)"}
 
 
 def test_a_teachers_memory_is_a_share_of_the_steps() -> None:

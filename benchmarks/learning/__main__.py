@@ -4,9 +4,10 @@
     python -m benchmarks.learning [--parts trials comparison ablations] [--sets ...] [--budgets 60 180 600] ...
     python -m benchmarks.learning --parts --results benchmarks/learning/results.jsonl --write docs/learning.md
 
-The second form only makes the tables of what is in the file. Results are appended to it, one line each, and not run
-again, so an interrupted benchmark goes on. Experiments compute on one thread. How many steps fit into a budget is
-measured first, for each method against PCAE's recipe in alternation, so that other work on the machine hits both alike.
+`plan.py` says what is run; options choose parts of it. The second form only makes the tables of what is in the file.
+Results are appended to it, one line each, and not run again, so an interrupted benchmark goes on. Experiments compute
+on one thread. How many steps fit into a budget is measured first, for each method against PCAE's recipe in alternation,
+so that other work on the machine hits both alike.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import itertools
 import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
@@ -25,7 +26,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # read when PyTorch is imported, below
 from benchmarks.learning import plan
 from benchmarks.learning.experiment import run
 from benchmarks.learning.methods import METHODS, REFERENCE
-from benchmarks.learning.plan import ABLATIONS, Experiment
+from benchmarks.learning.plan import ABLATED, ABLATIONS, COMPARED, RATES, Experiment
 from benchmarks.learning.results import Results
 from benchmarks.learning.sets import SETS
 from benchmarks.learning.table import tables, write
@@ -36,34 +37,42 @@ from pcae_core.config import PretrainConfig
 
 def trials(options: argparse.Namespace, results: Results) -> list[Experiment]:
     """Each method with each of the rates."""
-    names = [name for name in options.methods if METHODS[name].tried]
-    return [plan.trial(data, name, rate) for data in options.sets for name in names for rate in plan.RATES]
+    found: list[Experiment] = []
+    for data in options.sets:
+        compared = {name for methods in COMPARED[data].values() for name in methods}
+        names = [name for name in options.methods if name in compared and METHODS[name].tried]
+        found += [plan.trial(data, name, rate) for name in names for rate in RATES]
+    return found
 
 
 def comparison(options: argparse.Namespace, results: Results) -> list[Experiment]:
     """Each method with its chosen settings, on the test split."""
     found: list[Experiment] = []
     for data in options.sets:
-        for seed in options.seeds:
-            for name in options.methods:
+        for budget, seed in itertools.product(_budgets(COMPARED[data], options), options.seeds):
+            for name in (name for name in COMPARED[data][budget] if name in options.methods):
                 method = METHODS[name]
                 settings = results.chosen(data, method.clock or name) if method.trained else {}
-                budgets = options.budgets if method.trained else (0,)
-                found += [Experiment(data, name, "test", budget, seed, settings) for budget in budgets]
+                found.append(Experiment(data, name, "test", budget, seed, settings))
     return found
 
 
 def ablations(options: argparse.Namespace, results: Results) -> list[Experiment]:
     """PCAE with its chosen settings, then with others; settings that come to the same are run once."""
     found: dict[tuple[int, PretrainConfig], Experiment] = {}
-    budgets = [budget for budget in plan.ABLATION_BUDGETS if budget in options.budgets]
-    for data in options.sets:
+    for data in (name for name in options.sets if name in ABLATED):
         base = results.chosen(data, REFERENCE)
-        rows = [{}, *(row for group in options.ablations for row in ABLATIONS[group])]
-        for budget, seed, row in itertools.product(budgets, options.seeds, rows):
-            experiment = plan.ablation(data, base, row, budget, seed)
-            found.setdefault((budget, configure(experiment, 1000)), experiment)
+        for budget, seed in itertools.product(_budgets(ABLATED[data], options), options.seeds):
+            groups = [group for group in options.ablations if group in ABLATED[data][budget]]
+            rows = [row for group in groups for row in ABLATIONS[group]]
+            for row in ({}, *rows) if rows else ():
+                experiment = plan.ablation(data, base, row, budget, seed)
+                found.setdefault((budget, configure(experiment, 1000)), experiment)
     return list(found.values())
+
+
+def _budgets(planned: Iterable[int], options: argparse.Namespace) -> list[int]:
+    return [budget for budget in planned if budget in (0, *options.budgets)]
 
 
 PARTS = {"trials": trials, "comparison": comparison, "ablations": ablations}

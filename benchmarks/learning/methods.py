@@ -215,7 +215,8 @@ class Method:
 
 
 NO_DROP: dict[str, Any] = {"model": {"reduction": {"keep": 1.0}}}
-REFERENCE, SUPERVISED, RANDOM, PIXELS = "PCAE", "supervised", "random initialisation", "raw pixels"
+REFERENCE, PEER, SUPERVISED, RANDOM, PIXELS = "PCAE", "MAE", "supervised", "random initialisation", "raw pixels"
+EARLY_PIXELS, BLIND_START = "with early pixels (extension)", "with a blind start (extension)"
 
 METHODS = {
     REFERENCE: Method(Pretrainer),
@@ -224,9 +225,9 @@ METHODS = {
     "no drop": Method(Pretrainer, NO_DROP),
     "no drop, PCAE's steps": Method(Pretrainer, NO_DROP, REFERENCE),
     "with a faster teacher": Method(Pretrainer, {"memory": 0.02}, REFERENCE),
-    "with early pixels (extension)": Method(EarlyPixelsPretrainer),
-    "with a blind start (extension)": Method(BlindPretrainer),
-    "MAE": Method(MaePretrainer),
+    EARLY_PIXELS: Method(EarlyPixelsPretrainer),
+    BLIND_START: Method(BlindPretrainer),
+    PEER: Method(MaePretrainer),
     SUPERVISED: Method(),
     RANDOM: Method(trained=False),
     PIXELS: Method(trained=False),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.learning.methods import METHODS, REFERENCE
 from benchmarks.learning.plan import (
-    ABLATION_BUDGETS,
+    ABLATED,
     ABLATIONS,
     RATES,
     TRIAL_SEED,
@@ -113,11 +113,11 @@ def _health(data: str, results: Results) -> str:
 
 
 def _ablations(data: str, results: Results) -> str:
-    if not all(trial(data, REFERENCE, settings) in results.runs for settings in RATES):
+    if data not in ABLATED or not all(trial(data, REFERENCE, settings) in results.runs for settings in RATES):
         return ""
     heads = ["PCAE with", "seeds", "steps", "CPU s", "k-NN", "linear", "effective rank", "loss ratio"]
     parts = []
-    for budget in ABLATION_BUDGETS:
+    for budget in ABLATED[data]:
         title = f"Ablations on {data}, {budget} CPU seconds, validation split"
         parts.append(_table(title, heads, _ablation_rows(data, budget, results)))
     return "\n\n".join(part for part in parts if part)
