@@ -25,7 +25,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # read when PyTorch is imported, below
 
 from benchmarks.learning import plan
 from benchmarks.learning.experiment import run
-from benchmarks.learning.methods import METHODS, REFERENCE
+from benchmarks.learning.methods import METHODS
 from benchmarks.learning.plan import ABLATED, ABLATIONS, COMPARED, RATES, Experiment
 from benchmarks.learning.results import Results
 from benchmarks.learning.sets import SETS
@@ -58,16 +58,17 @@ def comparison(options: argparse.Namespace, results: Results) -> list[Experiment
 
 
 def ablations(options: argparse.Namespace, results: Results) -> list[Experiment]:
-    """PCAE with its chosen settings, then with others; settings that come to the same are run once."""
-    found: dict[tuple[int, PretrainConfig], Experiment] = {}
-    for data in (name for name in options.sets if name in ABLATED):
-        base = results.chosen(data, REFERENCE)
-        for budget, seed in itertools.product(_budgets(ABLATED[data], options), options.seeds):
-            groups = [group for group in options.ablations if group in ABLATED[data][budget]]
-            rows = [row for group in groups for row in ABLATIONS[group]]
+    """A method with its chosen settings, then with others; settings that come to the same are run once."""
+    found: dict[tuple[str, int, PretrainConfig], Experiment] = {}
+    for (data, method), planned in ABLATED.items():
+        if data not in options.sets or method not in options.methods:
+            continue
+        base = results.chosen(data, method)
+        for budget, seed in itertools.product(_budgets(planned, options), options.seeds):
+            rows = [row for group in planned[budget] if group in options.ablations for row in ABLATIONS[group]]
             for row in ({}, *rows) if rows else ():
-                experiment = plan.ablation(data, base, row, budget, seed)
-                found.setdefault((budget, configure(experiment, 1000)), experiment)
+                experiment = plan.ablation(data, method, base, row, budget, seed)
+                found.setdefault((method, budget, configure(experiment, 1000)), experiment)
     return list(found.values())
 
 

@@ -107,17 +107,19 @@ ABLATIONS: dict[str, list[Settings]] = {
         for scale in (0.01, 0.1, 1.0)
     ],
     "mask ratio": [_model(mask_ratio=ratio) for ratio in (0.5, 0.85)],
-    "decoder": [_model(decoder_depth=1), _model(decoder_depth=4), _model(decoder_embed_dim=32)],
+    "decoder depth": [_model(decoder_depth=1), _model(decoder_depth=4)],
+    "decoder width": [_model(decoder_embed_dim=32)],
     "regularisation": [{"drop_path": 0.1}, {"weight_decay": 0.0}, {"weight_decay": 0.2}],
     "batch": [{"batch_size": 32}, {"batch_size": 128}],
 }
-"""By what is changed: over PCAE's chosen trial, on the validation split."""
+"""By what is changed: over the method's chosen trial, on the validation split."""
 
-ABLATED: dict[str, dict[int, Sequence[str]]] = {
-    "fashion-mnist": {60: tuple(ABLATIONS), 180: ("teacher",)},
-    "emoji": {180: ("reduction",)},
+ABLATED: dict[tuple[str, str], dict[int, Sequence[str]]] = {
+    ("fashion-mnist", REFERENCE): {60: tuple(ABLATIONS), 180: ("teacher", "decoder depth")},
+    ("fashion-mnist", PEER): {60: ("decoder depth", "batch")},
+    ("emoji", REFERENCE): {180: ("reduction",)},
 }
-"""Set -> budget -> ablations."""
+"""Set, method -> budget -> ablations."""
 
 
 def trial(data: str, method: str, settings: Settings) -> Experiment:
@@ -125,6 +127,6 @@ def trial(data: str, method: str, settings: Settings) -> Experiment:
     return Experiment(data, method, "validation", TRIAL_BUDGETS[data in FINER], TRIAL_SEED, settings)
 
 
-def ablation(data: str, base: Settings, settings: Settings, budget: int, seed: int) -> Experiment:
-    """PCAE with other settings, on the validation split."""
-    return Experiment(data, REFERENCE, "validation", budget, seed, merged(base, settings))
+def ablation(data: str, method: str, base: Settings, settings: Settings, budget: int, seed: int) -> Experiment:
+    """A method with other settings, on the validation split."""
+    return Experiment(data, method, "validation", budget, seed, merged(base, settings))
