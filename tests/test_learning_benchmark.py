@@ -160,6 +160,7 @@ def test_ablations_are_run_once(monkeypatch) -> None:
     found = planned("ablations", monkeypatch, sets=["fashion-mnist"], seeds=[0, 1], ablations=["start"])
     assert len(found) == len(set(found)) == 2 * 12  # one of the 12 rows is what the trials chose
     assert {run.data for run in planned("ablations", monkeypatch)} == {"fashion-mnist", "emoji"}
+    assert {run.budget for run in planned("ablations", monkeypatch, sets=["fashion-mnist"])} == {60, 180}
     assert {run.budget for run in planned("ablations", monkeypatch, budgets=(60,))} == {60}
 
 
