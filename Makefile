@@ -37,10 +37,10 @@ demo: setup
 	$(BIN)/pcae pretrain --config examples/fashion_mnist.yaml --backend $(BACKEND) --out $(RUN)
 	$(BIN)/pcae evaluate $(RUN) --data data/fashion-mnist --backend $(BACKEND)
 
-# MindSpore's threads wait by spinning: beside other tests its own take several times as long.
+# MindSpore's threads wait by spinning: beside other tests, two processes of it take several times as long.
 test: lint
-	$(BIN)/$(PYTEST) --ignore tests/test_mindspore.py
-	$(BIN)/pytest tests/test_mindspore.py
+	$(BIN)/$(PYTEST) --ignore tests/test_msrun.py
+	$(BIN)/pytest tests/test_msrun.py
 
 # MindSpore needs NumPy 1; everything else is also tested with the current NumPy 2, in an environment of its own.
 test-numpy2: .venv-numpy2/installed

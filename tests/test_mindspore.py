@@ -1,4 +1,4 @@
-"""The MindSpore backend against recorded cases, the reference and PyTorch; runs that cross frameworks; msrun.
+"""The MindSpore backend against recorded cases, the reference and PyTorch; a run that crosses frameworks.
 
 Compiling a training step takes seconds, so that few tests train. Processes are started afresh, never forked: a fork
 hangs once MindSpore has run.
@@ -7,18 +7,15 @@ hangs once MindSpore has run.
 from __future__ import annotations
 
 import os
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import golden_cases
 import numpy as np
 import pytest
 import runs
+from crossing import STEPS, arguments, assert_same_end, back_to, launched, resume, whole_run, without_key_bias
 from safetensors.numpy import load_file
 
 from pcae_core import (
@@ -39,7 +36,15 @@ TINY = ModelConfig(
     image_size=15, patch_size=3, in_chans=2, embed_dim=24, depth=3, num_heads=4,
     decoder_embed_dim=12, decoder_depth=2, decoder_num_heads=2, mask_ratio=0.6,
 )  # fmt: skip
-STEPS = 9
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_core():
+    """MindSpore's threads wait by spinning: on one core they take nothing from the tests beside these."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    yield
+    os.sched_setaffinity(0, cores)
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +79,6 @@ def train(backend: str, steps: int, **settings) -> tuple[list[float], TrainState
         )
         losses.append(float(out.loss))
     return losses, pretrainer.state()
-
-
-def without_key_bias(name: str, value: np.ndarray) -> np.ndarray:
-    """Softmax makes the gradient of the key bias zero; AdamW turns its rounding noise into motion."""
-    if not name.endswith("qkv.bias"):
-        return value
-    query, _, rest = np.split(value, 3)
-    return np.concatenate([query, rest])
 
 
 def assert_same_states(ours: TrainState, expected: TrainState, tolerance: float) -> None:
@@ -194,8 +191,8 @@ def test_a_graph_that_does_not_compile_leaves_nothing_in_the_working_directory(t
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return runs.write_data(tmp_path_factory.mktemp("mindspore") / "shapes")
+def whole(tmp_path_factory) -> Path:
+    return whole_run(tmp_path_factory.mktemp("mindspore"))
 
 
 def test_weights_are_written_as_mindspore_reads_them(whole, tmp_path):
@@ -279,121 +276,15 @@ def test_compiled_steps_conform():
     assert done.returncode == 0, done.stdout
 
 
-def arguments(data: Path, out: Path, *more: object) -> list[str]:
-    every = ("--steps", STEPS, "--checkpoint-every", 3, "--model.depth", 8)  # as many parameters as a real model
-    return list(map(str, ("pretrain", "--data", data, "--out", out, *runs.SETTINGS, *every, *more)))
-
-
-@pytest.fixture(scope="module")
-def whole(data, tmp_path_factory) -> Path:
-    """A run in PyTorch that nothing disturbed."""
-    out = tmp_path_factory.mktemp("whole") / "run"
-    done = runs.pcae(*arguments(data, out))
-    assert done.returncode == 0, done.stderr
-    return out
-
-
-def back_to(run: Path, step: int) -> None:
-    """Remove the checkpoints after `step`, as if the run had been stopped there."""
-    for path in (run / "checkpoints").glob("step_*"):
-        if int(path.name.removeprefix("step_")) > step:
-            shutil.rmtree(path)
-
-
-def losses(run: Path) -> list[float]:
-    return [row["loss"] for row in runs.metrics(run)]
-
-
-def assert_same_end(run: Path, whole: Path) -> None:
-    ours, expected = (runs.tensors(path / "checkpoints" / f"step_{STEPS:08d}") for path in (run, whole))
-    assert ours.keys() == expected.keys()
-    for name, value in expected.items():
-        pair = (without_key_bias(name, x) for x in (ours[name], value))
-        np.testing.assert_allclose(*pair, rtol=0, atol=1e-4, err_msg=name)
-    np.testing.assert_allclose(losses(run), losses(whole), rtol=1e-4)
-
-
-def resume(run: Path, backend: str, working: Path) -> None:
-    command = runs.command("pretrain", "--resume", run, "--backend", backend)
-    environment = runs.environment()
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, cwd=working)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert ("compiling the first step" in done.stdout) == (backend == "mindspore")
-
-
-PROGRAMS = Path(sys.executable).parent
-
-
-def start_job(launcher: list[object], command: list[str], working: Path) -> subprocess.Popen[str]:
-    """Start `command` as several processes."""
-    environment = runs.environment() | {"PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([*map(str, launcher), *command], **pipes, env=environment, cwd=working)
-
-
-def launched(launcher: list[object], command: list[str], working: Path) -> None:
-    """Run `command` as several processes to its end."""
-    process = start_job(launcher, command, working)
-    output, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, output
-
-
-def msrun(logs: Path) -> list[object]:
-    """MindSpore's launcher for two processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    workers = ("--worker_num=2", "--local_worker_num=2", f"--master_port={port}", "--join=True")
-    return [PROGRAMS / "msrun", *workers, f"--log_dir={logs}", "--cluster_time_out=300", PROGRAMS / "pcae"]
-
-
-def test_a_run_crosses_to_mindspore_and_back(data, whole, tmp_path):
+def test_a_run_crosses_to_mindspore_and_back(whole, tmp_path):
     """Steps 1 to 3 in two processes of PyTorch, 4 to 6 in MindSpore, the rest in PyTorch; nothing is left around."""
     run, working = tmp_path / "run", tmp_path / "working"
     working.mkdir()
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m"]
-    launched([*launcher, "pcae_core.cli"], arguments(data, run), working)
+    launched([*launcher, "pcae_core.cli"], arguments(whole, run), working)
     back_to(run, 3)
     resume(run, "mindspore", working)
     back_to(run, 6)
     resume(run, "torch", working)
     assert_same_end(run, whole)
     assert list(working.iterdir()) == []
-
-
-def test_two_processes_under_msrun_equal_one(data, whole, tmp_path):
-    """The same global batch; the one process is PyTorch's, which then does the second half too."""
-    launched(msrun(tmp_path / "logs"), arguments(data, tmp_path / "run", "--backend", "mindspore"), tmp_path)
-    assert_same_end(tmp_path / "run", whole)
-    back_to(tmp_path / "run", 3)
-    resume(tmp_path / "run", "torch", tmp_path)
-    assert_same_end(tmp_path / "run", whole)
-    assert {path.name for path in tmp_path.iterdir()} == {"logs", "run"}
-
-
-def test_a_rank_that_dies_under_msrun_ends_the_job_and_one_process_goes_on(data, whole, tmp_path):
-    """In less than a minute, half of which msrun's scheduler waits, with the rank's number."""
-    out = tmp_path / "run"
-    process = start_job(msrun(tmp_path / "logs"), arguments(data, out, "--backend", "mindspore"), tmp_path)
-    deadline = time.monotonic() + 300
-    while len(runs.metrics(out)) < 4:
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    (second,) = (pid for pid in runs.children(process.pid) if is_rank(1, pid))
-    os.kill(second, signal.SIGKILL)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert f"Worker process {second} exit with exception. Error code: -9" in output
-    assert f"rank 1 is process {second}\n" in output
-    assert "Traceback" not in (tmp_path / "logs" / "scheduler.log").read_text()
-    assert len(runs.metrics(out)) < STEPS
-    resume(out, "torch", tmp_path)
-    assert_same_end(out, whole)
-
-
-def is_rank(number: int, pid: int) -> bool:
-    """Not one of msrun's own, which show what the ranks print."""
-    started = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    return b"MS_NODE_ID=%d" % number in started and b"pretrain" in Path(f"/proc/{pid}/cmdline").read_bytes()

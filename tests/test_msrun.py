@@ -1,0 +1,64 @@
+"""Runs of the MindSpore backend in two processes under msrun, alone on the machine: each of them keeps a core busy."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+import runs
+from crossing import PROGRAMS, STEPS, arguments, assert_same_end, back_to, launched, resume, start_job, whole_run
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    return whole_run(tmp_path_factory.mktemp("msrun"))
+
+
+def msrun(logs: Path) -> list[object]:
+    """MindSpore's launcher for two processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    workers = ("--worker_num=2", "--local_worker_num=2", f"--master_port={port}", "--join=True")
+    return [PROGRAMS / "msrun", *workers, f"--log_dir={logs}", "--cluster_time_out=300", PROGRAMS / "pcae"]
+
+
+def test_two_processes_equal_one(whole, tmp_path):
+    """The same global batch; the one process is PyTorch's, which then does the second half too."""
+    launched(msrun(tmp_path / "logs"), arguments(whole, tmp_path / "run", "--backend", "mindspore"), tmp_path)
+    assert_same_end(tmp_path / "run", whole)
+    back_to(tmp_path / "run", 3)
+    resume(tmp_path / "run", "torch", tmp_path)
+    assert_same_end(tmp_path / "run", whole)
+    assert {path.name for path in tmp_path.iterdir()} == {"logs", "run"}
+
+
+def test_a_rank_that_dies_ends_the_job_and_one_process_goes_on(whole, tmp_path):
+    """In less than a minute, half of which msrun's scheduler waits, with the rank's number."""
+    out = tmp_path / "run"
+    process = start_job(msrun(tmp_path / "logs"), arguments(whole, out, "--backend", "mindspore"), tmp_path)
+    deadline = time.monotonic() + 300
+    while len(runs.metrics(out)) < 4:
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    (second,) = (pid for pid in runs.children(process.pid) if is_rank(1, pid))
+    os.kill(second, signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"Worker process {second} exit with exception. Error code: -9" in output
+    assert f"rank 1 is process {second}\n" in output
+    assert "Traceback" not in (tmp_path / "logs" / "scheduler.log").read_text()
+    assert len(runs.metrics(out)) < STEPS
+    resume(out, "torch", tmp_path)
+    assert_same_end(out, whole)
+
+
+def is_rank(number: int, pid: int) -> bool:
+    """Not one of msrun's own, which show what the ranks print."""
+    started = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return b"MS_NODE_ID=%d" % number in started and b"pretrain" in Path(f"/proc/{pid}/cmdline").read_bytes()
