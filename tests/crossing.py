@@ -1,4 +1,4 @@
-"""Runs that go on in another framework, and end like one that nothing disturbed."""
+"""Training that is compared across frameworks: states after the same steps, and runs that go on in another one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import runs
 
+from pcae_core.protocol import TrainState
+
 STEPS = 9
 PROGRAMS = Path(sys.executable).parent
 
@@ -21,6 +23,15 @@ def without_key_bias(name: str, value: np.ndarray) -> np.ndarray:
         return value
     query, _, rest = np.split(value, 3)
     return np.concatenate([query, rest])
+
+
+def assert_same_states(ours: TrainState, expected: TrainState, tolerance: float) -> None:
+    assert ours.step == expected.step
+    for group in ("student", "teacher", "exp_avg", "exp_avg_sq"):
+        assert getattr(ours, group).keys() == getattr(expected, group).keys()
+        for name, value in getattr(expected, group).items():
+            pair = (without_key_bias(name, x) for x in (getattr(ours, group)[name], value))
+            np.testing.assert_allclose(*pair, rtol=0, atol=tolerance, err_msg=f"{group} {name}")
 
 
 def arguments(whole: Path, out: Path, *more: object) -> list[str]:
@@ -55,16 +66,16 @@ def resume(run: Path, backend: str, working: Path) -> None:
     assert ("compiling the first step" in done.stdout) == (backend == "mindspore")
 
 
-def start_job(launcher: list[object], command: list[str], working: Path) -> subprocess.Popen[str]:
-    """Start `command` as several processes."""
+def start_job(command: list[str], working: Path) -> subprocess.Popen[str]:
+    """Start a launcher's command line, which becomes several processes."""
     environment = runs.environment() | {"PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([*map(str, launcher), *command], **pipes, env=environment, cwd=working)
+    return subprocess.Popen(command, **pipes, env=environment, cwd=working)
 
 
-def launched(launcher: list[object], command: list[str], working: Path) -> None:
-    """Run `command` as several processes to its end."""
-    process = start_job(launcher, command, working)
+def launched(command: list[str], working: Path) -> None:
+    """Run it to its end."""
+    process = start_job(command, working)
     output, _ = process.communicate(timeout=400)
     assert process.returncode == 0, output
 

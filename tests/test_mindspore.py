@@ -15,7 +15,7 @@ import golden_cases
 import numpy as np
 import pytest
 import runs
-from crossing import STEPS, arguments, assert_same_end, back_to, launched, resume, whole_run, without_key_bias
+from crossing import STEPS, arguments, assert_same_end, assert_same_states, back_to, launched, resume, whole_run
 from safetensors.numpy import load_file
 
 from pcae_core import (
@@ -79,15 +79,6 @@ def train(backend: str, steps: int, **settings) -> tuple[list[float], TrainState
         )
         losses.append(float(out.loss))
     return losses, pretrainer.state()
-
-
-def assert_same_states(ours: TrainState, expected: TrainState, tolerance: float) -> None:
-    assert ours.step == expected.step
-    for group in ("student", "teacher", "exp_avg", "exp_avg_sq"):
-        assert getattr(ours, group).keys() == getattr(expected, group).keys()
-        for name, value in getattr(expected, group).items():
-            pair = (without_key_bias(name, x) for x in (getattr(ours, group)[name], value))
-            np.testing.assert_allclose(*pair, rtol=0, atol=tolerance, err_msg=f"{group} {name}")
 
 
 def test_trains_like_reference():
@@ -280,8 +271,7 @@ def test_a_run_crosses_to_mindspore_and_back(whole, tmp_path):
     """Steps 1 to 3 in two processes of PyTorch, 4 to 6 in MindSpore, the rest in PyTorch; nothing is left around."""
     run, working = tmp_path / "run", tmp_path / "working"
     working.mkdir()
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m"]
-    launched([*launcher, "pcae_core.cli"], arguments(whole, run), working)
+    launched(runs.torchrun(*arguments(whole, run)), working)
     back_to(run, 3)
     resume(run, "mindspore", working)
     back_to(run, 6)

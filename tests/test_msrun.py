@@ -18,18 +18,20 @@ def whole(tmp_path_factory) -> Path:
     return whole_run(tmp_path_factory.mktemp("msrun"))
 
 
-def msrun(logs: Path) -> list[object]:
-    """MindSpore's launcher for two processes."""
+def msrun(logs: Path, *arguments: object) -> list[str]:
+    """`pcae` as two processes, by MindSpore's launcher."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     workers = ("--worker_num=2", "--local_worker_num=2", f"--master_port={port}", "--join=True")
-    return [PROGRAMS / "msrun", *workers, f"--log_dir={logs}", "--cluster_time_out=300", PROGRAMS / "pcae"]
+    launcher = (PROGRAMS / "msrun", *workers, f"--log_dir={logs}", "--cluster_time_out=300", PROGRAMS / "pcae")
+    return list(map(str, (*launcher, *arguments)))
 
 
 def test_two_processes_equal_one(whole, tmp_path):
     """The same global batch; the one process is PyTorch's, which then does the second half too."""
-    launched(msrun(tmp_path / "logs"), arguments(whole, tmp_path / "run", "--backend", "mindspore"), tmp_path)
+    command = arguments(whole, tmp_path / "run", "--backend", "mindspore")
+    launched(msrun(tmp_path / "logs", *command), tmp_path)
     assert_same_end(tmp_path / "run", whole)
     back_to(tmp_path / "run", 3)
     resume(tmp_path / "run", "torch", tmp_path)
@@ -40,7 +42,8 @@ def test_two_processes_equal_one(whole, tmp_path):
 def test_a_rank_that_dies_ends_the_job_and_one_process_goes_on(whole, tmp_path):
     """In less than a minute, half of which msrun's scheduler waits, with the rank's number."""
     out = tmp_path / "run"
-    process = start_job(msrun(tmp_path / "logs"), arguments(whole, out, "--backend", "mindspore"), tmp_path)
+    command = arguments(whole, out, "--backend", "mindspore")
+    process = start_job(msrun(tmp_path / "logs", *command), tmp_path)
     deadline = time.monotonic() + 300
     while len(runs.metrics(out)) < 4:
         assert process.poll() is None, process.stdout.read()
