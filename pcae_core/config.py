@@ -264,9 +264,11 @@ class DataConfig(Config):
         return self
 
     def normalization(self, in_chans: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and std, each with `in_chans` numbers."""
+        """Mean and std, each with `in_chans` numbers. Raises ConfigError when another number of them is set."""
         mean = self.mean or (IMAGENET_MEAN if in_chans == 3 else (0.5,))
         std = self.std or (IMAGENET_STD if in_chans == 3 else (0.25,))
+        if not {len(mean), len(std)} <= {1, in_chans}:
+            raise ConfigError(f"loader.mean and loader.std need 1 or {in_chans} numbers")
         return _per_channel(mean, in_chans), _per_channel(std, in_chans)
 
 
@@ -332,15 +334,29 @@ class RunConfig(Config):
     def _check_run(self) -> Self:
         if self.batch_size % self.accumulation:
             raise ValueError(f"batch_size {self.batch_size} is not divisible by accumulation {self.accumulation}")
-        for values in self.loader.normalization(self.model.in_chans):
-            if len(values) != self.model.in_chans:
-                raise ValueError(f"loader.mean and loader.std need 1 or {self.model.in_chans} numbers")
+        self.loader.normalization(self.model.in_chans)
         return self
 
     @property
     def peak_learning_rate(self) -> float:
         """Learning rate at the end of the warm-up."""
         return self.base_learning_rate * self.batch_size / 256
+
+    def local_batch_size(self, world_size: int) -> int:
+        """Images per optimizer step of each of `world_size` processes.
+
+        Raises:
+            ConfigError: they cannot be shared out evenly, among processes and then among micro-batches.
+        """
+        if self.batch_size % world_size:
+            raise ConfigError(f"batch_size {self.batch_size} is not divisible by {world_size} processes")
+        size = self.batch_size // world_size
+        if size % self.accumulation:
+            raise ConfigError(
+                f"batch_size {self.batch_size} gives each of {world_size} processes {size} images, which accumulation "
+                f"{self.accumulation} does not divide"
+            )
+        return size
 
     def total_steps(self, num_samples: int) -> int:
         """Optimizer steps of the whole run."""

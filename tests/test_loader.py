@@ -125,6 +125,8 @@ def test_too_many_unreadable_images_in_a_row(tmp_path, workers):
 def test_processes_that_do_not_fit(archive):
     with pytest.raises(ConfigError, match="batch_size 4 is not divisible by 3 processes"):
         TrainLoader(archive, settings(), start_step=0, total_steps=1, world_size=3)
+    with pytest.raises(ConfigError, match="gives each of 2 processes 6 images, which accumulation 4 does not divide"):
+        TrainLoader(archive, settings(batch_size=12, accumulation=4), start_step=0, total_steps=1, world_size=2)
     with pytest.raises(ConfigError, match="rank 2 must be from 0 to 1"):
         TrainLoader(archive, settings(), start_step=0, total_steps=1, rank=2, world_size=2)
 

@@ -45,9 +45,9 @@ class TorchFinetuner(TorchTrainer, Finetuner):
         parts = self._config.accumulation
         scales = None if drop_path is None else self._tensor(drop_path)
         micro_batches = zip(
-            self._normalize(images).chunk(parts),
-            torch.as_tensor(targets).to(self._device, self._dtype).chunk(parts),
-            [None] * parts if scales is None else scales.chunk(parts, dim=2),
+            self._normalize(images).unflatten(0, (parts, -1)),
+            torch.as_tensor(targets).to(self._device, self._dtype).unflatten(0, (parts, -1)),
+            [None] * parts if scales is None else scales.unflatten(2, (parts, -1)).unbind(2),
             strict=True,
         )
         self._optimizer.zero_grad(set_to_none=True)

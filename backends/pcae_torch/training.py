@@ -37,10 +37,8 @@ class TorchPretrainer(TorchTrainer, Pretrainer):
         visible, masked = ops.split_by_noise(torch.as_tensor(noise).to(self._device), self._config.model.num_visible)
         scales = None if drop_path is None else self._tensor(drop_path)
         micro_batches = zip(
-            patches.chunk(parts),
-            visible.chunk(parts),
-            masked.chunk(parts),
-            [None] * parts if scales is None else scales.chunk(parts, dim=2),
+            *(each.unflatten(0, (parts, -1)) for each in (patches, visible, masked)),
+            [None] * parts if scales is None else scales.unflatten(2, (parts, -1)).unbind(2),
             strict=True,
         )
         self._optimizer.zero_grad(set_to_none=True)

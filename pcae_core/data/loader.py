@@ -77,14 +77,13 @@ class TrainLoader:
             further: what happens to an image after the crop and the flip.
 
         Raises:
-            ConfigError: `batch_size` is not divisible by `world_size`, or `rank` is out of range.
+            ConfigError: as `RunConfig.local_batch_size`; `rank` is out of range.
         """
-        if config.batch_size % world_size:
-            raise ConfigError(f"batch_size {config.batch_size} is not divisible by {world_size} processes")
+        size = config.local_batch_size(world_size)
         if not 0 <= rank < world_size:
             raise ConfigError(f"rank {rank} must be from 0 to {world_size - 1}")
         steps = slice(start_step * world_size + rank, total_steps * world_size, world_size)
-        self._dataset = _training_dataset(_LoadSample(source, config, further), config.batch_size // world_size, steps)
+        self._dataset = _training_dataset(_LoadSample(source, config, further), size, steps)
         self._iterator: Any = None
         self._finalizer: weakref.finalize[[Any], TrainLoader] | None = None
 
