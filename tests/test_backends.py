@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import golden_cases
 import numpy as np
 import pytest
@@ -70,6 +72,22 @@ def test_gradients_equal_central_differences(backend):
         difference = loss(name, eps * direction) - loss(name, -eps * direction)
         slope = float((backend.to_numpy(gradients[name]) * direction).sum())
         assert abs(difference / (2 * eps) - slope) < 1e-7 * max(1.0, abs(slope)), name
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", "onnx"])
+def test_threads_do_not_disturb_each_other(name):
+    images = np.float32(_inputs(TINY)[2])
+    encoders = [parameters.initial_parameters(TINY, seed) for seed in range(2)]
+
+    def encode(encoder) -> np.ndarray:
+        own = registry.create(name)
+        return own.to_numpy(own.encode(TINY, encoder, images, 0.7).last_hidden_state)
+
+    alone = [encode(encoder) for encoder in encoders]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(encode, encoders * 30))
+    for i, found in enumerate(together):
+        np.testing.assert_array_equal(found, alone[i % 2])
 
 
 @pytest.mark.parametrize("keep", [1.0, 0.7, 0.5])

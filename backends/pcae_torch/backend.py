@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,14 +50,15 @@ def resolve_device(name: str) -> torch.device:
 
 
 @functools.lru_cache(maxsize=16)
-def _skeleton(module_class: type, config: ModelConfig) -> tuple[torch.nn.Module, dict[str, str]]:
+def _skeleton(module_class: type, config: ModelConfig, thread: int) -> tuple[torch.nn.Module, dict[str, str]]:
+    """A module without numbers; one for each thread, since a call puts its parameters into it for a while."""
     module = model.build(module_class, config)
     return module, model.canonical_names(module)
 
 
 def _call(module_class: type, config: ModelConfig, parameters: Mapping[str, Tensor], *args: Any) -> Any:
     """The module's forward pass with these parameters, by canonical name; surplus ones are ignored."""
-    module, names = _skeleton(module_class, config)
+    module, names = _skeleton(module_class, config, threading.get_ident())
     own = {name: parameters[canonical] for canonical, name in names.items()}
     return functional_call(module, own, args, strict=True)
 
