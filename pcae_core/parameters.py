@@ -175,6 +175,11 @@ HEAD_STD = 2e-5
 """Of the head's first weights in fine-tuning, as in MAE's recipe: the first answers say nothing."""
 
 
+def pretrained_shapes(config: ModelConfig) -> Shapes:
+    """Name -> shape of what fine-tuning takes from a pre-trained encoder: all but the head and its norm."""
+    return {name: s for name, s in encoder_shapes(config).items() if not name.startswith(("head.", "fc_norm."))}
+
+
 def finetuning_state(config: ModelConfig, seed: int, encoder: Arrays | None, ema: bool) -> TrainState:
     """Where fine-tuning starts, float32: a pre-trained encoder, or one from the seed, and a head that says nothing.
 
@@ -187,8 +192,7 @@ def finetuning_state(config: ModelConfig, seed: int, encoder: Arrays | None, ema
     rng = generator(seed, Purpose.INIT, major=len(shapes), minor=1)
     model["head.weight"] = rng.normal(0.0, HEAD_STD, shapes["head.weight"]).astype(np.float32)
     if encoder is not None:
-        given = [name for name in shapes if not name.startswith(("head.", "fc_norm."))]
-        model |= {name: encoder[name].astype(np.float32) for name in given}
+        model |= {name: encoder[name].astype(np.float32) for name in pretrained_shapes(config)}
     zeros = {name: np.zeros(shape, np.float32) for name, shape in finetuned_shapes(config).items()}
     return TrainState(model, dict(model) if ema else {}, zeros, dict(zeros))
 

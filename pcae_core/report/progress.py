@@ -11,10 +11,12 @@ from typing import Any
 
 from PIL import Image
 
-from pcae_core import checkpoint, parameters
+from pcae_core import checkpoint, parameters, pretrained
 from pcae_core.config import DataConfig, ModelConfig
+from pcae_core.config_finetune import FinetuneConfig
 from pcae_core.data import normalize
 from pcae_core.errors import CheckpointError, ConfigError, DataError
+from pcae_core.parameters import Arrays
 from pcae_core.protocol import Array, Backend, Floats
 from pcae_core.report import page, panels, pictures
 from pcae_core.report.figure import Figure, Panel
@@ -66,7 +68,7 @@ def _loader(values: Mapping[str, Any]) -> DataConfig:
 def _kept_by_step(
     run: Path, values: Mapping[str, Any], model: ModelConfig, backend: Backend, pixels: Floats, keep: float
 ) -> tuple[dict[str, Ids], list[str]]:
-    """Ids (B, k) by a title, first of the encoder before training; and warnings of checkpoints that are left out."""
+    """Ids (B, k) by a title, first of the encoder before training; and warnings of those that are left out."""
 
     def kept(encoder: Mapping[str, Array]) -> Ids:
         arrays = {name: backend.asarray(encoder[name]) for name in parameters.encoder_shapes(model)}
@@ -74,8 +76,12 @@ def _kept_by_step(
         return ids
 
     found, warnings = {}, []
-    if isinstance(values.get("seed"), int):
-        found["before training"] = kept(parameters.initial_parameters(model, values["seed"]))
+    try:
+        before = _before(values, model)
+        if before is not None:
+            found["before training"] = kept(before)
+    except (CheckpointError, ConfigError) as error:
+        warnings.append(f"the encoder before training is not drawn: {error}")
     for path in checkpoint.list_checkpoints(run / "checkpoints"):
         try:
             stored = StoredEncoder(path)
@@ -85,6 +91,27 @@ def _kept_by_step(
         except (CheckpointError, ConfigError, OSError) as error:  # a run that goes on deletes old ones
             warnings.append(str(error))
     return found, warnings
+
+
+def _before(values: Mapping[str, Any], model: ModelConfig) -> Mapping[str, Array] | None:
+    """The encoder that training started from; None where the configuration names no seed.
+
+    Raises:
+        CheckpointError, ConfigError: a fine-tuned run's pre-trained encoder is gone, or has become another.
+    """
+    if "pretrained" in values:
+        config = FinetuneConfig.from_dict(values)
+        return parameters.finetuning_state(model, config.seed, _pretrained(config, model), ema=False).student
+    return parameters.initial_parameters(model, values["seed"]) if isinstance(values.get("seed"), int) else None
+
+
+def _pretrained(config: FinetuneConfig, model: ModelConfig) -> Arrays | None:
+    if config.from_scratch or config.pretrained is None:
+        return None
+    found, shapes = pretrained.load(config.pretrained, config.weights), parameters.pretrained_shapes(model)
+    taken = {name: found.encoder[name] for name in shapes if name in found.encoder}
+    checkpoint.check_tensors(found.path, taken, shapes)
+    return taken
 
 
 def _figures(shown: Shown, model: ModelConfig, kept: Mapping[str, Ids]) -> Sequence[Figure]:
