@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pcae_core.config import (
     BelowOne,
@@ -22,6 +22,8 @@ from pcae_core.config import (
 )
 from pcae_core.data.rand_augment import RandAugment
 from pcae_core.errors import ConfigError
+
+CROP_SCALE = (0.08, 1.0)
 
 
 class FinetuneConfig(RunConfig):
@@ -60,13 +62,21 @@ class FinetuneConfig(RunConfig):
     random_erasing: Share = 0.25
     rand_augment: str | None = "rand-m9-mstd0.5-inc1"
     ema_momentum: BelowOne | None = None
-    loader: DataConfig = DataConfig(crop_scale=(0.08, 1.0))
+    loader: DataConfig = DataConfig(crop_scale=CROP_SCALE)
     epochs: Positive = 100
     batch_size: Positive = 1024
     base_learning_rate: Rate = 5e-4
     warmup_share: Share = 0.05
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
     drop_path: BelowOne = 0.1
+
+    @field_validator("loader")
+    @classmethod
+    def _crop(cls, loader: DataConfig) -> DataConfig:
+        """Fine-tuning's crops where only other settings are named."""
+        if "crop_scale" in loader.model_fields_set:
+            return loader
+        return loader.model_copy(update={"crop_scale": CROP_SCALE})
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from pcae_core import ConfigError, FinetuneConfig, ModelConfig, checkpoint, parameters
 from pcae_core.cli import main as cli
-from pcae_core.training.finetune import finetune
+from pcae_core.training.finetune import finetune, with_model
 
 LEARNING = {
     "base_learning_rate": 0.3,
@@ -51,6 +51,9 @@ EVERYTHING = {
     "ema_momentum": 0.9,
     "epochs": 2,
 }
+
+
+TITLES = ("before training", "step 1")
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +195,28 @@ def test_report_and_pictures(data, pretrained, tmp_path):
     assert f"step {best}, student, keep 0.8" in (tmp_path / "pictures" / "index.html").read_text(encoding="utf-8")
 
 
+def test_report_draws_the_encoder_that_training_started_from(data, pretrained, tmp_path, capsys):
+    pictures = {}
+    idle = {"seed": 5, "steps": 1, "base_learning_rate": 1e-9, "warmup_share": 0.0}
+    shutil.copytree(pretrained, tmp_path / "source")
+    for name, scratch in (("tuned", False), ("scratch", True)):
+        run = tune(data, tmp_path / "source", tmp_path / name, from_scratch=scratch, **idle)
+        pictures[name] = report_pictures(run)
+        kept = [pages.bright_tokens(pictures[name][title], pictures[name]["input"], 4) for title in TITLES]
+        assert kept[0] == kept[1]
+    assert (pictures["tuned"]["before training"] != pictures["scratch"]["before training"]).any()
+    shutil.rmtree(tmp_path / "source")
+    capsys.readouterr()
+    assert list(report_pictures(tmp_path / "tuned")) == ["input", "step 1"]
+    assert "the encoder before training is not drawn: " in capsys.readouterr().err
+    assert list(report_pictures(tmp_path / "scratch")) == ["input", *TITLES]
+
+
+def report_pictures(run: Path) -> dict[str, np.ndarray]:
+    assert cli.run(["report", str(run), "--images", "1", "--keep", "0.5"]) == 0
+    return pages.pictures(pages.assert_self_contained((run / "report.html").read_text(encoding="utf-8")))
+
+
 def test_evaluate_prints_the_table(data, pretrained, tmp_path, capsys):
     run = tune(data, pretrained, tmp_path / "run")
     assert cli.run(["evaluate", str(run), "--data", str(data), "--keep", "1.0", "0.6"]) == 0
@@ -229,6 +254,22 @@ def test_settings_of_the_model_and_data_without_labels_are_refused(capsys, data,
     for name in ("train", "test"):
         np.savez(tmp_path / f"{name}.npz", images=np.zeros((4, 16, 16), np.uint8))
     assert "has no labels" in refused(capsys, "finetune", pretrained, "--data", tmp_path, "--out", tmp_path / "y")
+
+
+def test_a_file_may_name_some_of_the_loader_s_settings(tmp_path):
+    (tmp_path / "c.yaml").write_text("loader: {workers: 8}\n")
+    for config in (FinetuneConfig.from_yaml(tmp_path / "c.yaml"), FinetuneConfig().overlaid(tmp_path / "c.yaml")):
+        assert config.loader == FinetuneConfig().loader.model_copy(update={"workers": 8})
+
+
+def test_pixels_are_the_encoder_s_where_they_are_not_set(data, tmp_path):
+    out = tmp_path / "pretrained"
+    own = ["--loader.workers", 0, "--loader.mean", 0.25, "--loader.std", 0.125]
+    arguments = ["pretrain", "--data", data, "--out", out, *runs.SETTINGS, "--steps", 1, *own]
+    assert cli.run(list(map(str, arguments))) == 0
+    for given, expected in (({}, (0.25, 0.125)), ({"mean": [0.5]}, (0.5, 0.125)), ({"std": [0.5]}, (0.25, 0.5))):
+        found = with_model(FinetuneConfig.from_dict({"pretrained": str(out), "loader": given})).loader
+        assert (found.mean, found.std) == tuple((value,) for value in expected)
 
 
 def test_layers_nearer_to_the_input_learn_more_slowly():

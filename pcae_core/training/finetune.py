@@ -41,7 +41,7 @@ def finetune(config: FinetuneConfig, console: Console | None = None) -> Path:
     state = start.resumed.state if start.resumed else _first_state(config)
     finetuner = backend.create_finetuner(config, state)
     try:
-        if config.mixes and (config.batch_size // finetuner.world_size) % 2:
+        if config.mixes and config.local_batch_size(finetuner.world_size) % 2:
             raise ConfigError(
                 f"batch_size {config.batch_size} gives each of {finetuner.world_size} processes an odd number of "
                 "images, but mixup and cutmix mix pairs"
@@ -59,9 +59,8 @@ def with_model(config: FinetuneConfig) -> FinetuneConfig:
     reduction = found.model.reduction.model_copy(update={"keep": config.keep})
     model = found.model.model_copy(update={"pooling": config.pooling, "num_classes": 0, "reduction": reduction})
     loader = config.loader
-    if loader.mean is None and loader.std is None:
-        loader = loader.model_copy(update={"mean": found.loader.mean, "std": found.loader.std})
-    return config.model_copy(update={"model": model, "loader": loader})
+    unset = {name: getattr(found.loader, name) for name in ("mean", "std") if getattr(loader, name) is None}
+    return config.model_copy(update={"model": model, "loader": loader.model_copy(update=unset)})
 
 
 def _source(config: FinetuneConfig) -> Path:
