@@ -37,6 +37,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 FILES = ("student.safetensors", "teacher.safetensors", "optimizer.safetensors")
 KEEP_LAST = 3
+_EARLIER = "use an earlier checkpoint; a run continues from it once this one is deleted"
 
 
 class DataPosition(Config):
@@ -273,14 +274,12 @@ def verified_file(path: Path, files: Mapping[str, FileEntry], name: str) -> Path
     """The file `name` of the folder `path`. Raises CheckpointError unless its size and SHA-256 are as in `files`."""
     entry, file = files.get(name), path / name
     if entry is None or not file.is_file():
-        raise CheckpointError(f"the checkpoint {path} lacks {name}; use an earlier checkpoint of the run")
+        raise CheckpointError(f"the checkpoint {path} lacks {name}; {_EARLIER}")
     size = file.stat().st_size
     if size != entry.size:
-        raise CheckpointError(
-            f"{file} is truncated or changed: {size} bytes instead of {entry.size}; use an earlier one"
-        )
+        raise CheckpointError(f"{file} is truncated or changed: {size} bytes instead of {entry.size}; {_EARLIER}")
     if _sha256(file) != entry.sha256:
-        raise CheckpointError(f"{file} is damaged: its SHA-256 differs from the manifest's; use an earlier checkpoint")
+        raise CheckpointError(f"{file} is damaged: its SHA-256 differs from the manifest's; {_EARLIER}")
     return file
 
 

@@ -10,9 +10,10 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import pydantic
+from pydantic import model_validator
 
 from pcae_core import checkpoint
 from pcae_core.checkpoint import FileEntry, check_tensors, read_tensors, versions, write_manifest, write_tensors
@@ -42,6 +43,11 @@ class EncoderConfig(Config):
     loader: DataConfig = DataConfig()
     seed: int = 0
     class_names: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.loader.normalization(self.model.in_chans)
+        return self
 
 
 class EncoderManifest(Config):

@@ -114,6 +114,14 @@ def test_evaluate_without_labels(capsys, run, tmp_path):
     np.savez(tmp_path / "train.npz", images=np.zeros((4, 16, 16), np.uint8))
     np.savez(tmp_path / "test.npz", images=np.zeros((4, 16, 16), np.uint8))
     assert "no labels" in refused(capsys, "evaluate", run, "--data", tmp_path)
+    for name in ("train", "test"):
+        np.savez(tmp_path / f"{name}.npz", images=np.zeros((4, 16, 16), np.uint8), labels=np.ones(4, np.int64))
+    assert "has images of one class only" in refused(capsys, "evaluate", run, "--data", tmp_path)
+
+
+def test_requests_for_nothing(capsys, run, data):
+    assert "name the features" in refused(capsys, "evaluate", run, "--data", data, "--features")
+    assert "name at least one picture" in refused(capsys, "predict", run)
 
 
 def test_evaluate_prints_every_encoder(run, data):

@@ -199,6 +199,14 @@ def test_another_image_size_on_request(tmp_path, capsys):
     )
 
 
+def test_pixels_that_do_not_fit_are_refused(tmp_path, capsys):
+    save_file(tensors(TIMM), tmp_path / "tiny.safetensors")
+    for name in ("--mean", "--std"):
+        line = refused(capsys, tmp_path / "tiny.safetensors", tmp_path / "ours", name, 0.5, 0.4)
+        assert "loader.mean and loader.std need 1 or 3 numbers" in line
+    assert not (tmp_path / "ours").exists()
+
+
 def test_heads_that_nobody_knows_must_be_said(tmp_path, capsys):
     shallow = {name: value for name, value in tensors(TIMM).items() if "blocks.11" not in name}
     source = pth(tmp_path, shallow)

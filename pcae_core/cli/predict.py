@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from pcae_core.cli.parsing import parse
+from pcae_core.errors import ConfigError
 from pcae_onnx import MEMORY_MIB
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class Arguments:
 def main(arguments: Sequence[str]) -> None:
     """Parse, predict, print."""
     chosen = parse(Arguments, "predict", arguments, description=DESCRIPTION)
+    if not chosen.images:
+        raise ConfigError("name at least one picture")
     import pcae_onnx
 
     pcae_onnx.require("onnx", "onnxruntime")

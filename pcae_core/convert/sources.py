@@ -81,9 +81,8 @@ def _foreign(path: Path, source: files.Foreign, request: Request, coverage: Cove
     decoder = {name: value for name, value in filled.items() if name not in encoder}
     loader = request.loader or source.loader
     names = source.class_names if len(source.class_names or ()) == config.num_classes else None
-    return Pretrained(
-        path, source.origin, EncoderConfig(model=config, loader=loader, class_names=names), encoder, decoder
-    )
+    described = EncoderConfig.from_dict({"model": config.to_dict(), "loader": loader.to_dict(), "class_names": names})
+    return Pretrained(path, source.origin, described, encoder, decoder)
 
 
 def _named(source: files.Foreign, left_out: set[str]) -> tuple[Arrays, dict[str, None]]:

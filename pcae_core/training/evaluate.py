@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pcae_core import parameters, pretrained
 from pcae_core.data import Source, eval_batches, normalize, open_source
-from pcae_core.errors import DataError
+from pcae_core.errors import ConfigError, DataError
 from pcae_core.parameters import Arrays
 from pcae_core.pretrained import EncoderConfig, Side
 from pcae_core.protocol import Array, Backend, Floats
@@ -70,13 +70,18 @@ def evaluate(
 
     Raises:
         CheckpointError, DataError.
+        ConfigError: no side is asked for.
     """
+    if not sides:
+        raise ConfigError("name the features to evaluate: student, teacher or both")
     found = pretrained.load_all(run, sides)
     config = next(iter(found.values())).config
     train, test = (open_source(data, config.model.in_chans, split) for split in ("train", "test"))
     labels = _labels(train, data), _labels(test, data)
     if train.class_names != test.class_names:
         raise DataError(f"the train and the test split of {data} have different classes")
+    if len(np.unique(labels[0])) < 2:
+        raise DataError(f"the train split of {data} has images of one class only; evaluation needs at least two")
     encoders: dict[str, Arrays] = {name: one.encoder for name, one in found.items()}
     encoders["random"] = parameters.initial_parameters(config.model, config.seed)
     results = {}
