@@ -12,7 +12,8 @@ from pcae_core.errors import ConfigError
 DESCRIPTION = """Pre-train PCAE on images, or continue a run.
 
 Settings come from, each over the one before: the defaults (ViT-B/16 at 224 px and the release's recipe);
---config FILE, a YAML file of settings; --preset NAME, a model preset; the flags below.
+--config FILE, a YAML file of settings; --preset NAME, a whole model in place of the
+file's; the flags below.
 --resume RUN continues the run in that folder with its own settings; a run whose folder (--out) is there already
 is continued too.
 
