@@ -23,8 +23,6 @@ from pcae_core.config import (
 from pcae_core.data.rand_augment import RandAugment
 from pcae_core.errors import ConfigError
 
-CROP_SCALE = (0.08, 1.0)
-
 
 class FinetuneConfig(RunConfig):
     """A fine-tuning run: classification with token reduction in the encoder. Defaults: MAE's recipe for ViT-B/16.
@@ -62,7 +60,7 @@ class FinetuneConfig(RunConfig):
     random_erasing: Share = 0.25
     rand_augment: str | None = "rand-m9-mstd0.5-inc1"
     ema_momentum: BelowOne | None = None
-    loader: DataConfig = DataConfig(crop_scale=CROP_SCALE)
+    loader: DataConfig = DataConfig(crop_scale=(0.08, 1.0))
     epochs: Positive = 100
     batch_size: Positive = 1024
     base_learning_rate: Rate = 5e-4
@@ -76,7 +74,7 @@ class FinetuneConfig(RunConfig):
         """Fine-tuning's crops where only other settings are named."""
         if "crop_scale" in loader.model_fields_set:
             return loader
-        return loader.model_copy(update={"crop_scale": CROP_SCALE})
+        return loader.model_copy(update={"crop_scale": cls.model_fields["loader"].default.crop_scale})
 
     @model_validator(mode="after")
     def _check(self) -> Self:
