@@ -200,6 +200,27 @@ def test_results_go_on_where_they_stopped(tmp_path: Path) -> None:
         again.chosen("emoji", "PCAE")
 
 
+@pytest.mark.parametrize(
+    ("scores", "shown"),
+    [
+        ((53.0, 54.0, 55.0), "+3.0*"),
+        ((50.0, 47.5, 46.5), "-3.0"),  # one seed is as good
+        ((51.5, 52.0, 52.5), "+1.0"),  # no more than the spread
+        ((54.0,), "+3.0"),  # nothing is known of the spread
+        ((51.0, 51.0, 50.9), "+0.0"),
+    ],
+)
+def test_differences_have_a_star_beyond_the_spread(tmp_path: Path, scores: tuple[float, ...], shown: str) -> None:
+    results = Results(tmp_path / "results.jsonl")
+    for method, values in (("PCAE", (50.0, 51.0, 52.0)), ("MAE", scores)):
+        for seed, score in enumerate(values):
+            run = Experiment("emoji", method, "test", 60, seed)
+            results.add_run(run, {"knn": score, "linear": 50, "rank": 2, "health": [{"knn": 1, "rank": 1}] * 3})
+    rows = [line.split(" | ") for line in tables(results).splitlines()]
+    assert [row[-1].removesuffix(" |") for row in rows[2:5]] == ["minus PCAE", "---", ""]
+    assert rows[5][-1] == f"{shown}, +0.0 |"
+
+
 def test_the_documents_tables_are_made_from_the_results() -> None:
     path = ROOT / "benchmarks" / "learning" / "results.jsonl"
     made = tables(Results(path))

@@ -1,12 +1,16 @@
-"""The results as Markdown tables: means over seeds, with standard deviations where there are several."""
+"""The results as Markdown tables: means over seeds, with standard deviations where there are several.
+
+Differences of two means have a star when they are larger than the larger standard deviation of the two, and of one sign
+with each seed.
+"""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.learning.methods import METHODS
+from benchmarks.learning.methods import METHODS, REFERENCE
 from benchmarks.learning.plan import (
     ABLATED,
     ABLATIONS,
@@ -21,7 +25,8 @@ from benchmarks.learning.results import Result, Results
 from benchmarks.learning.sets import SETS
 
 Row = Sequence[str]
-
+Seeds = Mapping[int, Result]
+"""Results of the same experiment by seed."""
 
 _BEGIN, _END = "<!-- tables -->\n", "<!-- end of the tables -->\n"
 
@@ -61,10 +66,10 @@ def _comparison(data: str, results: Results) -> str:
     budgets = sorted({run.budget for run in results.runs if _is_compared(run, data)})
     parts = []
     for budget in budgets:
-        rows = [_scores(method, found) for method, found in _by_method(data, budget, results)]
+        found = _by_method(data, budget, results)
+        rows = [_scores(method, seeds, found.get(REFERENCE, {})) for method, seeds in found.items()]
         title = f"{data}, {budget} CPU seconds, test split" if budget else f"{data}, untrained, test split"
-        heads = ["method", "seeds", "steps", "CPU s", "k-NN", "linear", "effective rank", "loss ratio", "its head"]
-        parts.append(_table(title, heads, rows))
+        parts.append(_table(title, ["method", *_HEADS, f"minus {REFERENCE}", "its head"], rows))
     return "\n\n".join(parts)
 
 
@@ -72,23 +77,38 @@ def _is_compared(run: Experiment, data: str) -> bool:
     return run.split == "test" and run.data == data
 
 
-def _by_method(data: str, budget: int, results: Results) -> Iterable[tuple[str, list[Result]]]:
-    for method in METHODS:
-        runs = results.runs.items()
-        found = [r for e, r in runs if _is_compared(e, data) and (e.budget, e.method) == (budget, method)]
-        if found:
-            yield method, found
+def _by_method(data: str, budget: int, results: Results) -> dict[str, Seeds]:
+    found: dict[str, dict[int, Result]] = {method: {} for method in METHODS}
+    for run, result in results.runs.items():
+        if _is_compared(run, data) and run.budget == budget:
+            found[run.method][run.seed] = result
+    return {method: seeds for method, seeds in found.items() if seeds}
 
 
-def _scores(name: str, found: list[Result]) -> Row:
+_HEADS = ("seeds", "steps", "CPU s", "k-NN", "linear", "effective rank", "loss ratio")
+
+
+def _scores(name: str, seeds: Seeds, base: Seeds) -> Row:
+    found = list(seeds.values())
     return [
         name,
         str(len(found)),
         *(_mean(found, key, 0) for key in ("steps", "cpu_seconds")),
         *(_mean(found, key, 1) for key in ("knn", "linear", "rank")),
         _mean(found, "loss_ratio", 2),
+        ", ".join(_difference(seeds, base, key) for key in ("knn", "linear")) if base and base is not seeds else "",
         _mean(found, "head", 1),
     ]
+
+
+def _difference(seeds: Seeds, base: Seeds, key: str) -> str:
+    values, others = ([result[key] for result in found.values()] for found in (seeds, base))
+    difference = statistics.mean(values) - statistics.mean(others)
+    pairs = [seeds[seed][key] - base[seed][key] for seed in seeds if seed in base]
+    known = min(len(values), len(others), len(pairs)) > 1
+    agree = all(pair > 0 for pair in pairs) or all(pair < 0 for pair in pairs)
+    star = known and agree and abs(difference) > max(map(statistics.stdev, (values, others)))
+    return f"{round(difference, 1) + 0.0:+.1f}{'*' if star else ''}"
 
 
 def _mean(found: list[Result], key: str, digits: int) -> str:
@@ -104,8 +124,8 @@ def _health(data: str, results: Results) -> str:
     """What is watched during the comparison's runs."""
     rows = []
     for budget in sorted({run.budget for run in results.runs if _is_compared(run, data) and run.budget}):
-        for method, found in _by_method(data, budget, results):
-            moments = zip(*(result["health"] for result in found), strict=True)
+        for method, seeds in _by_method(data, budget, results).items():
+            moments = zip(*(result["health"] for result in seeds.values()), strict=True)
             scores = [f"{_mean(list(at), 'knn', 1)}; {_mean(list(at), 'rank', 1)}" for at in moments]
             rows.append([f"{method}, {budget} s", *scores])
     heads = ["method", "after 10% of the steps", "50%", "100%"]
@@ -113,24 +133,26 @@ def _health(data: str, results: Results) -> str:
 
 
 def _ablations(data: str, results: Results) -> str:
-    heads = ["with", "seeds", "steps", "CPU s", "k-NN", "linear", "effective rank", "loss ratio"]
     parts = []
     for (ablated, method), planned in ABLATED.items():
         for budget in planned if ablated == data else ():
             title = f"Ablations of {method} on {data}, {budget} CPU seconds, validation split"
-            parts.append(_table(title, heads, _ablation_rows(data, method, budget, results)))
+            parts.append(
+                _table(title, ["with", *_HEADS, "minus the first"], _ablation_rows(data, method, budget, results))
+            )
     return "\n\n".join(part for part in parts if part)
 
 
 def _ablation_rows(data: str, method: str, budget: int, results: Results) -> list[Row]:
     if not all(trial(data, method, settings) in results.runs for settings in RATES):
         return []
-    base, rows = results.chosen(data, method), []
+    base, first, rows = results.chosen(data, method), {}, []
     for settings in ({}, *(settings for group in ABLATIONS.values() for settings in group)):
         same = _same(ablation(data, method, base, settings, budget, 0))
-        found = [result for run, result in results.runs.items() if same(run)]
-        if found:
-            rows.append(_scores(_label(settings) or "as chosen in the trials", found)[:-1])
+        seeds = {run.seed: result for run, result in results.runs.items() if same(run)}
+        first = first or seeds
+        if seeds:
+            rows.append(_scores(_label(settings) or "as chosen in the trials", seeds, first)[:-1])
     return rows
 
 
