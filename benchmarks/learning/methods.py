@@ -215,7 +215,9 @@ class Method:
 
 
 NO_DROP: dict[str, Any] = {"model": {"reduction": {"keep": 1.0}}}
+LESS: dict[str, Any] = {"model": {"reduction": {"num_stages": 2, "keep": 0.7}}}  # as the recipes of colour images
 REFERENCE, PEER, SUPERVISED, RANDOM, PIXELS = "PCAE", "MAE", "supervised", "random initialisation", "raw pixels"
+LESS_REDUCTION = "with less reduction"
 EARLY_PIXELS, BLIND_START = "with early pixels (extension)", "with a blind start (extension)"
 
 METHODS = {
@@ -225,6 +227,7 @@ METHODS = {
     "no drop": Method(Pretrainer, NO_DROP),
     "no drop, PCAE's steps": Method(Pretrainer, NO_DROP, REFERENCE),
     "with a faster teacher": Method(Pretrainer, {"memory": 0.02}, REFERENCE),
+    LESS_REDUCTION: Method(Pretrainer, LESS),
     EARLY_PIXELS: Method(EarlyPixelsPretrainer),
     BLIND_START: Method(BlindPretrainer),
     PEER: Method(MaePretrainer),
