@@ -207,6 +207,38 @@ def test_pixels_that_do_not_fit_are_refused(tmp_path, capsys):
     assert not (tmp_path / "ours").exists()
 
 
+def test_the_waivers_that_are_advised_lose_nothing(tmp_path, capsys):
+    partial = {name: value for name, value in tensors(TIMM).items() if name != "blocks.2.attn.proj.bias"}
+    whole = {name: value for name, value in tensors(TIMM).items() if not name.endswith("attn.proj.bias")}
+    for number, (found, advised) in enumerate(
+        ((partial, "--waive blocks.2.attn.proj.bias"), (whole, "--waive 'blocks.*.attn.proj.bias'"))
+    ):
+        save_file(found, tmp_path / "tiny.safetensors")
+        out = tmp_path / str(number)
+        assert refused(capsys, tmp_path / "tiny.safetensors", out).rstrip().endswith(advised)
+        convert(tmp_path / "tiny.safetensors", out, "--waive", advised.split()[1].strip("'"))
+        encoder = pretrained.load(out).encoder
+        for name in found:
+            np.testing.assert_array_equal(encoder[name], found[name].numpy(), name)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"dist_token": (1, 1, 192), "pos_embed": (1, 1, 192)},
+        {"blocks.0.ls1.gamma": (7,)},
+        {"blocks.0.ls1.gamma": ()},
+        {"blocks.0.attn.qkv.weight": (), "blocks.0.attn.qkv.bias": None},
+        {"head.weight": ()},
+        {"blocks.0.mlp.fc1.weight": ()},
+    ],
+)
+def test_odd_shapes_get_one_line(tmp_path, capsys, odd):
+    shapes = {name: shape for name, shape in (TIMM | odd).items() if shape is not None}
+    save_file(tensors(shapes), tmp_path / "tiny.safetensors")
+    refused(capsys, tmp_path / "tiny.safetensors", tmp_path / "ours")
+
+
 def test_heads_that_nobody_knows_must_be_said(tmp_path, capsys):
     shallow = {name: value for name, value in tensors(TIMM).items() if "blocks.11" not in name}
     source = pth(tmp_path, shallow)

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import runs
 from conversions import convert, refused
+from PIL import Image
 
 from pcae_core import ModelConfig, parameters, pretrained
 from pcae_core.checkpoint import DataPosition, save
 from pcae_core.cli import main as cli
 from pcae_core.config import DataConfig, PretrainConfig
+from pcae_core.data import augment, normalize
 from pcae_core.pretrained import EncoderConfig
 
 CKPT = pytest.param(
@@ -89,6 +91,22 @@ def test_an_encoder_is_not_a_run(run, tmp_path, capsys):
     convert(run, tmp_path / "ours")
     assert cli.run(["pretrain", "--resume", str(tmp_path / "ours")]) == 2
     assert "holds no checkpoint" in capsys.readouterr().err
+
+
+def test_hugging_face_prepares_pictures_as_evaluation_does(tmp_path):
+    from transformers import AutoImageProcessor
+
+    model = ModelConfig(image_size=16, patch_size=4, embed_dim=16, depth=3, num_heads=2)
+    encoder = {n: np.ones(s, np.float32) for n, s in parameters.encoder_shapes(model).items()}
+    pretrained.save(tmp_path / "ours", EncoderConfig(model=model), encoder, {}, "a test")
+    convert(tmp_path / "ours", tmp_path / "hf", "--to", "hf")
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "hf")
+    normalization = DataConfig().normalization(3)
+    for size in ((40, 60), (60, 40), (30, 30)):
+        picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
+        found = processor(picture, return_tensors="np")["pixel_values"]
+        expected = normalize(augment.resize_center_crop(picture, 16)[None], *normalization)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_a_head_is_kept(tmp_path):

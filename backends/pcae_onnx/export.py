@@ -14,6 +14,7 @@ import numpy as np
 import pydantic
 
 from pcae_core.config import DataConfig, ModelConfig
+from pcae_core.convert.preprocessing import image_processor
 from pcae_core.errors import ConfigError, ConformanceError, ModelFileError, describe_validation_error
 from pcae_core.parameters import encoder_shapes
 from pcae_core.reduction import check_keep
@@ -96,7 +97,9 @@ def export(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write_json(folder / "config.json", _config_json(info))
-        _write_json(folder / "preprocessor_config.json", _preprocessor_json(info))
+        prepared = info.preprocessing
+        processor = image_processor(prepared.size, prepared.in_chans, prepared.mean, prepared.std)
+        _write_json(folder / "preprocessor_config.json", processor)
     except OSError as error:
         raise ModelFileError(f"cannot write to {folder}: {error.strerror or error}") from None
     if options.dtype == "fp32":
@@ -176,25 +179,6 @@ def _config_json(info: ModelInfo) -> dict[str, object]:
     described = info.to_dict()
     settings = {key: described[key] for key in ("name", "task", "dtype", "schedule", "versions", "weights_sha256")}
     return {"model_type": "pcae"} | described["model"] | settings | (labels if names else {})
-
-
-def _preprocessor_json(info: ModelInfo) -> dict[str, object]:
-    """As Hugging Face's image processors read it: shorter side to `size`, centre cut out."""
-    size = info.preprocessing.size
-    return {
-        "image_processor_type": "BitImageProcessor",
-        "do_resize": True,
-        "size": {"shortest_edge": size},
-        "resample": 3,  # bicubic
-        "do_center_crop": True,
-        "crop_size": {"height": size, "width": size},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(info.preprocessing.mean),
-        "image_std": list(info.preprocessing.std),
-        "do_convert_rgb": info.preprocessing.in_chans == 3,
-    }
 
 
 def _write_json(path: Path, values: dict[str, object]) -> None:

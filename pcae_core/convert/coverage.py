@@ -33,6 +33,7 @@ class Coverage:
         loaded: our tensors that were filled as they are, or by joining the source's.
         reshaped: filled with other values or another shape, on request or by an exact rewriting.
         missing: ours that the source lacks; surplus: the source's that ours has no place for.
+        names: of all tensors, the source's and ours, which a pattern may stand for.
     """
 
     source: str
@@ -41,6 +42,7 @@ class Coverage:
     reshaped: list[Entry] = field(default_factory=list)
     missing: list[Entry] = field(default_factory=list)
     surplus: list[Entry] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
 
     def waived(self, name: str) -> bool:
         """Whether the user named this tensor, or a pattern of it."""
@@ -92,12 +94,20 @@ class Coverage:
         parts = []
         for kind, entries in wrong.items():
             parts += [f"{kind} {name} ({note})" for name, note, _ in _grouped(entries)]
-        names = list(dict.fromkeys(name for entries in wrong.values() for name, _, _ in _grouped(entries)))
-        flags = " ".join(f"'{name}'" if "*" in name else name for name in names)
+        flags = " ".join(self._flags([entry.name for entries in wrong.values() for entry in entries]))
         raise CheckpointError(
             f"{self.source} is covered to {self.percent:.1f}% only: {'; '.join(parts)}; to convert it all the "
             f"same, waive each by name: --waive {flags}"
         )
+
+    def _flags(self, names: Sequence[str]) -> list[str]:
+        """What to waive: patterns where they stand for nothing else, since what is waived is left out."""
+        flags: dict[str, None] = {}
+        for name in names:
+            pattern = _pattern(name)
+            alone = all(other in names for other in self.names if fnmatchcase(other, pattern))
+            flags[f"'{pattern}'" if alone and pattern != name else name] = None
+        return list(flags)
 
     def _exceptions(self) -> dict[str, list[Entry]]:
         return {"missing": self.missing, "surplus": self.surplus}
@@ -107,6 +117,10 @@ def _grouped(entries: Sequence[Entry]) -> dict[tuple[str, str, bool], int]:
     """(name with block numbers as `*`, note, allowed) -> how many."""
     groups: dict[tuple[str, str, bool], int] = {}
     for entry in entries:
-        key = (re.sub(r"\.\d+\.", ".*.", entry.name), entry.note, entry.allowed)
+        key = (_pattern(entry.name), entry.note, entry.allowed)
         groups[key] = groups.get(key, 0) + 1
     return groups
+
+
+def _pattern(name: str) -> str:
+    return re.sub(r"\.\d+\.", ".*.", name)

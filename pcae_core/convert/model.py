@@ -48,7 +48,7 @@ def infer(path: Path, tensors: Arrays, facts: Facts) -> ModelConfig:
         "depth": depth,
         "num_heads": _heads(path, facts.num_heads, PUBLISHED_HEADS.get((dim, depth)), dim, "--num-heads"),
         "mlp_ratio": _ratio(hidden, dim),
-        "num_classes": len(tensors["head.weight"]) if "head.weight" in tensors else 0,
+        "num_classes": _size(path, tensors, "head.weight", 0) if "head.weight" in tensors else 0,
         "pooling": "mean" if "fc_norm.weight" in tensors else "cls",
         "reduction": ReductionConfig(num_stages=min(3, depth)).to_dict(),
     }
@@ -93,7 +93,10 @@ def _patches(path: Path, tensors: Arrays) -> tuple[int, int, int]:
 def _size(path: Path, tensors: Arrays, name: str, axis: int) -> int:
     if name not in tensors:
         raise CheckpointError(f"{path} lacks {name}, which tells how large the model is")
-    return int(tensors[name].shape[axis])
+    shape = tensors[name].shape
+    if len(shape) <= axis:
+        raise CheckpointError(f"{path}: {name} of shape {shape} does not tell how large the model is")
+    return int(shape[axis])
 
 
 def _heads(path: Path, said: int | None, published: int | None, width: int, flag: str) -> int:

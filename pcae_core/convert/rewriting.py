@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pcae_core.errors import CheckpointError
 from pcae_core.parameters import Arrays
@@ -46,7 +48,7 @@ def rewrite(path: Path, ours: Arrays, rest: dict[str, None], source: Arrays) -> 
     notes = _positions(ours, "dist_token" in source)
     for name in [name for name in ours if name.endswith(".attn.qkv.weight")]:
         bias = name.removesuffix("weight") + "bias"
-        if bias not in ours and bias not in source:
+        if bias not in ours and bias not in source and ours[name].ndim:
             ours[bias] = np.zeros(len(ours[name]), dtype=np.float32)
             notes[bias] = "zeros: the source has no bias"
     return notes | _fold_scales(ours, rest, source)
@@ -57,7 +59,7 @@ def _positions(ours: Arrays, distilled: bool) -> dict[str, str]:
     positions = ours["pos_embed"]
     if positions.ndim != 3:
         return {}
-    if distilled:
+    if distilled and positions.shape[1] > 1:
         ours["pos_embed"] = np.delete(positions, 1, axis=1)
         return {"pos_embed": "without the distillation token's row"}
     if positions.shape[1] > 1 and math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]:
@@ -75,9 +77,13 @@ def _fold_scales(ours: Arrays, rest: dict[str, None], source: Arrays) -> dict[st
             if block is None or name.removeprefix(block[0]) not in scales:
                 continue
             weight, bias = f"{block[0]}{layer}.weight", f"{block[0]}{layer}.bias"
-            if weight in ours and bias in ours:
+            if weight in ours and bias in ours and _scales(source[name], ours[weight], ours[bias]):
                 gamma = source[name].astype(np.float64)
                 ours[weight], ours[bias] = gamma[:, None] * ours[weight], gamma * ours[bias]
                 notes |= dict.fromkeys((weight, bias), "times the factors of LayerScale")
                 del rest[name]
     return notes
+
+
+def _scales(gamma: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any]) -> bool:
+    return weight.ndim == 2 and gamma.shape == bias.shape == weight.shape[:1]

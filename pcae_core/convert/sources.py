@@ -61,6 +61,7 @@ def read(path: Path, request: Request) -> tuple[Pretrained, Coverage]:
         if (path / files.HF_CONFIG).is_file():
             found = _foreign(path, files.read_hf(path), request, coverage)
         else:
+            pretrained.refuse_side(path, request.side)
             found = pretrained.load(path, request.side)
             coverage.loaded = len(found.encoder) + len(found.decoder)
     return _resized(found, request.image_size, coverage), coverage
@@ -69,13 +70,14 @@ def read(path: Path, request: Request) -> tuple[Pretrained, Coverage]:
 def _foreign(path: Path, source: files.Foreign, request: Request, coverage: Coverage) -> Pretrained:
     left_out = {name for name in source.tensors if coverage.waived(name)}
     for name in sorted(left_out):
-        coverage.add_surplus(name)
+        coverage.add_surplus(name, "left out" if rewriting.is_ours(name) else "")
     ours, rest = _named(source, left_out)
     notes = rewriting.rewrite(path, ours, rest, source.tensors)
     for name in rest:
         coverage.add_surplus(name)
     config = model.infer(path, ours, source.facts)
     shapes = encoder_shapes(config) | (decoder_shapes(config) if model.has_decoder(ours) else {})
+    coverage.names = {*source.tensors, *shapes}
     filled = _fill(ours, shapes, config, notes, coverage)
     encoder = {name: filled[name] for name in encoder_shapes(config) if name in filled}
     decoder = {name: value for name, value in filled.items() if name not in encoder}

@@ -17,6 +17,7 @@ from pcae_core.config import ModelConfig
 from pcae_core.convert.coverage import Coverage
 from pcae_core.convert.files import HF_CONFIG, HF_PIXELS, HF_WEIGHTS, SAFETENSORS
 from pcae_core.convert.names import to_hf
+from pcae_core.convert.preprocessing import image_processor
 from pcae_core.errors import CheckpointError, ConfigError
 from pcae_core.parameters import Arrays, head_shapes
 from pcae_core.pretrained import EncoderConfig, Pretrained
@@ -147,16 +148,7 @@ def _write_hf(folder: Path, config: EncoderConfig, tensors: Arrays) -> None:
     if classes:
         settings |= {"id2label": classes, "label2id": {label: int(i) for i, label in classes.items()}}
     mean, std = config.loader.normalization(model.in_chans)
-    pixels = {
-        "image_processor_type": "ViTImageProcessor",
-        "do_resize": True,
-        "size": {"height": model.image_size, "width": model.image_size},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": mean,
-        "image_std": std,
-    }
+    pixels = image_processor(model.image_size, model.in_chans, mean, std)
     for name, values in ((HF_CONFIG, settings), (HF_PIXELS, pixels)):
         (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     save_safetensors(folder / HF_WEIGHTS, tensors)
