@@ -15,7 +15,7 @@ from PIL import Image
 from pcae_conformance import runner
 from pcae_core import registry
 from pcae_core.cli import main as cli
-from pcae_core.data import augment, normalize
+from pcae_core.data import augment, images, normalize
 from pcae_core.errors import BackendError, ConfigError, DataError
 from pcae_onnx import runtime, triton
 from pcae_onnx import session as session_module
@@ -86,6 +86,17 @@ def test_preprocessing_is_that_of_evaluation(dynamic, picture):
     assert session.preprocess([image.convert("L"), image.convert("RGBA")]).shape == (2, 3, 24, 24)
     with pytest.raises(DataError, match="no picture"):
         session.preprocess([])
+
+
+def test_a_picture_is_turned_upright(dynamic, picture, tmp_path):
+    image = Image.open(picture).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees to the right
+    image.rotate(90, expand=True).save(tmp_path / "turned.png", exif=exif)
+    session = InferenceSession(dynamic)
+    turned, read = Image.open(tmp_path / "turned.png"), images.read(tmp_path / "turned.png", "turned", 3)
+    for found in (turned, read):
+        np.testing.assert_array_equal(session.preprocess([found]), session.preprocess([image]))
 
 
 def test_predictions_do_not_depend_on_the_batch(dynamic, picture):

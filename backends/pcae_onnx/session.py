@@ -116,12 +116,14 @@ class InferenceSession:
         self._part = images_in_cache(self.info.model) if provider == "cpu" else None
 
     def preprocess(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """Pictures of any size and mode to pixels, float32 (B, C, H, W), as the model's metadata says.
+        """Pictures of any size, mode and EXIF orientation to pixels, float32 (B, C, H, W), as the metadata says.
 
         Raises:
             DataError: no pictures, pixels of an unknown kind, or a model that takes neither 1 nor 3 channels.
         """
         # Here, since it brings the data loader's libraries, which who prepares pixels otherwise does not need
+        from PIL import ImageOps
+
         from pcae_core.data import augment, normalize
         from pcae_core.data.images import MODES, convert
 
@@ -130,7 +132,8 @@ class InferenceSession:
         if self.in_chans not in MODES:
             raise DataError(f"the model takes {self.in_chans} channels; prepare pixel_values and call run")
         try:
-            pixels = [augment.resize_center_crop(convert(image, self.in_chans), self.image_size) for image in images]
+            upright = (convert(ImageOps.exif_transpose(image), self.in_chans) for image in images)
+            pixels = [augment.resize_center_crop(image, self.image_size) for image in upright]
         except (ValueError, OSError) as error:
             raise DataError(f"a picture cannot be converted: {error}") from None
         return normalize(np.stack(pixels), self.info.preprocessing.mean, self.info.preprocessing.std)
