@@ -115,7 +115,7 @@ def test_batcher_keeps_order_ratios_and_bounds():
 
 
 def test_bodies_that_arrive_together_are_bounded():
-    """Seventeen of the largest size: the largest makes room, small ones come through."""
+    """Seventeen of the largest size: the largest makes room, small ones come through; those refused take none."""
     settings = Settings(max_body_mb=0.001, read_timeout=5.0)
 
     class Slow:
@@ -129,6 +129,8 @@ def test_bodies_that_arrive_together_are_bounded():
 
     async def arrive() -> list[object]:
         arrivals, done = Arrivals(settings), asyncio.Event()
+        refused = await asyncio.gather(*(arrivals.read(Slow(1001, done)) for _ in range(20)), return_exceptions=True)
+        assert [error.status_code for error in refused] == [413] * 20
         sizes = (995, *[990] * 15, 500, 10)
         reading = [asyncio.ensure_future(arrivals.read(Slow(size, done))) for size in sizes]
         await asyncio.sleep(0.05)
@@ -147,6 +149,7 @@ def test_bodies_that_arrive_together_are_bounded():
         (["--port", "70000"], "--port must be from 0 to 65535"),
         (["--max-wait-ms", "nan"], "--max-wait-ms must be from 0"),
         (["--host", "300.0.0.1"], "cannot listen on 300.0.0.1"),
+        (["--host", "a..b"], "'a..b' is not the name of a host"),
         (["--provider", "abacus"], "unknown provider"),
     ],
 )

@@ -35,11 +35,11 @@ class Arrivals:
             try:
                 async for chunk in request.stream():
                     body += chunk
-                    if len(body) > self._settings.max_body:
-                        raise too_large(self._settings)
                     if limit in self._parts:
                         self._held += len(chunk)
-                        self._make_room()
+                    if len(body) > self._settings.max_body:
+                        raise too_large(self._settings)
+                    self._make_room()
             finally:
                 self._forget(limit)
         return bytes(body)
