@@ -73,6 +73,15 @@ def test_it_is_a_data_set(tmp_path, package):
         assert np.array_equal(source.load(2), images[2])
 
 
+def test_another_data_set_is_not_overwritten(tmp_path, package):
+    np.savez(tmp_path / "train.npz", images=np.zeros((3, 8, 8), np.uint8), labels=np.zeros(3, np.int64))
+    before = (tmp_path / "train.npz").read_bytes()
+    with pytest.raises(DataError, match=r"train\.npz holds something else"):
+        cifar10.fetch(tmp_path, [package])
+    assert (tmp_path / "train.npz").read_bytes() == before
+    assert not (tmp_path / "test.npz").exists()
+
+
 @pytest.mark.parametrize("array", ["images", "labels"])
 def test_what_is_there_is_left_alone_and_damage_repaired(tmp_path, package, monkeypatch, array):
     cifar10.fetch(tmp_path / "out", [package])

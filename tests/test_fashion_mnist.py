@@ -120,6 +120,15 @@ def test_what_is_there_is_left_alone_and_damage_repaired(tmp_path, files, nowher
     check(tmp_path / "out")
 
 
+def test_another_data_set_is_not_overwritten(tmp_path, files):
+    np.savez(tmp_path / "train.npz", images=np.zeros((3, 8, 8), np.uint8), labels=np.zeros(3, np.int64))
+    before = (tmp_path / "train.npz").read_bytes()
+    with pytest.raises(DataError, match=r"train\.npz holds something else"):
+        fashion_mnist.fetch(tmp_path, list(files.iterdir()))
+    assert (tmp_path / "train.npz").read_bytes() == before
+    assert not (tmp_path / "test.npz").exists()
+
+
 def test_wrong_files_are_named(tmp_path, files):
     paths = sorted(files.iterdir())
     with pytest.raises(DataError, match=r"four files t10k-images-idx3-ubyte are missing"):

