@@ -68,6 +68,11 @@ class Config(pydantic.BaseModel):
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a name that the file system gave can be written down."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
 class _Loader(yaml.SafeLoader):
     """Plain YAML without aliases, which make a short file endless, and nested no deeper than settings are."""
 
@@ -335,6 +340,9 @@ class RunConfig(Config):
         if self.batch_size % self.accumulation:
             raise ValueError(f"batch_size {self.batch_size} is not divisible by accumulation {self.accumulation}")
         self.loader.normalization(self.model.in_chans)
+        for name, value in self:
+            if isinstance(value, Path) and not is_utf8(str(value)):
+                raise ValueError(f"the path of {name}, {str(value)!r}, is not UTF-8, in which runs are written down")
         return self
 
     @property

@@ -19,7 +19,7 @@ from pcae_core import checkpoint
 from pcae_core.checkpoint import FileEntry, check_tensors, read_tensors, versions, write_manifest, write_tensors
 from pcae_core.config import Config, DataConfig, ModelConfig, PretrainConfig
 from pcae_core.config_finetune import AnyRunConfig
-from pcae_core.errors import CheckpointError, describe_validation_error
+from pcae_core.errors import CheckpointError, ConfigError, describe_validation_error
 from pcae_core.parameters import Arrays, decoder_shapes, encoder_shapes
 
 FORMAT = 1
@@ -132,6 +132,12 @@ def load_all(path: Path, sides: Sequence[Side | None]) -> dict[str, Pretrained]:
         decoder = {name: tensors[name] for name in decoder_shapes(model) if name in tensors}
         loaded[side] = Pretrained(found.path, origin, config_of(run), encoder, decoder)
     return loaded
+
+
+def refuse_side(path: Path, side: Side | None) -> None:
+    """Raises ConfigError when a side is asked for of an encoder's folder, which holds one encoder."""
+    if side is not None and is_encoder(path):
+        raise ConfigError(f"{path} holds one encoder; there is no {side} to choose")
 
 
 def locate(path: Path) -> Path:

@@ -70,6 +70,7 @@ class StoredEncoder(Mapping[str, NDArray[np.floating[Any]]]):
 def _described(path: Path, side: Side | None) -> tuple[EncoderConfig, Path, int | None, Side | None]:
     """The configuration of a checkpoint's or an encoder's folder, its file of tensors, unharmed, the step and side."""
     if pretrained.is_encoder(path):
+        pretrained.refuse_side(path, side)
         alone = pretrained.read_manifest(path)
         return alone.config, checkpoint.verified_file(path, alone.files, pretrained.ENCODER), None, None
     manifest = checkpoint.read_manifest(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,9 @@ import torch
 from refusals import refused
 from safetensors.numpy import load_file
 
+from pcae_core import registry
 from pcae_core.cli import main as cli
+from pcae_core.training.evaluate import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +120,36 @@ def test_evaluate_without_labels(capsys, run, tmp_path):
     for name in ("train", "test"):
         np.savez(tmp_path / f"{name}.npz", images=np.zeros((4, 16, 16), np.uint8), labels=np.ones(4, np.int64))
     assert "has images of one class only" in refused(capsys, "evaluate", run, "--data", tmp_path)
+
+
+def test_labels_may_be_any_numbers(run, data, tmp_path):
+    for name in ("train", "test"):
+        with np.load(data / f"{name}.npz") as known:
+            np.savez(tmp_path / f"{name}.npz", images=known["images"], labels=known["labels"] * 10**12)
+    backend = registry.create("torch")
+    assert evaluate(backend, run, tmp_path) == evaluate(backend, run, data)
+
+
+def test_paths_that_cannot_be_written_down_are_refused(capsys, tmp_path):
+    out = os.fsdecode(bytes(tmp_path) + b"/r\xe9n")
+    line = refused(capsys, "pretrain", "--data", tmp_path, "--out", out, *runs.SETTINGS)
+    assert "the path of out" in line
+    assert "is not UTF-8" in line
+
+
+def test_options_that_would_do_nothing_are_refused(capsys, run, data, tmp_path):
+    assert cli.run(["convert", str(run), str(tmp_path / "alone")]) == 0
+    capsys.readouterr()
+    alone = tmp_path / "alone"
+    line = refused(capsys, "evaluate", alone, "--data", data, "--features", "teacher")
+    assert "--features is for pre-training runs" in line
+    for command, option in (("convert", "--weights"), ("export", "--encoder")):
+        assert "holds one encoder" in refused(capsys, command, alone, tmp_path / "x", option, "teacher")
+    assert cli.run(["export", str(run), str(tmp_path / "onnx")]) == 0
+    capsys.readouterr()
+    drawn = ("visualize", tmp_path / "onnx", data, "--out", tmp_path / "pictures")
+    for option in (("--seed", 5), ("--device", "cuda"), ("--backend", "torch"), ("--encoder", "student")):
+        assert "are for runs and checkpoints" in refused(capsys, *drawn, *option)
 
 
 def test_requests_for_nothing(capsys, run, data):

@@ -116,5 +116,6 @@ def test_the_command_imports_no_framework(tmp_path):
 
 
 def test_the_time_limit_must_be_positive(capsys):
-    assert cli.run(["doctor", "--timeout", "0"]) == 2
-    assert "--timeout must be more than 0 seconds" in capsys.readouterr().err
+    for timeout in ("0", "inf", "nan"):
+        assert cli.run(["doctor", "--timeout", timeout]) == 2
+        assert "--timeout must be more than 0 seconds" in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 import shutil
 import subprocess
@@ -14,6 +16,7 @@ import pytest
 import runs
 import torch
 import yaml
+from PIL import Image
 from refusals import refused
 from rich.console import Console
 
@@ -253,7 +256,18 @@ def test_settings_of_the_model_and_data_without_labels_are_refused(capsys, data,
     assert "leave out model" in line
     for name in ("train", "test"):
         np.savez(tmp_path / f"{name}.npz", images=np.zeros((4, 16, 16), np.uint8))
-    assert "has no labels" in refused(capsys, "finetune", pretrained, "--data", tmp_path, "--out", tmp_path / "y")
+    given = ("finetune", pretrained, "--data", tmp_path, "--out", tmp_path / "y")
+    assert "has no labels" in refused(capsys, *given)
+    for name in ("train", "test"):
+        np.savez(tmp_path / f"{name}.npz", images=np.zeros((4, 16, 16), np.uint8), labels=np.ones(4, np.int64))
+    assert "images of one class only" in refused(capsys, *given)
+    for path in tmp_path.glob("*.npz"):
+        path.unlink()
+    for split, name in itertools.product(("train", "test"), (b"b", b"caf\xe9")):
+        folder = tmp_path / split / os.fsdecode(name)
+        folder.mkdir(parents=True)
+        Image.new("L", (16, 16)).save(folder / "x.png")
+    assert "is not UTF-8; rename it" in refused(capsys, *given)
 
 
 def test_a_file_may_name_some_of_the_loader_s_settings(tmp_path):

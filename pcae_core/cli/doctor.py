@@ -23,6 +23,8 @@ Examples:
   pcae doctor
   pcae doctor --timeout 300     # for machines on which a framework takes minutes to start"""
 
+LONGEST = 86_400  # a day
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -38,8 +40,8 @@ class Arguments:
 def main(arguments: Sequence[str]) -> None:
     """Parse, look, print. Raises EnvironmentConflictError when something was found."""
     chosen = parse(Arguments, "doctor", arguments, description=DESCRIPTION)
-    if not chosen.timeout > 0:
-        raise ConfigError(f"--timeout must be more than 0 seconds, not {chosen.timeout:g}")
+    if not 0 < chosen.timeout < LONGEST:
+        raise ConfigError(f"--timeout must be more than 0 seconds and less than {LONGEST}, not {chosen.timeout:g}")
     from pcae_core import registry
     from pcae_core.doctor import devices, packages
 

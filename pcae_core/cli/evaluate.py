@@ -36,8 +36,9 @@ class Arguments:
     Attributes:
         run: a run's folder, one of its checkpoints, or an encoder's folder that `pcae convert` wrote.
         data: data set with class labels and a test (or val) split.
-        features: of a run, from the student, the teacher, or both.
-        pooling: mean of the patch tokens, or the CLS token (which only the student trains).
+        features: of a pre-training run, from the student, the teacher, or both, which is the default.
+        pooling: of frozen features: mean of the patch tokens, which is the default, or the CLS token (which only the
+            student trains).
         keep: of a fine-tuned run: shares of the patch tokens that stay at each stage; 1.0 to 0.6 when not set.
         backend: as `pcae backends` lists it.
         device: as the backend names it; "auto" takes its best one.
@@ -45,8 +46,8 @@ class Arguments:
 
     run: Annotated[Path, tyro.conf.Positional]
     data: Path
-    features: tuple[Literal["student", "teacher"], ...] = ("student", "teacher")
-    pooling: Literal["mean", "cls"] = "mean"
+    features: tuple[Literal["student", "teacher"], ...] | None = None
+    pooling: Literal["mean", "cls"] | None = None
     keep: tuple[float, ...] = ()
     backend: str = "torch"
     device: str = "auto"
@@ -62,14 +63,20 @@ def main(arguments: Sequence[str]) -> None:
     tuned = not alone and checkpoint.read_manifest(checkpoint.find(chosen.run)).kind == "finetune"
     if chosen.keep and not tuned:
         raise ConfigError(f"--keep is for fine-tuned runs, and {chosen.run} is none")
+    if chosen.features is not None and (alone or tuned):
+        raise ConfigError(f"--features is for pre-training runs, and {chosen.run} is none")
+    if chosen.pooling is not None and tuned:
+        raise ConfigError(f"--pooling is for frozen features; {chosen.run} is fine-tuned with its own")
     backend = registry.create(chosen.backend, device=chosen.device)
     if tuned:
         from pcae_core.training.classify import keep_table
 
         show_keep_table(*keep_table(backend, chosen.run, chosen.data, chosen.keep or KEEPS))
         return
-    results = evaluate(backend, chosen.run, chosen.data, chosen.features, chosen.pooling)
-    show(results, f"{chosen.run}: {chosen.pooling} pooling")
+    pooling = chosen.pooling or "mean"
+    features = ("student", "teacher") if chosen.features is None else chosen.features
+    results = evaluate(backend, chosen.run, chosen.data, features, pooling)
+    show(results, f"{chosen.run}: {pooling} pooling")
 
 
 def show(results: dict[str, Evaluation], title: str) -> None:

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the work failed, 2 the request was wrong.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -70,6 +71,9 @@ def _fail(message: str, code: int) -> int:
 def main() -> None:
     """Entry point of the `pcae` script. Like Ctrl-C, SIGTERM ends a command in one line, and lets it clean up."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be no text
     sys.exit(run(sys.argv[1:]))
 
 

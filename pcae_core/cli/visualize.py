@@ -39,7 +39,7 @@ class Arguments:
             weights that were scored.
         backend: torch by default; only of a run.
         device: as the backend names it; "auto" takes its best one; only of a run.
-        seed: of the noise that splits the patches; by default the run's.
+        seed: of the noise that splits the patches; by default the run's; only of a run.
         limit: images to draw at most.
     """
 
@@ -77,8 +77,8 @@ def main(arguments: Sequence[str]) -> None:
 def open_subject(chosen: Arguments) -> Subject:
     """What to draw. Raises ConfigError for options that it does not have; else as the subjects' constructors."""
     if chosen.source.suffix == ".onnx" or (chosen.source / "model.onnx").is_file():
-        if chosen.encoder is not None or chosen.backend is not None:
-            raise ConfigError("--encoder and --backend are for runs and checkpoints; an exported model has neither")
+        if (chosen.encoder, chosen.backend, chosen.device, chosen.seed) != (None, None, "auto", None):
+            raise ConfigError("--encoder, --backend, --device and --seed are for runs and checkpoints")
         import pcae_onnx
 
         pcae_onnx.require("onnx", "onnxruntime")

@@ -77,7 +77,7 @@ def evaluate(
     found = pretrained.load_all(run, sides)
     config = next(iter(found.values())).config
     train, test = (open_source(data, config.model.in_chans, split) for split in ("train", "test"))
-    labels = _labels(train, data), _labels(test, data)
+    labels = _numbered(_labels(train), _labels(test))
     if train.class_names != test.class_names:
         raise DataError(f"the train and the test split of {data} have different classes")
     if len(np.unique(labels[0])) < 2:
@@ -93,7 +93,15 @@ def evaluate(
     return results
 
 
-def _labels(source: Source, data: Path) -> NDArray[np.int64]:
+def _numbered(train: NDArray[np.int64], test: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The classes that there are, numbered from 0: labels may be any numbers."""
+    numbers = np.unique(np.concatenate([train, test]), return_inverse=True)[1]
+    return numbers[: len(train)], numbers[len(train) :]
+
+
+def _labels(source: Source) -> NDArray[np.int64]:
     if source.labels is None:
-        raise DataError(f"{data} has no labels; evaluation needs one sub-folder a class, or `labels` in the .npz file")
+        raise DataError(
+            f"{source.path} has no labels; evaluation needs one sub-folder a class, or `labels` in the .npz file"
+        )
     return source.labels

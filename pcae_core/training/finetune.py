@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from pcae_core import checkpoint, parameters, pretrained, registry
-from pcae_core.config import ModelConfig
+from pcae_core.config import ModelConfig, is_utf8
 from pcae_core.config_finetune import FinetuneConfig
 from pcae_core.data import Batch, Source, mixing, open_source
 from pcae_core.data.augment_more import AugmentMore
@@ -92,8 +93,14 @@ def _with_classes(config: FinetuneConfig, train: Source, test: Source) -> Finetu
     classes = config.model.num_classes or max(2, named, 0 if train.labels is None else int(train.labels.max()) + 1)
     for source in (train, test):
         labels_of(source, classes)
+    if len(np.unique(train.labels)) < 2:
+        raise DataError(f"the train split of {config.data} has images of one class only; at least two are needed")
+    names = train.class_names if named == classes else None
+    for name in names or ():
+        if not is_utf8(name):
+            raise DataError(f"the class {name!r} of {config.data} is not UTF-8; rename it")
     model = ModelConfig.from_dict(config.model.to_dict() | {"num_classes": classes})
-    return FinetuneConfig.from_dict(config.to_dict() | {"model": model.to_dict(), "class_names": train.class_names})
+    return FinetuneConfig.from_dict(config.to_dict() | {"model": model.to_dict(), "class_names": names})
 
 
 def _first_state(config: FinetuneConfig) -> TrainState:
