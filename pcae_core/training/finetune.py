@@ -91,9 +91,8 @@ def _with_classes(config: FinetuneConfig, train: Source, test: Source) -> Finetu
         raise DataError(f"the train and the test split of {config.data} have different classes")
     named = len(train.class_names or ())
     classes = config.model.num_classes or max(2, named, 0 if train.labels is None else int(train.labels.max()) + 1)
-    for source in (train, test):
-        labels_of(source, classes)
-    if len(np.unique(train.labels)) < 2:
+    labels, _ = (labels_of(source, classes) for source in (train, test))
+    if len(np.unique(labels)) < 2:
         raise DataError(f"the train split of {config.data} has images of one class only; at least two are needed")
     names = train.class_names if named == classes else None
     for name in names or ():
