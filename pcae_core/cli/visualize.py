@@ -78,7 +78,9 @@ def open_subject(chosen: Arguments) -> Subject:
     """What to draw. Raises ConfigError for options that it does not have; else as the subjects' constructors."""
     if chosen.source.suffix == ".onnx" or (chosen.source / "model.onnx").is_file():
         if (chosen.encoder, chosen.backend, chosen.device, chosen.seed) != (None, None, "auto", None):
-            raise ConfigError("--encoder, --backend, --device and --seed are for runs and checkpoints")
+            raise ConfigError(
+                "--encoder, --backend, --device and --seed are for runs and checkpoints; an exported model has neither"
+            )
         import pcae_onnx
 
         pcae_onnx.require("onnx", "onnxruntime")

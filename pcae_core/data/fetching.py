@@ -154,10 +154,19 @@ def save_split(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64],
 
 
 def refuse_others(directory: Path, class_names: Sequence[str]) -> None:
-    """Raises DataError when a split's file there is another data set's; a damaged one may be written anew."""
+    """Raises DataError when a split's file there is another data set's; a damaged file may be written anew."""
     for path in (directory / "train.npz", directory / "test.npz"):
-        if path.exists() and load_split(path, class_names) is None:
+        if _has_images(path) and load_split(path, class_names) is None:
             raise DataError(f"{path} holds something else; remove it or name another folder")
+
+
+def _has_images(path: Path) -> bool:
+    try:
+        archives.members(path)
+        archives.read(path, "images")
+    except ValueError:
+        return False
+    return True
 
 
 def load_split(path: Path, class_names: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]] | None:
