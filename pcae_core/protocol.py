@@ -344,6 +344,9 @@ class Backend(abc.ABC):
             student: encoder and decoder; teacher: encoder.
             images: normalised (B, C, H, W).
             noise: (B, N), splits the patches.
+
+        Raises:
+            ShapeError: the images are not of the model's size.
         """
 
     @abc.abstractmethod
@@ -354,6 +357,10 @@ class Backend(abc.ABC):
 
         The head, where there is one, reads the CLS token after the final norm, or with `config.pooling == "mean"` the
         mean of the surviving patch tokens before it, through `fc_norm`. Parameters of a decoder are ignored.
+
+        Raises:
+            ShapeError: the images are not of the model's size.
+            ConfigError: `keep` is not in (0, 1].
         """
 
     # Training; only where `capabilities.training`.

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from pcae_core import ModelConfig, ReductionConfig
+from pcae_core import ConfigError, ModelConfig, ReductionConfig, ShapeError, parameters
 
 FOLDER = Path(__file__).parents[1] / "conformance" / "pcae_conformance" / "golden"
 NAMES = ("case_a", "case_b")
@@ -54,3 +55,21 @@ def assert_gradients_equal(backend, golden: GoldenCase) -> None:
     assert set(gradients) == set(recorded)
     for name, expected in recorded.items():
         np.testing.assert_allclose(backend.to_numpy(gradients[name]), expected, rtol=0, atol=1e-10, err_msg=name)
+
+
+def assert_images_are_checked(backend) -> None:
+    """Images of another size raise ShapeError, and a share of nothing ConfigError."""
+    config = ModelConfig(
+        image_size=8, patch_size=4, embed_dim=8, depth=3, num_heads=2,
+        decoder_embed_dim=8, decoder_depth=1, decoder_num_heads=2, mask_ratio=0.5,
+    )  # fmt: skip
+    student = parameters.initial_parameters(config, 0)
+    noise = np.random.default_rng(0).random((1, config.num_patches))
+    for shape in ((1, 3, 16, 16), (1, 3, 4, 16), (1, 1, 8, 8), (3, 8, 8)):
+        images = np.zeros(shape, np.float32)
+        with pytest.raises(ShapeError, match=r"images must be \(B, 3, 8, 8\)"):
+            backend.encode(config, student, images)
+        with pytest.raises(ShapeError, match=r"images must be \(B, 3, 8, 8\)"):
+            backend.pretraining_forward(config, student, student, images, noise)
+    with pytest.raises(ConfigError, match="keep must be in"):
+        backend.encode(config, student, np.zeros((1, 3, 8, 8), np.float32), 0.0)

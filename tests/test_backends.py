@@ -75,6 +75,11 @@ def test_gradients_equal_central_differences(backend):
 
 
 @pytest.mark.parametrize("name", ["numpy", "torch", "onnx"])
+def test_images_of_another_size_are_refused(name):
+    golden_cases.assert_images_are_checked(registry.create(name))
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", "onnx"])
 def test_threads_do_not_disturb_each_other(name):
     images = np.float32(_inputs(TINY)[2])
     encoders = [parameters.initial_parameters(TINY, seed) for seed in range(2)]

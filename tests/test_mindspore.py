@@ -81,6 +81,10 @@ def train(backend: str, steps: int, **settings) -> tuple[list[float], TrainState
     return losses, pretrainer.state()
 
 
+def test_images_of_another_size_are_refused(backend):
+    golden_cases.assert_images_are_checked(backend)
+
+
 def test_trains_like_reference():
     """In float64, with micro-batches, clipping and drop path."""
     settings = {"accumulation": 2, "grad_clip": 0.1}

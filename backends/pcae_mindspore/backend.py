@@ -23,6 +23,7 @@ from pcae_core.protocol import (
     PretrainingOutput,
     TrainState,
 )
+from pcae_core.shapes import check_images
 from pcae_mindspore import CAPABILITIES, _compat, model, ops, weights
 from pcae_mindspore.finetuning import MindSporeFinetuner
 from pcae_mindspore.training import MindSporePretrainer
@@ -97,6 +98,7 @@ class MindSporeBackend(Backend):
     def encode(
         self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
     ) -> EncoderOutput:
+        check_images(np.shape(images), config.in_chans, config.image_size)
         own = _tensors(parameters)
         images = _tensor(images).astype(own["cls_token"].dtype)
         return EncoderOutput(*_cell(model.Encoder, config, own)(images, keep))
@@ -183,6 +185,7 @@ def _targets(
     config: ModelConfig, student: dict[str, Tensor], teacher: Mapping[str, Array], images: Array, noise: Array
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Patches (B, N, C*p*p) of the student's dtype, visible ids (B, V), targets (B, K, D) and their ids (B, K)."""
+    check_images(np.shape(images), config.in_chans, config.image_size)
     patches = ops.patchify(_tensor(images).astype(student["cls_token"].dtype), config.patch_size)
     visible, masked = ops.split_by_noise(_tensor(noise), config.num_visible)
     return patches, visible, *_cell(model.Teacher, config, _tensors(teacher))(patches, masked)

@@ -23,7 +23,7 @@ from pcae_core.protocol import (
     PretrainingOutput,
     TrainState,
 )
-from pcae_core.shapes import check_restore_grid
+from pcae_core.shapes import check_images, check_restore_grid
 from pcae_numpy import CAPABILITIES, backward, model, ops
 from pcae_numpy.finetuning import NumpyFinetuner
 from pcae_numpy.training import NumpyPretrainer
@@ -112,6 +112,7 @@ class NumpyBackend(Backend):
     def encode(
         self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
     ) -> EncoderOutput:
+        check_images(np.shape(images), config.in_chans, config.image_size)
         return model.encode(config, _all_floats(parameters), _floats(images), keep)
 
     def loss_and_gradients(
@@ -178,6 +179,7 @@ class NumpyBackend(Backend):
         noise: Array,
         drop_path: Array | None,
     ) -> tuple[PretrainingOutput, model.StudentTrace, ops.Floats]:
+        check_images(np.shape(images), config.in_chans, config.image_size)
         scales = _factors(config, len(images), drop_path)
         out, trace = model.traced_forward(
             config, _all_floats(student), _all_floats(teacher), _floats(images), _floats(noise), scales

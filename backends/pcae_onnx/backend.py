@@ -15,7 +15,7 @@ from pcae_core.config import ModelConfig
 from pcae_core.errors import BackendError
 from pcae_core.parameters import encoder_shapes, student_shapes
 from pcae_core.protocol import STANDARDIZE_EPS, Array, Backend, Center, EncoderOutput, PretrainingOutput
-from pcae_core.shapes import check_restore_grid
+from pcae_core.shapes import check_images, check_restore_grid
 from pcae_onnx import CAPABILITIES, model, ops, runtime, writer
 from pcae_onnx.graph import Graph
 from pcae_onnx.info import arrays_sha256
@@ -166,6 +166,7 @@ class OnnxBackend(Backend):
         images: Array,
         noise: Array,
     ) -> PretrainingOutput:
+        check_images(np.shape(images), config.in_chans, config.image_size)
         own = _arrays(student, student_shapes(config))
         other = _arrays(teacher, encoder_shapes(config))
         dtype, noise = _model_dtype(own), _sortable(noise)
@@ -181,6 +182,7 @@ class OnnxBackend(Backend):
     def encode(
         self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
     ) -> EncoderOutput:
+        check_images(np.shape(images), config.in_chans, config.image_size)
         own = _arrays(parameters, encoder_shapes(config))
         dtype = _model_dtype(own)
 

@@ -28,6 +28,7 @@ from pcae_core.protocol import (
     PretrainingOutput,
     TrainState,
 )
+from pcae_core.shapes import check_images
 from pcae_torch import CAPABILITIES, model, ops, weights
 from pcae_torch.distributed import local_device
 from pcae_torch.finetuning import TorchFinetuner
@@ -134,6 +135,7 @@ class TorchBackend(Backend):
     def encode(
         self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
     ) -> EncoderOutput:
+        check_images(np.shape(images), config.in_chans, config.image_size)
         own = self._tensors(parameters)
         return _call(model.Encoder, config, own, self._tensor(images).to(own["cls_token"].dtype), keep)
 
@@ -197,6 +199,7 @@ class TorchBackend(Backend):
         noise: Array,
         drop_path: Array | None,
     ) -> PretrainingOutput:
+        check_images(np.shape(images), config.in_chans, config.image_size)
         dtype = student["cls_token"].dtype
         patches = ops.patchify(self._tensor(images).to(dtype), config.patch_size)
         visible, masked = ops.split_by_noise(self._tensor(noise), config.num_visible)
