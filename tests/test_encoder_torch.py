@@ -152,7 +152,7 @@ def test_compiled_into_one_graph(encoder):
     assert compiled.head.weight.grad.abs().max() > 0
 
 
-def test_wrong_requests(encoder, tmp_path):
+def test_wrong_requests(encoder, folder, tmp_path):
     for keep in (0.0, 1.1, float("nan")):
         with pytest.raises(ConfigError, match=r"reduction.keep must be in \(0, 1\]"):
             encoder.reduction.keep = keep
@@ -160,6 +160,8 @@ def test_wrong_requests(encoder, tmp_path):
         encoder(torch.zeros(1, 3, 20, 20))
     with pytest.raises(CheckpointError, match="does not exist"):
         pcae_torch.Encoder.from_pretrained(tmp_path / "nothing")
+    with pytest.raises(ConfigError, match="holds one encoder; there is no teacher to choose"):
+        pcae_torch.Encoder.from_pretrained(folder, "teacher")
 
 
 def test_ddp_and_fsdp(folder, tmp_path):

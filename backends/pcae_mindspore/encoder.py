@@ -46,7 +46,9 @@ class Encoder(model.Encoder):
 
         Raises:
             CheckpointError: there is none, or it is damaged.
+            ConfigError: a side is asked for of what holds one encoder.
         """
+        pretrained.refuse_side(Path(path), side)
         found = pretrained.load(Path(path), side)
         encoder = cls(found.config.model, dtype, compute)
         model.load(encoder, {name: Tensor(value, dtype) for name, value in found.encoder.items()})

@@ -44,7 +44,9 @@ class Encoder(model.Encoder):
 
         Raises:
             CheckpointError: there is none, or it is damaged.
+            ConfigError: a side is asked for of what holds one encoder.
         """
+        pretrained.refuse_side(Path(path), side)
         found = pretrained.load(Path(path), side)
         encoder = model.build(cls, found.config.model)
         model.load(encoder, {name: torch.from_numpy(value).clone() for name, value in found.encoder.items()})
