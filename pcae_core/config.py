@@ -223,8 +223,11 @@ class ModelConfig(Config):
         return cls.model_validate(PRESETS[name] | overrides)
 
 
-_SMALL_DECODER = {"decoder_embed_dim": 64, "decoder_depth": 2, "decoder_num_heads": 4}
-_SMALL = {"embed_dim": 64, "depth": 6, "num_heads": 4, **_SMALL_DECODER, "init_residual_scale": 0.1}
+_SMALL: dict[str, Any] = {
+    "embed_dim": 64, "depth": 6, "num_heads": 4, "init_residual_scale": 0.1,
+    "decoder_embed_dim": 64, "decoder_depth": 2, "decoder_num_heads": 4,
+    "reduction": {"num_stages": 2, "keep": 0.7},  # three halvings would leave 4 of 37 patches (docs/learning.md)
+}  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {
     "vit_tiny_patch16_224": {"embed_dim": 192, "num_heads": 3},
