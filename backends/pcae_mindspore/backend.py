@@ -23,6 +23,7 @@ from pcae_core.protocol import (
     PretrainingOutput,
     TrainState,
 )
+from pcae_core.reduction import check_keep
 from pcae_core.shapes import check_images
 from pcae_mindspore import CAPABILITIES, _compat, model, ops, weights
 from pcae_mindspore.finetuning import MindSporeFinetuner
@@ -98,6 +99,7 @@ class MindSporeBackend(Backend):
     def encode(
         self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
     ) -> EncoderOutput:
+        check_keep(keep)
         check_images(np.shape(images), config.in_chans, config.image_size)
         own = _tensors(parameters)
         images = _tensor(images).astype(own["cls_token"].dtype)

@@ -23,6 +23,7 @@ from pcae_core.protocol import (
     PretrainingOutput,
     TrainState,
 )
+from pcae_core.reduction import check_keep
 from pcae_core.shapes import check_images, check_restore_grid
 from pcae_numpy import CAPABILITIES, backward, model, ops
 from pcae_numpy.finetuning import NumpyFinetuner
@@ -112,6 +113,7 @@ class NumpyBackend(Backend):
     def encode(
         self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
     ) -> EncoderOutput:
+        check_keep(keep)
         check_images(np.shape(images), config.in_chans, config.image_size)
         return model.encode(config, _all_floats(parameters), _floats(images), keep)
 

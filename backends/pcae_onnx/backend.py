@@ -15,6 +15,7 @@ from pcae_core.config import ModelConfig
 from pcae_core.errors import BackendError
 from pcae_core.parameters import encoder_shapes, student_shapes
 from pcae_core.protocol import STANDARDIZE_EPS, Array, Backend, Center, EncoderOutput, PretrainingOutput
+from pcae_core.reduction import check_keep
 from pcae_core.shapes import check_images, check_restore_grid
 from pcae_onnx import CAPABILITIES, model, ops, runtime, writer
 from pcae_onnx.graph import Graph
@@ -182,6 +183,7 @@ class OnnxBackend(Backend):
     def encode(
         self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
     ) -> EncoderOutput:
+        check_keep(keep)
         check_images(np.shape(images), config.in_chans, config.image_size)
         own = _arrays(parameters, encoder_shapes(config))
         dtype = _model_dtype(own)

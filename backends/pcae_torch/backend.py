@@ -28,6 +28,7 @@ from pcae_core.protocol import (
     PretrainingOutput,
     TrainState,
 )
+from pcae_core.reduction import check_keep
 from pcae_core.shapes import check_images
 from pcae_torch import CAPABILITIES, model, ops, weights
 from pcae_torch.distributed import local_device
@@ -135,6 +136,7 @@ class TorchBackend(Backend):
     def encode(
         self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
     ) -> EncoderOutput:
+        check_keep(keep)
         check_images(np.shape(images), config.in_chans, config.image_size)
         own = self._tensors(parameters)
         return _call(model.Encoder, config, own, self._tensor(images).to(own["cls_token"].dtype), keep)
