@@ -32,7 +32,7 @@ def test_bash_completes_commands_flags_and_values(script):
     assert complete(script, "pretrain", "--re") == {"--resume"}
     assert "--model.reduction.keep" in complete(script, "pretrain", "--model.re")
     assert complete(script, "pretrain", "--precision", "b") == {"bfloat16"}
-    assert complete(script, "evaluate", "--pooling", "m") == {"mean"}
+    assert complete(script, "evaluate", "--pooling", "") == {"None", "mean", "cls"}
 
 
 def test_every_flag_says_what_it_is_for(script):

@@ -11,18 +11,18 @@ from typing import Any
 
 from PIL import Image
 
-from pcae_core import checkpoint, parameters, pretrained
+from pcae_core import checkpoint, parameters
 from pcae_core.config import DataConfig, ModelConfig
 from pcae_core.config_finetune import FinetuneConfig
 from pcae_core.data import normalize
 from pcae_core.errors import CheckpointError, ConfigError, DataError
-from pcae_core.parameters import Arrays
 from pcae_core.protocol import Array, Backend, Floats
 from pcae_core.report import page, panels, pictures
 from pcae_core.report.figure import Figure, Panel
 from pcae_core.report.pictures import Shown
 from pcae_core.report.stages import Ids
 from pcae_core.stored_encoder import StoredEncoder
+from pcae_core.training.finetune import first_state
 
 
 def section(
@@ -100,18 +100,8 @@ def _before(values: Mapping[str, Any], model: ModelConfig) -> Mapping[str, Array
         CheckpointError, ConfigError: a fine-tuned run's pre-trained encoder is gone, or has become another.
     """
     if "pretrained" in values:
-        config = FinetuneConfig.from_dict(values)
-        return parameters.finetuning_state(model, config.seed, _pretrained(config, model), ema=False).student
+        return first_state(FinetuneConfig.from_dict(values)).student
     return parameters.initial_parameters(model, values["seed"]) if isinstance(values.get("seed"), int) else None
-
-
-def _pretrained(config: FinetuneConfig, model: ModelConfig) -> Arrays | None:
-    if config.from_scratch or config.pretrained is None:
-        return None
-    found, shapes = pretrained.load(config.pretrained, config.weights), parameters.pretrained_shapes(model)
-    taken = {name: found.encoder[name] for name in shapes if name in found.encoder}
-    checkpoint.check_tensors(found.path, taken, shapes)
-    return taken
 
 
 def _figures(shown: Shown, model: ModelConfig, kept: Mapping[str, Ids]) -> Sequence[Figure]:

@@ -39,7 +39,7 @@ def finetune(config: FinetuneConfig, console: Console | None = None) -> Path:
     config = _with_classes(config, train, test)
     backend = registry.create(config.backend, device=config.device)
     start = run.find_start(config, data_position(config, train, 0))
-    state = start.resumed.state if start.resumed else _first_state(config)
+    state = start.resumed.state if start.resumed else first_state(config)
     finetuner = backend.create_finetuner(config, state)
     try:
         if config.mixes and config.local_batch_size(finetuner.world_size) % 2:
@@ -102,10 +102,21 @@ def _with_classes(config: FinetuneConfig, train: Source, test: Source) -> Finetu
     return FinetuneConfig.from_dict(config.to_dict() | {"model": model.to_dict(), "class_names": names})
 
 
-def _first_state(config: FinetuneConfig) -> TrainState:
-    """The pre-trained encoder, or a random one, with a new head."""
-    encoder = None if config.from_scratch else pretrained.load(_source(config), config.weights).encoder
+def first_state(config: FinetuneConfig) -> TrainState:
+    """The pre-trained encoder, or a random one, with a new head.
+
+    Raises:
+        CheckpointError, ConfigError: the pre-trained encoder is gone, or is not one of the configuration's model.
+    """
+    encoder = None if config.from_scratch else _pretrained_encoder(config)
     return parameters.finetuning_state(config.model, config.seed, encoder, config.ema_momentum is not None)
+
+
+def _pretrained_encoder(config: FinetuneConfig) -> parameters.Arrays:
+    found, shapes = pretrained.load(_source(config), config.weights), parameters.pretrained_shapes(config.model)
+    taken = {name: found.encoder[name] for name in shapes if name in found.encoder}
+    checkpoint.check_tensors(found.path, taken, shapes)
+    return taken
 
 
 class _FinetuneLoop(Loop[FinetuneOutput]):
