@@ -225,7 +225,7 @@ class ModelConfig(Config):
 
 _SMALL: dict[str, Any] = {
     "embed_dim": 64, "depth": 6, "num_heads": 4, "init_residual_scale": 0.1,
-    "decoder_embed_dim": 64, "decoder_depth": 2, "decoder_num_heads": 4,
+    "decoder_embed_dim": 64, "decoder_depth": 1, "decoder_num_heads": 4,
     "reduction": {"num_stages": 2, "keep": 0.7},  # three halvings would leave 4 of 37 patches (docs/learning.md)
 }  # fmt: skip
 

@@ -122,6 +122,15 @@ def test_no_drop_decodes_every_masked_patch() -> None:
     assert METHODS["no drop, PCAE's steps"].clock == "PCAE"
 
 
+def test_the_recipe_has_the_settings_that_won() -> None:
+    data, method = "fashion-mnist", "with small-data settings"
+    chosen = Results(ROOT / "benchmarks" / "learning" / "results.jsonl").chosen(data, method)
+    won = configure(Experiment(data, method, "test", 60, 0, chosen), 1000)
+    recipe = PretrainConfig.from_yaml(ROOT / "examples" / "fashion_mnist.yaml")
+    for name in ("model", "batch_size", "base_learning_rate"):
+        assert getattr(recipe, name) == getattr(won, name), name
+
+
 @pytest.mark.parametrize("data", FINER)
 def test_finer_grids(data: str) -> None:
     finer, plain = sets.recipe(data), sets.recipe(FINER[data][0])
@@ -169,7 +178,7 @@ def test_options_choose_parts_of_the_plan(monkeypatch) -> None:
     wanted = [("emoji", 60), ("emoji", 180), ("emoji", 600), ("cifar10", 60), ("cifar10", 600)]
     assert [(run.data, run.budget, run.method) for run in found] == [(*w, m) for w in wanted for m in ("PCAE", "MAE")]
     tried = planned("trials", monkeypatch, sets=["cifar10"])
-    assert {run.method for run in tried} == {"PCAE", "MAE", "with early pixels (extension)"}
+    assert {run.method for run in tried} == {"PCAE", "MAE", "with early pixels (extension)", "with small-data settings"}
 
 
 def test_a_teachers_memory_is_a_share_of_the_steps() -> None:

@@ -216,8 +216,10 @@ class Method:
 
 NO_DROP: dict[str, Any] = {"model": {"reduction": {"keep": 1.0}}}
 LESS: dict[str, Any] = {"model": {"reduction": {"num_stages": 2, "keep": 0.7}}}  # as the recipes of colour images
+SMALL: dict[str, Any] = {"batch_size": 32, "model": LESS["model"] | {"decoder_depth": 1}}  # what gained at 60 s, alone
 REFERENCE, PEER, SUPERVISED, RANDOM, PIXELS = "PCAE", "MAE", "supervised", "random initialisation", "raw pixels"
-LESS_REDUCTION = "with less reduction"
+LESS_REDUCTION, SMALL_DATA = "with less reduction", "with small-data settings"
+SMALL_PEER = "MAE with small-data settings"
 EARLY_PIXELS, BLIND_START = "with early pixels (extension)", "with a blind start (extension)"
 
 METHODS = {
@@ -228,9 +230,11 @@ METHODS = {
     "no drop, PCAE's steps": Method(Pretrainer, NO_DROP, REFERENCE),
     "with a faster teacher": Method(Pretrainer, {"memory": 0.02}, REFERENCE),
     LESS_REDUCTION: Method(Pretrainer, LESS),
+    SMALL_DATA: Method(Pretrainer, SMALL),
     EARLY_PIXELS: Method(EarlyPixelsPretrainer),
     BLIND_START: Method(BlindPretrainer),
     PEER: Method(MaePretrainer),
+    SMALL_PEER: Method(MaePretrainer, SMALL),
     SUPERVISED: Method(),
     RANDOM: Method(trained=False),
     PIXELS: Method(trained=False),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from benchmarks.learning.plan import FINER, Split, merged
+from benchmarks.learning.plan import COMMON, FINER, Split, merged
 from numpy.typing import NDArray
 
 from pcae_core.config import PretrainConfig
@@ -73,10 +73,10 @@ class Parts:
 
 
 def recipe(name: str) -> PretrainConfig:
-    """The settings that every method starts from: those of `examples/`, with smaller patches for a finer grid."""
+    """The settings that every method starts from: see `plan.COMMON`, with smaller patches for a finer grid."""
     base, settings = FINER.get(name, (name, {}))
     config = PretrainConfig.from_yaml(ROOT / "examples" / f"{base.replace('-', '_')}.yaml")
-    return PretrainConfig.from_dict(merged(config.to_dict(), settings))
+    return PretrainConfig.from_dict(merged(config.to_dict(), merged(COMMON.get(base, {}), settings)))
 
 
 @functools.lru_cache
