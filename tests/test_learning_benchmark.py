@@ -122,11 +122,12 @@ def test_no_drop_decodes_every_masked_patch() -> None:
     assert METHODS["no drop, PCAE's steps"].clock == "PCAE"
 
 
-def test_the_recipe_has_the_settings_that_won() -> None:
-    data, method = "fashion-mnist", "with small-data settings"
+@pytest.mark.parametrize("data", ["fashion-mnist", "cifar10"])
+def test_recipes_have_the_settings_that_won(data: str) -> None:
+    method = "with small-data settings"
     chosen = Results(ROOT / "benchmarks" / "learning" / "results.jsonl").chosen(data, method)
     won = configure(Experiment(data, method, "test", 60, 0, chosen), 1000)
-    recipe = PretrainConfig.from_yaml(ROOT / "examples" / "fashion_mnist.yaml")
+    recipe = PretrainConfig.from_yaml(ROOT / "examples" / f"{data.replace('-', '_')}.yaml")
     for name in ("model", "batch_size", "base_learning_rate"):
         assert getattr(recipe, name) == getattr(won, name), name
 

@@ -76,7 +76,7 @@ def recipe(name: str) -> PretrainConfig:
     """The settings that every method starts from: see `plan.COMMON`, with smaller patches for a finer grid."""
     base, settings = FINER.get(name, (name, {}))
     config = PretrainConfig.from_yaml(ROOT / "examples" / f"{base.replace('-', '_')}.yaml")
-    return PretrainConfig.from_dict(merged(config.to_dict(), merged(COMMON.get(base, {}), settings)))
+    return PretrainConfig.from_dict(merged(config.to_dict(), merged(COMMON[base], settings)))
 
 
 @functools.lru_cache
