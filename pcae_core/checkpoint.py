@@ -242,6 +242,8 @@ def load(path: Path, model: ModelConfig | None = None) -> Checkpoint:
     check_tensors(
         path / FILES[2], moments, {f"{m}.{k}": s for m in ("exp_avg", "exp_avg_sq") for k, s in trained.items()}
     )
+    # In the order of a new run: sums over all tensors depend on it in their last bits.
+    student, teacher = {n: student[n] for n in student_expected}, {n: teacher[n] for n in teacher_expected}
     first = {name: moments[f"exp_avg.{name}"] for name in trained}
     second = {name: moments[f"exp_avg_sq.{name}"] for name in trained}
     state = TrainState(student, teacher, first, second, manifest.step, manifest.loss_scale)

@@ -10,7 +10,20 @@ import pytest
 import torch
 from crossing import assert_same_states
 
-from pcae_core import Backend, ModelConfig, PretrainConfig, ReductionConfig, parameters, randomness, registry, schedule
+from pcae_core import (
+    Backend,
+    BackendError,
+    ModelConfig,
+    PretrainConfig,
+    ReductionConfig,
+    TrainingError,
+    parameters,
+    randomness,
+    registry,
+    schedule,
+)
+from pcae_torch.backend import resolve_device
+from pcae_torch.training import TorchPretrainer
 
 # No stage starts from two tokens: both are equally similar to their mean, and rounding would choose.
 TINY = ModelConfig(
@@ -179,3 +192,26 @@ def test_torch_compile_gives_the_same_losses():
     plain, _ = _train("torch", steps=2, model=model)
     compiled, _ = _train("torch", steps=2, model=model, compile=True)
     np.testing.assert_allclose(compiled, plain, rtol=1e-5)
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert resolve_device("cuda:0") == torch.device("cuda:0")
+    for name in ("auto", "cuda", "cuda:1"):
+        with pytest.raises(BackendError, match="there is no GPU 1 here: PyTorch sees 1"):
+            resolve_device(name)
+
+
+def test_a_full_gpu_is_said_in_one_line(monkeypatch):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")
+
+    config = PretrainConfig(model=ModelConfig.preset("vit_micro_patch4_28", depth=3), batch_size=2, drop_path=0.0)
+    trainer = TorchPretrainer(config, torch.device("cpu"))
+    monkeypatch.setattr(trainer, "_accumulate", full)
+    images = np.zeros((2, 3, 28, 28), np.float32)
+    noise = randomness.mask_noise(0, 0, 0, 2, config.model.num_patches)
+    with pytest.raises(TrainingError, match=r"^the GPU's memory is full: raise --accumulation .*2\.00 GiB\.\)$"):
+        trainer.step(images, noise, learning_rate=1e-3, momentum=0.9)

@@ -35,7 +35,7 @@ def test_round_trip(tmp_path):
     assert found.manifest.metrics == {"loss_ratio": 0.5}
     for group in ("student", "teacher", "exp_avg", "exp_avg_sq"):
         ours, theirs = getattr(state(7), group), getattr(found.state, group)
-        assert ours.keys() == theirs.keys()
+        assert list(ours) == list(theirs)  # what is summed over all tensors depends on the order
         for name, value in ours.items():
             np.testing.assert_array_equal(theirs[name], value)
 

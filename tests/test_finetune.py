@@ -20,7 +20,7 @@ from PIL import Image
 from refusals import refused
 from rich.console import Console
 
-from pcae_core import ConfigError, FinetuneConfig, ModelConfig, checkpoint, parameters
+from pcae_core import ConfigError, DataError, FinetuneConfig, ModelConfig, checkpoint, parameters
 from pcae_core.cli import main as cli
 from pcae_core.training.finetune import finetune, with_model
 
@@ -75,6 +75,19 @@ def pretrained(data, tmp_path_factory) -> Path:
 def tune(data: Path, pretrained: Path, out: Path, **settings) -> Path:
     values = LEARNING | {"data": str(data), "pretrained": str(pretrained), "out": str(out)} | settings
     return finetune(FinetuneConfig.from_dict(values), Console(quiet=True))
+
+
+def test_scoring_that_fails_loses_no_step(data, pretrained, tmp_path, monkeypatch):
+    def damaged(*arguments):
+        raise DataError("cannot read the image 7")
+
+    monkeypatch.setattr("pcae_core.training.finetune.score", damaged)
+    with pytest.raises(DataError, match="image 7"):
+        tune(data, pretrained, tmp_path / "run", steps=20, checkpoint_every=100)
+    assert checkpoint.read_manifest(checkpoint.find(tmp_path / "run")).step == 8  # an epoch of 64 images
+    monkeypatch.undo()
+    tune(data, pretrained, tmp_path / "run", steps=20, checkpoint_every=100)
+    assert checkpoint.read_manifest(checkpoint.find(tmp_path / "run")).step == 20
 
 
 def test_a_run_learns_and_keeps_its_best_checkpoint(pretrained, tmp_path):

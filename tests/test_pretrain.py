@@ -19,6 +19,7 @@ from pcae_core import checkpoint
 from pcae_core.config import PretrainConfig
 
 STEPS = 40
+CLIPPED = ("--grad-clip", 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,20 @@ def data(tmp_path_factory) -> Path:
 
 
 def arguments(data: Path, out: Path, *more: object) -> list[object]:
-    return ["pretrain", "--data", data, "--out", out, *runs.SETTINGS, "--steps", STEPS, "--checkpoint-every", 10, *more]
+    return [
+        "pretrain",
+        "--data",
+        data,
+        "--out",
+        out,
+        *runs.SETTINGS,
+        *CLIPPED,
+        "--steps",
+        STEPS,
+        "--checkpoint-every",
+        10,
+        *more,
+    ]
 
 
 @pytest.fixture(scope="module")

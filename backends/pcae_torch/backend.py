@@ -48,7 +48,13 @@ def resolve_device(name: str) -> torch.device:
         raise BackendError(f"the torch backend runs on the devices {', '.join(CAPABILITIES.devices)}, not {name!r}")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise BackendError("no CUDA device is available to PyTorch here; use device 'cpu', or install a CUDA build")
-    return local_device(device)
+    device = local_device(device)
+    if device.type == "cuda" and (count := torch.cuda.device_count()) <= (device.index or 0):
+        raise BackendError(
+            f"there is no GPU {device.index} here: PyTorch sees {count}, counted from 0; name another device, or start "
+            "fewer processes"
+        )
+    return device
 
 
 @functools.lru_cache(maxsize=16)

@@ -11,7 +11,7 @@ from pcae_core.config_finetune import FinetuneConfig
 from pcae_core.parameters import finetuned_shapes, finetuning_state, layer_scale
 from pcae_core.protocol import Array, FinetuneOutput, Finetuner, TrainState
 from pcae_torch import model
-from pcae_torch.trainer import TorchTrainer
+from pcae_torch.trainer import TorchTrainer, one_line_when_full
 
 
 class TorchFinetuner(TorchTrainer, Finetuner):
@@ -32,6 +32,7 @@ class TorchFinetuner(TorchTrainer, Finetuner):
         )
         self._keep = config.keep
 
+    @one_line_when_full
     def step(
         self,
         images: Array,

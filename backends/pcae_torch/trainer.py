@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pcae_core.config import RunConfig
+from pcae_core.errors import TrainingError
 from pcae_core.parameters import is_decayed
 from pcae_core.protocol import ADAM_EPS, Array, TrainState
 from pcae_torch import model, ops
 from pcae_torch.distributed import Group
 
 LOSS_SCALE_INIT = 2.0**16
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def one_line_when_full(step: Callable[P, R]) -> Callable[P, R]:
+    """A step that raises TrainingError when the GPU's memory is full."""
+
+    @functools.wraps(step)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return step(*args, **kwargs)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                "the GPU's memory is full: raise --accumulation (the same run in smaller parts), or set a smaller "
+                f"batch_size or model in a new run ({str(error).splitlines()[0]})"
+            ) from None
+
+    return wrapped
 
 
 class TorchTrainer:
@@ -40,6 +62,7 @@ class TorchTrainer:
         self._dtype = torch.float64 if config.precision == "float64" else torch.float32
         self._group = Group(device)
         self.rank, self.world_size = self._group.rank, self._group.world_size
+        self.compiles = config.compile
         self._student = self._module(student, state.student).requires_grad_(False)
         self._teacher = self._module(teacher, state.teacher).requires_grad_(False) if teacher else None
         own = model.canonical_names(self._student)

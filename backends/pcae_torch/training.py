@@ -11,7 +11,7 @@ from pcae_core.config import PretrainConfig
 from pcae_core.parameters import initial_state, is_trainable
 from pcae_core.protocol import Array, Pretrainer, StepOutput, TrainState
 from pcae_torch import model, ops
-from pcae_torch.trainer import TorchTrainer
+from pcae_torch.trainer import TorchTrainer, one_line_when_full
 
 
 class TorchPretrainer(TorchTrainer, Pretrainer):
@@ -22,6 +22,7 @@ class TorchPretrainer(TorchTrainer, Pretrainer):
         trained = [name for name in state.student if is_trainable(name)]
         super().__init__(config, device, state, model.Student, model.Teacher, trained)
 
+    @one_line_when_full
     def step(
         self,
         images: Array,

@@ -160,9 +160,11 @@ class WandbLogger(MetricLogger):
         except ImportError:
             raise MissingExtraError('wandb is not installed; install it with: pip install "pcae[wandb]"') from None
         identity = hashlib.sha256(str(config.out.resolve()).encode()).hexdigest()[:16]
-        self._run: Any = wandb.init(
-            project="pcae", name=config.out.name, id=identity, resume="allow", dir=config.out, config=config.to_dict()
-        )
+        where = {"project": "pcae", "name": config.out.name, "id": identity, "resume": "allow", "dir": config.out}
+        try:
+            self._run: Any = wandb.init(**where, config=config.to_dict())
+        except Exception as error:  # no login, no network: its errors have no base of their own in all versions
+            raise ConfigError(f"Weights & Biases cannot be used: {error}; log in with: wandb login") from None
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """See `MetricLogger`."""

@@ -121,7 +121,7 @@ class Loop(abc.ABC, Generic[O]):
                 display.compiling()
             for batch in self._batches(stack):
                 self._advance(batch, loggers, display)
-                due = self._after_step(loggers, display)
+                due = self._finish_step(loggers, display)
                 stopping = self._trainer.any_rank(stop.received is not None)
                 if due or stopping or self._step % self._run_config.checkpoint_every == 0 or self._step == self._total:
                     self._save()
@@ -132,6 +132,17 @@ class Loop(abc.ABC, Generic[O]):
                     )
         self._say_where()
         return self._run_config.out
+
+    def _finish_step(self, loggers: list[MetricLogger], display: Display) -> bool:
+        """`_after_step`, which is no part of the step's time, and whose failure loses no step."""
+        began = time.monotonic()
+        try:
+            return self._after_step(loggers, display)
+        except PcaeError:
+            self._save()
+            raise
+        finally:
+            self._window.began += time.monotonic() - began
 
     def _say_where(self) -> None:
         """Where the run, its metrics and its newest checkpoint are."""
