@@ -38,12 +38,12 @@ from pcae_core.registry import BackendInfo, BackendSpec, available, current, use
 if TYPE_CHECKING:
     from pcae_core import checkpoint, cost, parameters, pretrained, randomness, schedule
     from pcae_core.config import DataConfig, ModelConfig, PretrainConfig, ReductionConfig
-    from pcae_core.config_finetune import FinetuneConfig
+    from pcae_core.config.finetune import FinetuneConfig
 
 __version__ = "0.1.0"
 
 _LAZY_NAMES = dict.fromkeys(("DataConfig", "ModelConfig", "PretrainConfig", "ReductionConfig"), "pcae_core.config")
-_LAZY_NAMES["FinetuneConfig"] = "pcae_core.config_finetune"
+_LAZY_NAMES["FinetuneConfig"] = "pcae_core.config.finetune"
 _LAZY_MODULES = ("checkpoint", "config", "cost", "parameters", "pretrained", "randomness", "schedule")
 
 __all__ = [

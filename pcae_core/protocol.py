@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from pcae_core.config import ModelConfig, PretrainConfig
-    from pcae_core.config_finetune import FinetuneConfig
+    from pcae_core.config.finetune import FinetuneConfig
 
 STANDARDIZE_EPS = 1e-6
 """Added to the variance of a target token."""

@@ -10,7 +10,7 @@ import pytest
 
 from pcae_core.cli.main import COMMANDS
 from pcae_core.config import PretrainConfig
-from pcae_core.config_finetune import FinetuneConfig
+from pcae_core.config.finetune import FinetuneConfig
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from pcae_core import TrainingError, checkpoint, registry
 from pcae_core.config import PretrainConfig
-from pcae_core.config_finetune import FinetuneConfig
+from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.training.finetune import finetune
 from pcae_core.training.guard import NonFiniteGuard
 from pcae_core.training.pretrain import pretrain

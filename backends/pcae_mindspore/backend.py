@@ -10,7 +10,7 @@ import numpy as np
 from mindspore import Tensor
 
 from pcae_core.config import ModelConfig, PretrainConfig
-from pcae_core.config_finetune import FinetuneConfig
+from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.parameters import finetuned_shapes, is_trainable
 from pcae_core.protocol import (
     STANDARDIZE_EPS,

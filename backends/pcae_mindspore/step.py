@@ -14,7 +14,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from pcae_core.config import PretrainConfig, RunConfig
-from pcae_core.config_finetune import FinetuneConfig
+from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.parameters import is_decayed
 from pcae_core.protocol import TrainState
 from pcae_mindspore import model, updates

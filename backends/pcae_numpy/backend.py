@@ -10,7 +10,7 @@ import numpy as np
 
 from pcae_core import archives
 from pcae_core.config import ModelConfig, PretrainConfig
-from pcae_core.config_finetune import FinetuneConfig
+from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.errors import BackendError, CheckpointError
 from pcae_core.protocol import (
     STANDARDIZE_EPS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pcae_core.config_finetune import FinetuneConfig
+from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.parameters import finetuning_state, layer_scale
 from pcae_core.protocol import FinetuneOutput, Finetuner, TrainState
 from pcae_numpy import backward, model, ops

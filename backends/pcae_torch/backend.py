@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from pcae_core.config import ModelConfig, PretrainConfig
-from pcae_core.config_finetune import FinetuneConfig
+from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.errors import BackendError
 from pcae_core.parameters import finetuned_shapes, is_trainable
 from pcae_core.protocol import (

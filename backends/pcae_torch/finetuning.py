@@ -7,7 +7,7 @@ import contextlib
 import torch
 from torch import Tensor
 
-from pcae_core.config_finetune import FinetuneConfig
+from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.parameters import finetuned_shapes, finetuning_state, layer_scale
 from pcae_core.protocol import Array, FinetuneOutput, Finetuner, TrainState
 from pcae_torch import model

@@ -12,7 +12,7 @@ from benchmarks.learning.sets import Part, parts, recipe
 
 from pcae_core import randomness, schedule
 from pcae_core.config import PretrainConfig, RunConfig
-from pcae_core.config_finetune import FinetuneConfig
+from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.data import Batch, TrainLoader
 from pcae_core.data.mixing import soft_targets
 from pcae_core.parameters import Arrays

@@ -8,7 +8,7 @@ import numpy as np
 
 from pcae_conformance.dtypes import Floats, rounded
 from pcae_conformance.model_cases import Parameters, TrainCase, random_parameters
-from pcae_core.config_finetune import FinetuneConfig
+from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.parameters import encoder_shapes, finetuned_shapes
 from pcae_core.protocol import TrainState
 

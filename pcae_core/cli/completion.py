@@ -13,7 +13,7 @@ import tyro
 
 from pcae_core.cli.parsing import filled, parse
 from pcae_core.config import ModelConfig, PretrainConfig
-from pcae_core.config_finetune import FinetuneConfig
+from pcae_core.config.finetune import FinetuneConfig
 
 DESCRIPTION = """Print a script that completes commands, flags, their values and files when you press Tab.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pcae_core.cli.parsing import parse_config, split_off
-from pcae_core.config_finetune import FinetuneConfig
+from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.errors import ConfigError
 
 DESCRIPTION = """Train a pre-trained encoder with a head to classify, dropping tokens on the way, or continue a run.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pcae_core.config_finetune import FinetuneConfig
+from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.data.rand_augment import RandAugment
 
 _AREA = (0.02, 1 / 3)

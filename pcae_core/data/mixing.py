@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pcae_core.config_finetune import FinetuneConfig
+from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.randomness import Purpose, generator
 
 Pixels = NDArray[np.uint8]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pcae_core import checkpoint, parameters
 from pcae_core.config import DataConfig, ModelConfig
-from pcae_core.config_finetune import FinetuneConfig
+from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.data import normalize
 from pcae_core.errors import CheckpointError, ConfigError, DataError
 from pcae_core.protocol import Array, Backend, Floats

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pcae_core import checkpoint, cost
 from pcae_core.config import RunConfig
-from pcae_core.config_finetune import FinetuneConfig
+from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.data import Source, eval_batches, normalize, open_source
 from pcae_core.errors import ConfigError, DataError
 from pcae_core.parameters import Arrays, encoder_shapes

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pcae_core import checkpoint, parameters, pretrained, registry
 from pcae_core.config import ModelConfig, is_utf8
-from pcae_core.config_finetune import FinetuneConfig
+from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.data import Batch, Source, mixing, open_source
 from pcae_core.data.augment_more import AugmentMore
 from pcae_core.errors import ConfigError, DataError

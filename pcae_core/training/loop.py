@@ -16,7 +16,7 @@ from rich.console import Console
 from pcae_core import checkpoint, randomness, registry, schedule
 from pcae_core.checkpoint import DataPosition
 from pcae_core.config import RunConfig
-from pcae_core.config_finetune import AnyRunConfig
+from pcae_core.config.finetune import AnyRunConfig
 from pcae_core.data import Batch, CorruptLog, Source, TrainLoader
 from pcae_core.data.loader import Augmentation
 from pcae_core.errors import ConfigError, PcaeError, TrainingError

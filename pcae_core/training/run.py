@@ -12,7 +12,7 @@ import filelock
 from pcae_core import checkpoint
 from pcae_core.checkpoint import Checkpoint, DataPosition
 from pcae_core.config import Config, RunConfig
-from pcae_core.config_finetune import AnyRunConfig
+from pcae_core.config.finetune import AnyRunConfig
 from pcae_core.errors import CheckpointError, ConfigError, DataError
 
 C = TypeVar("C", bound=Config)

@@ -16,7 +16,7 @@ from pcae_conformance.dtypes import Floats
 from pcae_conformance.finetune_cases import FinetuneCase
 from pcae_conformance.subject import AT_LEAST_FLOAT32, Subject
 from pcae_conformance.tolerances import CENTRAL_DIFFERENCE, DIFFERENCE_STEP, GRADIENT, MODEL, SCORE_MARGIN
-from pcae_core.config_finetune import FinetuneConfig
+from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.parameters import finetuned_shapes, finetuning_state
 from pcae_core.protocol import ADAM_EPS, Backend, TrainState
 

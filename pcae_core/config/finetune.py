@@ -7,19 +7,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pcae_core.config import (
-    BelowOne,
-    DataConfig,
-    Fraction,
-    ModelConfig,
-    Pooling,
-    Positive,
-    PretrainConfig,
-    Rate,
-    RunConfig,
-    Share,
-    read_yaml,
-)
+from pcae_core.config.base import BelowOne, Fraction, Pooling, Positive, Rate, Share, read_yaml
+from pcae_core.config.data import DataConfig
+from pcae_core.config.model import ModelConfig
+from pcae_core.config.run import PretrainConfig, RunConfig
 from pcae_core.data.rand_augment import RandAugment
 from pcae_core.errors import ConfigError
 

@@ -1,0 +1,95 @@
+"""What all configurations have in common: strict values, plain data and YAML."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+import yaml
+from pydantic import Field
+
+from pcae_core.errors import ConfigError, describe_validation_error
+
+_DEEPEST = 20  # levels of a YAML file; settings have three
+
+Positive = Annotated[int, Field(ge=1)]
+Blocks = Annotated[int, Field(ge=1, le=1000)]
+Size = Annotated[int, Field(ge=1, le=65_536)]
+Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
+Rate = Annotated[float, Field(ge=0.0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
+Pooling = Literal["cls", "mean"]
+
+
+class Config(pydantic.BaseModel):
+    """Base of all configurations: no coercion, no unknown keys, no change after construction.
+
+    Constructing one with wrong values raises pydantic's ValidationError, a ValueError.
+    """
+
+    model_config = pydantic.ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def from_dict(cls, values: object) -> Self:
+        """From plain data as YAML or JSON give it (lists for tuples, strings for paths).
+
+        Raises:
+            ConfigError: naming each value that is unknown, missing, of the wrong type or out of range.
+        """
+        try:
+            return cls.model_validate_json(json.dumps(values))
+        except pydantic.ValidationError as error:
+            raise ConfigError(describe_validation_error(error)) from None
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigError(f"settings must be plain data: {error}") from None
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> Self:
+        """From a YAML file. Raises ConfigError."""
+        return cls.from_dict(read_yaml(path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that `from_dict` takes back."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """The YAML text that `from_yaml` reads back."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a name that the file system gave can be written down."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML without aliases, which make a short file endless, and nested no deeper than settings are."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not supported; write the value again")
+        if self._depth == _DEEPEST:
+            raise yaml.YAMLError(f"it is nested more than {_DEEPEST} deep")
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ConfigError when there is none."""
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # nosec B506 # a SafeLoader, see above
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error}") from None
+    except Exception as error:  # PyYAML raises its own errors, and about any other for tags such as "!!int x"
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings, not {type(values).__name__}")
+    return values
