@@ -32,6 +32,7 @@ MODULES = (
     "training",
     "training_state",
     "finetuning",
+    "half",
 )
 """Of `pcae_conformance.checks`, in the order of the contract."""
 

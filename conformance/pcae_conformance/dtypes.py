@@ -15,6 +15,11 @@ LARGEST_EXPONENT = {"float64": 15, "float32": 15, "bfloat16": 15, "float16": 2}
 """Inputs are scaled by at most ten to this power, so that they and their products with a weight stay finite."""
 
 
+def parameter_dtype(precision: str) -> str:
+    """Of parameters and moments in training; half precision is that of the matrix products alone."""
+    return precision if precision in ("float64", "float32") else "float32"
+
+
 def compute_eps(dtype: str) -> float:
     """Eps of scores, standardisation and loss, which are computed in float32 or better."""
     return min(EPS[dtype], EPS["float32"])

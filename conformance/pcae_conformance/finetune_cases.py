@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pcae_conformance.dtypes import Floats, rounded
-from pcae_conformance.model_cases import Parameters, TrainCase, random_parameters
+from pcae_conformance.dtypes import Floats, parameter_dtype, rounded
+from pcae_conformance.model_cases import Parameters, TrainCase, loss_scale, random_parameters
 from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.parameters import encoder_shapes, finetuned_shapes
 from pcae_core.protocol import TrainState
@@ -28,23 +28,16 @@ class FinetuneCase(TrainCase):
 
     def finetune_config(self, dtype: str) -> FinetuneConfig:
         """Of a run with `dtype` as its precision."""
-        return FinetuneConfig.model_validate(
-            {
-                "model": self.config(),
-                "precision": dtype,
-                "seed": self.seed,
-                "batch_size": self.batch,
-                "accumulation": self.accumulation,
-                "grad_clip": self.clip or None,
-                "weight_decay": self.weight_decay,
-                "drop": round(1.0 - self.keep, 6),
-                "layer_decay": self.layer_decay,
-                "ema_momentum": 0.9 if self.ema else None,
-                "mixup": 0.0,
-                "cutmix": 0.0,
-                "rand_augment": None,
-            }
-        )
+        settings = {
+            "model": self.encoder_config(),
+            "drop": round(1.0 - self.keep, 6),
+            "layer_decay": self.layer_decay,
+            "ema_momentum": 0.9 if self.ema else None,
+            "mixup": 0.0,
+            "cutmix": 0.0,
+            "rand_augment": None,
+        }
+        return FinetuneConfig.model_validate(settings | self.run_settings(dtype))
 
     def classifier(self, dtype: str) -> Parameters:
         """Encoder and head."""
@@ -54,9 +47,9 @@ class FinetuneCase(TrainCase):
         """(B, classes), rows that add up to 1."""
         return np.random.default_rng([self.seed, 8, step]).dirichlet(np.ones(self.classes), self.batch)
 
-    def state(self, dtype: str) -> TrainState:
+    def state(self, precision: str) -> TrainState:
         """As in `TrainCase`; what fine-tuning leaves alone is the same in both."""
-        rng, config = np.random.default_rng([self.seed, 7]), self.config()
+        rng, config, dtype = np.random.default_rng([self.seed, 7]), self.config(), parameter_dtype(precision)
         student, trained = self.classifier(dtype), finetuned_shapes(config)
         first = {name: rounded(0.01 * rng.normal(size=shape), dtype) for name, shape in trained.items()}
         second = {name: rounded(1e-3 * rng.uniform(0.5, 1.5, shape), dtype) for name, shape in trained.items()}
@@ -65,4 +58,4 @@ class FinetuneCase(TrainCase):
         student, teacher, first, second = (
             {name: value.astype(dtype) for name, value in group.items()} for group in (student, teacher, first, second)
         )
-        return TrainState(student, teacher, first, second, self.start_step)
+        return TrainState(student, teacher, first, second, self.start_step, loss_scale(precision))

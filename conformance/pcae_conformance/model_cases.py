@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcae_conformance.cases import Case
-from pcae_conformance.dtypes import Floats, rounded
-from pcae_core.config import ModelConfig, Pooling, PretrainConfig, ReductionConfig
+from pcae_conformance.dtypes import Floats, parameter_dtype, rounded
+from pcae_core.config import DataConfig, ModelConfig, Pooling, PretrainConfig, ReductionConfig
 from pcae_core.parameters import encoder_shapes, is_trainable, student_shapes
 from pcae_core.protocol import LAYER_NORM_EPS, Center, TrainState
 from pcae_core.randomness import drop_path_scales
@@ -38,6 +38,11 @@ def random_parameters(shapes: dict[str, tuple[int, ...]], rng: np.random.Generat
             value *= 0.5
         parameters[name] = rounded(value, dtype)
     return parameters
+
+
+def close_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+    """Noise whose values half precision cannot tell apart."""
+    return 0.5 + 1e-4 * rng.random(shape)
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,12 @@ class ModelCase(Case):
             reduction=ReductionConfig(num_stages=self.stages, keep=self.keep, center=self.center),
         )
 
+    def encoder_config(self) -> ModelConfig:
+        """The model with a keep ratio of its own, which must not be taken in place of the one that is asked for."""
+        config = self.config()
+        other = config.reduction.model_copy(update={"keep": 0.6 if self.keep == 1.0 else 1.0})
+        return config.model_copy(update={"reduction": other})
+
     @property
     def always_ties(self) -> bool:
         """Whether encoder or teacher must choose one of two tokens by "unit" similarity.
@@ -102,7 +113,7 @@ class ModelCase(Case):
         config = self.config()
         steps: list[tuple[int, int]] = []
         for tokens in (config.num_patches, config.num_masked):
-            counts = [tokens, *config.kept_after_block(tokens).values()]
+            counts = [tokens, *config.kept_after_block(tokens, self.keep).values()]
             steps += itertools.pairwise(counts)
         return self.center == "unit" and (2, 1) in steps
 
@@ -121,7 +132,12 @@ class ModelCase(Case):
 
     def noise(self) -> Floats:
         """(B, N)."""
-        return np.random.default_rng([self.seed, 4]).random((self.batch, self.grid**2))
+        return close_noise(np.random.default_rng([self.seed, 4]), (self.batch, self.grid**2))
+
+
+def loss_scale(precision: str) -> tuple[float, int] | None:
+    """Of a run in the middle of training: so small that no gradient of a case overflows."""
+    return (1024.0, 3) if precision == "float16" else None
 
 
 @dataclass(frozen=True)
@@ -134,6 +150,8 @@ class TrainCase(ModelCase):
         clip: largest gradient norm; 0 for none.
         drop_path: rate of the last block.
         pixels: images are uint8.
+        own_mean: the loader's mean and deviation are not the default ones.
+        beta1, beta2: of AdamW.
         start_step: optimizer steps that the drawn state has behind it.
     """
 
@@ -145,21 +163,34 @@ class TrainCase(ModelCase):
     momentum: float = 0.9
     drop_path: float = 0.0
     pixels: bool = False
+    own_mean: bool = False
+    beta1: float = 0.9
+    beta2: float = 0.95
     start_step: int = 3
+
+    def loader(self) -> DataConfig:
+        """How uint8 images are normalised."""
+        if not self.own_mean:
+            return DataConfig()
+        mean, std = (tuple(first + 0.1 * c for c in range(self.chans)) for first in (0.3, 0.2))
+        return DataConfig(mean=mean, std=std)
+
+    def run_settings(self, dtype: str) -> dict[str, Any]:
+        """Of any kind of run, with `dtype` as its precision."""
+        return {
+            "precision": dtype,
+            "seed": self.seed,
+            "loader": self.loader(),
+            "batch_size": self.batch,
+            "accumulation": self.accumulation,
+            "betas": (self.beta1, self.beta2),
+            "grad_clip": self.clip or None,
+            "weight_decay": self.weight_decay,
+        }
 
     def pretrain_config(self, dtype: str) -> PretrainConfig:
         """Of a run with `dtype` as its precision."""
-        return PretrainConfig.model_validate(
-            {
-                "model": self.config(),
-                "precision": dtype,
-                "seed": self.seed,
-                "batch_size": self.batch,
-                "accumulation": self.accumulation,
-                "grad_clip": self.clip or None,
-                "weight_decay": self.weight_decay,
-            }
-        )
+        return PretrainConfig.model_validate({"model": self.config()} | self.run_settings(dtype))
 
     def step_images(self, step: int) -> NDArray[Any]:
         """(B, C, H, W), uint8 or float32."""
@@ -170,7 +201,7 @@ class TrainCase(ModelCase):
 
     def step_noise(self, step: int) -> Floats:
         """(B, N)."""
-        return np.random.default_rng([self.seed, 6, step]).random((self.batch, self.grid**2))
+        return close_noise(np.random.default_rng([self.seed, 6, step]), (self.batch, self.grid**2))
 
     def step_drop_path(self, step: int) -> NDArray[np.float32] | None:
         """(L, 2, B), or None without drop path."""
@@ -184,13 +215,13 @@ class TrainCase(ModelCase):
             "momentum": 1.0 - (1.0 - self.momentum) / (1 + step),
         }
 
-    def state(self, dtype: str) -> TrainState:
+    def state(self, precision: str) -> TrainState:
         """A run's state in the middle of training: no moment is near zero, so AdamW's step is a smooth function.
 
         From zero moments the first step is the gradient's sign, which rounding decides where a gradient is tiny.
         Position embeddings are fixed, so student and teacher share them.
         """
-        rng = np.random.default_rng([self.seed, 7])
+        rng, dtype = np.random.default_rng([self.seed, 7]), parameter_dtype(precision)
         student = self.student(dtype)
         trained = {name: value.shape for name, value in student.items() if is_trainable(name)}
         first = {name: rounded(0.01 * rng.normal(size=shape), dtype) for name, shape in trained.items()}
@@ -199,4 +230,4 @@ class TrainCase(ModelCase):
         student, teacher, first, second = (
             {name: value.astype(dtype) for name, value in group.items()} for group in (student, teacher, first, second)
         )
-        return TrainState(student, teacher, first, second, self.start_step)
+        return TrainState(student, teacher, first, second, self.start_step, loss_scale(precision))

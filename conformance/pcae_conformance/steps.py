@@ -10,19 +10,31 @@ from numpy.typing import NDArray
 
 from pcae_conformance import selections
 from pcae_conformance.compare import require
-from pcae_conformance.dtypes import EPS, Floats
+from pcae_conformance.dtypes import EPS, Floats, parameter_dtype
+from pcae_conformance.finetune_cases import FinetuneCase
 from pcae_conformance.model_cases import TrainCase
 from pcae_conformance.subject import Subject
 from pcae_conformance.tolerances import GRADIENT, MODEL, SCORE_MARGIN, TRAINED
-from pcae_core.config import DataConfig
-from pcae_core.protocol import Backend, FinetuneOutput, Pretrainer, StepOutput, TrainState
+from pcae_core.protocol import Backend, FinetuneOutput, Finetuner, Pretrainer, StepOutput, TrainState
 
 SHARP = [
     TrainCase(
         batch=2, grid=4, chans=3, patch=2, depth=3, stages=2, heads=2, decoder_depth=2, drop_path=0.5, pixels=True
     ),
     TrainCase(batch=2, grid=3, depth=2, accumulation=2, clip=0.05, weight_decay=0.5, start_step=0),
-    TrainCase(batch=1, grid=3, depth=2, stages=2, keep=0.7, momentum=0.0, center="raw"),
+    TrainCase(
+        grid=3,
+        chans=2,
+        depth=2,
+        stages=2,
+        keep=0.7,
+        momentum=0.0,
+        center="raw",
+        pixels=True,
+        own_mean=True,
+        beta1=0.8,
+        beta2=0.99,
+    ),
 ]
 GROUPS = ("student", "teacher", "exp_avg", "exp_avg_sq")
 """The dictionaries of a `TrainState`."""
@@ -43,6 +55,16 @@ def step(trainer: Pretrainer, case: TrainCase, number: int = 0) -> StepOutput:
     )
 
 
+def finetune_step(trainer: Finetuner, case: FinetuneCase, number: int = 0) -> FinetuneOutput:
+    """Step `number` of the case's fine-tuning run."""
+    return trainer.step(
+        case.step_images(number),
+        case.targets(number),
+        drop_path=case.step_drop_path(number),
+        **case.hyper_parameters(number),
+    )
+
+
 def near_ties(subject: Subject, case: TrainCase) -> bool:
     """Whether the teacher's choice of targets hangs on rounding, in which case a step cannot be compared."""
     masked = np.sort(np.argsort(case.step_noise(0), axis=1, kind="stable")[:, case.config().num_visible :], axis=1)
@@ -56,22 +78,30 @@ def normalized(case: TrainCase, images: NDArray[Any]) -> Floats:
     """What the student sees: pixel values are scaled to 0..1, then by the loader's mean and deviation."""
     if images.dtype != np.uint8:
         return images.astype(np.float64)
-    mean, std = DataConfig().normalization(case.chans)
+    mean, std = case.loader().normalization(case.chans)
     channels = [(images[:, c] / 255.0 - mean[c]) / std[c] for c in range(case.chans)]
     return np.stack(channels, axis=1)
 
 
 def compare_states(subject: Subject, got: TrainState, expected: TrainState, tolerances: Mapping[str, float]) -> None:
-    """Every array, to within the tolerance of its group plus a rounding in the subject's dtype."""
+    """Every array, to within the tolerance of its group plus a rounding in the dtype of parameters."""
     require(got.step == expected.step, f"step of the state: got {got.step}, expected {expected.step}")
+    expected_dtype = parameter_dtype(subject.dtype)
     for group in GROUPS:
         ours, theirs = getattr(got, group), getattr(expected, group)
         require(set(ours) == set(theirs), f"{group}: wrong or missing names {sorted(set(ours) ^ set(theirs))}")
         for name, value in theirs.items():
             dtype = ours[name].dtype.name
-            require(dtype == subject.dtype, f"{group} {name}: got the dtype {dtype}, expected {subject.dtype}")
-            rounding = 4.0 * EPS[subject.dtype] * np.abs(value) if tolerances[group] else 0.0
+            require(dtype == expected_dtype, f"{group} {name}: got the dtype {dtype}, expected {expected_dtype}")
+            rounding = 4.0 * EPS[dtype] * np.abs(value) if tolerances[group] else 0.0
             subject.near(f"{group} {name}", ours[name], value, tolerances[group] + rounding)
+
+
+def compare_untouched(subject: Subject, got: TrainState, expected: TrainState) -> None:
+    """Everything in a state, bit for bit."""
+    scales = got.loss_scale, expected.loss_scale
+    require(scales[0] == scales[1], f"loss scale of the state: got {scales[0]}, expected {scales[1]}")
+    compare_states(subject, got, expected, dict.fromkeys(GROUPS, 0.0))
 
 
 def check_finite(subject: Subject, out: StepOutput | FinetuneOutput, expected: bool) -> None:
@@ -91,14 +121,14 @@ def compare_skipped(
         for name, value in before.teacher.items()
     }
     expected = TrainState(before.student, averages, before.exp_avg, before.exp_avg_sq, before.step + 1)
-    rounding = dict.fromkeys(GROUPS, 0.0) | {"teacher": MODEL[subject.dtype]}
+    rounding = dict.fromkeys(GROUPS, 0.0) | {"teacher": MODEL[parameter_dtype(subject.dtype)]}
     compare_states(subject, got, expected, rounding)
 
 
 def state_tolerances(case: TrainCase, dtype: str, largest_gradient: float) -> dict[str, float]:
     """By group, after one step whose largest gradient is at most `largest_gradient`."""
-    step = TRAINED[dtype] * case.learning_rate
-    gradient = GRADIENT[dtype] * largest_gradient
+    dtype = parameter_dtype(dtype)
+    step, gradient = TRAINED[dtype] * case.learning_rate, GRADIENT[dtype] * largest_gradient
     return {"student": step, "teacher": step, "exp_avg": gradient, "exp_avg_sq": 2.0 * gradient * largest_gradient}
 
 

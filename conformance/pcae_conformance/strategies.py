@@ -207,6 +207,9 @@ def _runs(draw: st.DrawFn, steps: int, max_depth: int, heads: bool) -> TrainCase
         momentum=draw(st.sampled_from([0.9, 0.0, 0.996, 1.0])),
         drop_path=draw(st.sampled_from([0.0, 0.5])),
         pixels=draw(st.booleans()),
+        own_mean=draw(st.booleans()),
+        beta1=draw(st.sampled_from([0.9, 0.8])),
+        beta2=draw(st.sampled_from([0.95, 0.999])),
         start_step=draw(st.sampled_from([3, 0, 100])),
     )
 
@@ -228,6 +231,9 @@ def _finetunings(draw: st.DrawFn, drop_path: bool) -> FinetuneCase:
         momentum=draw(st.sampled_from([0.9, 0.0, 0.996])),
         drop_path=draw(st.sampled_from([0.0, 0.5])) if drop_path else 0.0,
         pixels=draw(st.booleans()),
+        own_mean=draw(st.booleans()),
+        beta1=draw(st.sampled_from([0.9, 0.8])),
+        beta2=draw(st.sampled_from([0.95, 0.999])),
         start_step=draw(st.sampled_from([3, 0, 100])),
         layer_decay=draw(st.sampled_from([0.75, 1.0, 0.5])),
         ema=draw(st.booleans()),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from faults import finetuning, grid, models, operations, training
+from faults import finetuning, grid, half, models, operations, training
 from faults.mutation import Fault
 
 FAULTS: tuple[Fault, ...] = (
-    *operations.FAULTS, *grid.FAULTS, *models.FAULTS, *training.FAULTS, *finetuning.FAULTS,
+    *operations.FAULTS, *grid.FAULTS, *models.FAULTS, *training.FAULTS, *finetuning.FAULTS, *half.FAULTS,
 )  # fmt: skip

@@ -81,6 +81,28 @@ STEP = [
     numpy_fault(
         "sum of the micro-batches in fine-tuning", "finetune-step", ("finetuning", "+= grad / parts", "+= grad")
     ),
+    numpy_fault(
+        "keeps the share that pre-training kept",
+        "finetune-step",
+        ("finetuning", "images[part], config.keep, scales", "images[part], config.model.reduction.keep, scales"),
+    ),
+    torch_fault(
+        "gradients of all steps",
+        "finetune-four-steps",
+        "float64",
+        ("finetuning", "        self._optimizer.zero_grad(set_to_none=True)\n", ""),
+    ),
+    torch_fault(
+        "layers' rates shrink at each step",
+        "finetune-four-steps",
+        "float64",
+        ("trainer", 'learning_rate * group["scale"]', 'learning_rate * group["scale"]; group["scale"] **= 2'),
+    ),
+    numpy_fault(
+        "cross-entropy that overflows",
+        "finetune-large-logits",
+        ("ops", "shifted = logits - logits.max(axis=1, keepdims=True)", "shifted = logits"),
+    ),
     torch_fault(
         "layers' rates forgotten",
         "finetune-step",

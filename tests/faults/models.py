@@ -48,6 +48,16 @@ ENCODER = [
         ("ops", "key.swapaxes(-1, -2) / np.sqrt(query.shape[-1])", "key.swapaxes(-1, -2)"),
     ),
     numpy_fault(
+        "softmax that overflows",
+        "model-sharp-attention",
+        ("ops", "np.exp(x - x.max(axis=-1, keepdims=True))", "np.exp(x)"),
+    ),
+    numpy_fault(
+        "keeps the share of the model's own settings",
+        "model-encoder",
+        ("backend", "_floats(images), keep)", "_floats(images), config.reduction.keep)"),
+    ),
+    numpy_fault(
         "attention scaled by the whole width",
         "model-encoder",
         ("ops", "np.sqrt(query.shape[-1]))", "np.sqrt(query.shape[-1] * query.shape[1]))"),

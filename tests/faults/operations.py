@@ -117,6 +117,16 @@ SELECTION = [
     numpy_fault(
         "compares rounded scores", "select-lowest", ("ops", "np.argsort(scores,", "np.argsort(np.float32(scores),")
     ),
+    numpy_fault(
+        "ties kept in order in short rows alone",
+        "select-lowest",
+        (
+            "ops",
+            SORT,
+            f"{SORT} if scores.shape[1] <= 16 else "
+            'np.sort(scores.shape[1] - 1 - np.argsort(scores[:, ::-1], axis=1, kind="stable")[:, :k], axis=1)',
+        ),
+    ),
     numpy_fault("one token more", "select-lowest", ("ops", SORT, SORT.replace(":k]", ":k + 1]"))),
 ]
 

@@ -86,6 +86,21 @@ STEP = [
         ),
     ),
     numpy_fault(
+        "the loader's mean not heeded",
+        "train-step",
+        (
+            "training",
+            "config.loader.normalization(config.model.in_chans)",
+            "type(config.loader)().normalization(config.model.in_chans)",
+        ),
+    ),
+    numpy_fault("betas not heeded", "train-adamw", ("training", "= config.betas", "= 0.9, 0.95")),
+    numpy_fault(
+        "noise in half precision",
+        "train-step",
+        ("training", "images[part], noise[part], scales", "images[part], np.float16(noise[part]), scales"),
+    ),
+    numpy_fault(
         "CLS in the mean features",
         "train-step",
         ("training", "trace.latent[:, 1:].mean(axis=1)", "trace.latent.mean(axis=1)"),

@@ -9,22 +9,41 @@ from typing import Any
 
 import numpy as np
 
-from pcae_conformance import selections, steps, strategies
-from pcae_conformance.check import DOUBLE, WIDE, check
+from pcae_conformance import selections, steps, strategies, updates
+from pcae_conformance.check import DOUBLE, ONCE, WIDE, check
 from pcae_conformance.compare import require
 from pcae_conformance.dtypes import Floats
 from pcae_conformance.finetune_cases import FinetuneCase
 from pcae_conformance.subject import AT_LEAST_FLOAT32, Subject
-from pcae_conformance.tolerances import CENTRAL_DIFFERENCE, DIFFERENCE_STEP, GRADIENT, MODEL, SCORE_MARGIN
-from pcae_core.config.finetune import FinetuneConfig
+from pcae_conformance.tolerances import (
+    CENTRAL_DIFFERENCE,
+    DIFFERENCE_STEP,
+    GRADIENT,
+    MODEL,
+    SCORE_MARGIN,
+    TEN_STEPS,
+)
 from pcae_core.parameters import finetuned_shapes, finetuning_state
-from pcae_core.protocol import ADAM_EPS, Backend, TrainState
+from pcae_core.protocol import Backend, TrainState
 
 SHARP = [
     FinetuneCase(
         batch=2, grid=4, chans=3, patch=2, depth=3, stages=2, heads=2, pooling="mean", drop_path=0.5, clip=0.1
     ),
-    FinetuneCase(batch=2, grid=3, depth=2, stages=2, keep=0.7, accumulation=2, pixels=True, clip=0.1),
+    FinetuneCase(
+        batch=2,
+        grid=3,
+        chans=2,
+        depth=2,
+        stages=2,
+        keep=0.7,
+        accumulation=2,
+        clip=0.1,
+        pixels=True,
+        own_mean=True,
+        beta1=0.8,
+        beta2=0.99,
+    ),
     FinetuneCase(batch=1, grid=3, depth=2, keep=1.0, pooling="mean", ema=False, weight_decay=0.5, start_step=0),
 ]
 
@@ -67,6 +86,25 @@ def gradients(subject: Subject, case: FinetuneCase) -> None:
     subject.close("loss", loss, expected_loss, tolerance * max(1.0, float(expected_loss)))
     for name, value in got.items():
         subject.close(f"gradient of {name}", value, expected[name], tolerance * largest, subject.dtype)
+
+
+@check(
+    "finetune-large-logits",
+    statement="logits in the thousands, whose exponentials overflow, give the reference's loss and finite gradients",
+    examples=SHARP,
+    dtypes=ONCE,
+    training=True,
+)
+def large_logits(subject: Subject, case: FinetuneCase) -> None:
+    """The head is 1000 times as large as in the other cases."""
+    parameters, images = case.classifier(subject.dtype), case.images(subject.dtype)
+    parameters["head.weight"] *= 1000.0
+    loss, got = _gradients(subject.backend, case, subject.own_all(parameters), subject.own(images))
+    expected, _ = _gradients(subject.reference, case, parameters, images)
+    subject.close("loss", loss, expected, MODEL[subject.dtype] * float(expected))
+    for name, value in got.items():
+        finite = bool(np.isfinite(subject.backend.to_numpy(value)).all())
+        require(finite, f"gradient of {name}: not finite")
 
 
 @check(
@@ -117,36 +155,6 @@ def _micro_batches(subject: Subject, case: FinetuneCase, state: TrainState) -> t
     return np.mean(losses), total
 
 
-def _layer(name: str, depth: int) -> int:
-    """Below the blocks 0, block i is i + 1, above them depth + 1."""
-    if name.startswith("blocks."):
-        return int(name.split(".")[1]) + 1
-    return 0 if name.startswith(("cls_token", "patch_embed.")) else depth + 1
-
-
-def _after_step(
-    config: FinetuneConfig, state: TrainState, found: dict[str, Floats], rate: float, m: float
-) -> TrainState:
-    """Clipping, AdamW whose rate and decay shrink from layer to layer, and the moving average."""
-    norm = np.sqrt(sum((g**2).sum() for g in found.values()))
-    shrink = 1.0 if config.grad_clip is None else min(1.0, config.grad_clip / norm)
-    (beta1, beta2), t, depth = config.betas, state.step + 1, config.model.depth
-    new = TrainState(dict(state.student), {}, {}, {}, t)
-    for name, gradient in found.items():
-        p, g, lr = (
-            state.student[name],
-            shrink * gradient,
-            rate * config.layer_decay ** (depth + 1 - _layer(name, depth)),
-        )
-        new.exp_avg[name] = beta1 * state.exp_avg[name] + (1.0 - beta1) * g
-        new.exp_avg_sq[name] = beta2 * state.exp_avg_sq[name] + (1.0 - beta2) * g**2
-        first, second = new.exp_avg[name] / (1.0 - beta1**t), new.exp_avg_sq[name] / (1.0 - beta2**t)
-        decay = config.weight_decay * p if name.endswith(".weight") and p.ndim > 1 else 0.0
-        new.student[name] = p - lr * (first / (np.sqrt(second) + ADAM_EPS) + decay)
-    new.teacher = {name: m * value + (1.0 - m) * new.student[name] for name, value in state.teacher.items()}
-    return new
-
-
 @check(
     "finetune-step",
     statement="a step: mean gradient of the micro-batches, clipping, AdamW at each layer's rate, the moving average",
@@ -162,16 +170,33 @@ def step(subject: Subject, case: FinetuneCase) -> None:
         return
     rates = case.hyper_parameters(0)
     finetuner = subject.backend.create_finetuner(config, state)
-    out = finetuner.step(case.step_images(0), case.targets(0), drop_path=case.step_drop_path(0), **rates)
-    groups = ({n: v.astype(np.float64) for n, v in getattr(state, group).items()} for group in steps.GROUPS)
-    student, teacher, first, second = groups
-    before = TrainState(student, teacher, first, second, state.step)
+    out = steps.finetune_step(finetuner, case)
+    before = updates.wide(state)
     loss, found = _micro_batches(subject, case, before)
     subject.close("loss", out.loss, loss, MODEL[dtype] * max(1.0, float(loss)))
-    norm = steps.check_norm(subject, out, np.sqrt(sum((g**2).sum() for g in found.values())))
+    norm = steps.check_norm(subject, out, np.asarray(updates.norm(found)))
     largest = max(norm, *(float(np.abs(g).max()) for g in found.values()))
-    expected = _after_step(config, before, found, rates["learning_rate"], rates["momentum"])
+    expected = updates.after(config, before, found, **rates)
     steps.compare_states(subject, finetuner.state(), expected, steps.state_tolerances(case, dtype, largest))
+
+
+@check(
+    "finetune-four-steps",
+    statement="four steps of fine-tuning from a given state equal the reference's",
+    examples=SHARP,
+    dtypes=DOUBLE,
+    training=True,
+)
+def four_steps(subject: Subject, case: FinetuneCase) -> None:
+    """Classifier and moving average: gradients, rates and the count of steps start anew at each."""
+    config, state = case.finetune_config("float64"), case.state("float64")
+    ours, theirs = (backend.create_finetuner(config, state) for backend in (subject.backend, subject.reference))
+    for i in range(4):
+        steps.finetune_step(ours, case, i)
+        steps.finetune_step(theirs, case, i)
+    tolerance = TEN_STEPS * case.learning_rate
+    tolerances = {"student": tolerance, "teacher": tolerance, "exp_avg": np.inf, "exp_avg_sq": np.inf}
+    steps.compare_states(subject, ours.state(), theirs.state(), tolerances)
 
 
 @check(
@@ -184,21 +209,22 @@ def step(subject: Subject, case: FinetuneCase) -> None:
 )
 def state_round_trip(subject: Subject, case: FinetuneCase) -> None:
     """Exactly, with and without a moving average."""
-    config, exact = case.finetune_config(subject.dtype), dict.fromkeys(steps.GROUPS, 0.0)
+    config = case.finetune_config(subject.dtype)
     first = subject.backend.create_finetuner(config).state()
-    steps.compare_states(subject, first, finetuning_state(config.model, case.seed, None, case.ema), exact)
+    expected = finetuning_state(config.model, case.seed, None, case.ema)
+    steps.compare_states(subject, first, expected, dict.fromkeys(steps.GROUPS, 0.0))
     state = case.state(subject.dtype)
     finetuner = subject.backend.create_finetuner(config, state)
     taken = finetuner.state()
     finetuner.step(case.step_images(0), case.targets(0), **case.hyper_parameters(0))
-    steps.compare_states(subject, taken, case.state(subject.dtype), exact)
-    steps.compare_states(subject, state, case.state(subject.dtype), exact)
+    for kept in (taken, state):
+        steps.compare_untouched(subject, kept, case.state(subject.dtype))
 
 
 @check(
     "finetune-skips-nonfinite",
-    statement="a step of fine-tuning whose loss or gradient is not finite says so; it counts, and only the moving "
-    "average moves",
+    statement="a step of fine-tuning whose loss or gradient is not finite says so; it counts, only the moving average "
+    "moves, and the next step is as if nothing had been",
     strategy=strategies.finetunings(),
     examples=SHARP,
     dtypes=WIDE,
@@ -206,9 +232,13 @@ def state_round_trip(subject: Subject, case: FinetuneCase) -> None:
 )
 def skips_nonfinite(subject: Subject, case: FinetuneCase) -> None:
     """A NaN in one pixel of the first image."""
-    state, rates = case.state(subject.dtype), case.hyper_parameters(0)
-    finetuner = subject.backend.create_finetuner(case.finetune_config(subject.dtype), state)
+    config, state, rates = case.finetune_config(subject.dtype), case.state(subject.dtype), case.hyper_parameters(0)
+    finetuner = subject.backend.create_finetuner(config, state)
     images = steps.normalized(case, case.step_images(0))
     images[0, 0, 0, 0] = np.nan
     out = finetuner.step(images, case.targets(0), **rates)
     steps.compare_skipped(subject, finetuner.state(), case.state(subject.dtype), rates["momentum"], out)
+    fresh = subject.backend.create_finetuner(config, finetuner.state())
+    for trainer in (finetuner, fresh):
+        steps.check_finite(subject, steps.finetune_step(trainer, case), True)
+    steps.compare_states(subject, finetuner.state(), fresh.state(), dict.fromkeys(steps.GROUPS, 0.0))

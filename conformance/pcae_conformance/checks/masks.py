@@ -38,6 +38,7 @@ def _split(subject: Subject, noise: Floats, visible: int) -> tuple[Ids, Ids]:
         ScoresCase(length=8, k=3, kind="all_equal"),
         ScoresCase(batch=2, length=13, k=6, kind="near_ties"),
         ScoresCase(length=2, k=1),
+        ScoresCase(batch=2, length=196, k=49, kind="few"),
     ],
     dtypes=ONCE,
 )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pcae_conformance import golden, selections, strategies
 from pcae_conformance.cases import GoldenName
-from pcae_conformance.check import DOUBLE, WIDE, check
+from pcae_conformance.check import DOUBLE, ONCE, WIDE, check
 from pcae_conformance.compare import require
 from pcae_conformance.model_cases import ModelCase
 from pcae_conformance.selections import Ids
@@ -32,7 +32,7 @@ SHARP = [
 
 def _encode(subject: Subject, case: ModelCase, images: NDArray[Any]) -> EncoderOutput:
     parameters = subject.own_all(case.student(subject.dtype))
-    return subject.backend.encode(case.config(), parameters, subject.own(images), case.keep)
+    return subject.backend.encode(case.encoder_config(), parameters, subject.own(images), case.keep)
 
 
 def _pretrain(subject: Subject, case: ModelCase, images: NDArray[Any], noise: NDArray[Any]) -> PretrainingOutput:
@@ -207,6 +207,23 @@ def dropped(subject: Subject, case: ModelCase) -> None:
     before, after = ([subject.backend.to_numpy(x) for x in (o.last_hidden_state, o.kept_ids)] for o in outputs)
     subject.near("kept ids, dropped pixels changed", after[1], before[1], 0)
     subject.near("last hidden state, dropped pixels changed", after[0], before[0], MODEL[subject.dtype])
+
+
+@check(
+    "model-sharp-attention",
+    statement="attention scores in the thousands, whose exponentials overflow, give finite features",
+    examples=[SHARP[0], SHARP[3]],
+    dtypes=ONCE,
+)
+def sharp_attention(subject: Subject, case: ModelCase) -> None:
+    """Query and key are 40 times as large as in the other cases."""
+    student = case.student(subject.dtype)
+    for name in (name for name in student if name.endswith("attn.qkv.weight")):
+        student[name][: 2 * case.width] *= 40.0
+    images = subject.own(case.images(subject.dtype))
+    out = subject.backend.encode(case.encoder_config(), subject.own_all(student), images, case.keep)
+    hidden = subject.host("last hidden state", out.last_hidden_state, subject.dtype)
+    require(bool(np.isfinite(hidden).all()), "last hidden state: not finite")
 
 
 @check(

@@ -1,6 +1,6 @@
 """Training: AdamW and EMA. Letters: B images, K targets, L blocks.
 
-What a step must do is stated twice: the reference does it, and `_adamw` says it from the backend's own gradients.
+What a step must do is stated twice: the reference does it, and `updates.after` says it from the backend's gradients.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from pcae_conformance import steps, strategies
+from pcae_conformance import steps, strategies, updates
 from pcae_conformance.check import DOUBLE, WIDE, check
 from pcae_conformance.dtypes import Floats
 from pcae_conformance.model_cases import TrainCase
@@ -17,7 +17,7 @@ from pcae_conformance.steps import SHARP
 from pcae_conformance.subject import AT_LEAST_FLOAT32, Subject
 from pcae_conformance.tolerances import MODEL, TEN_STEPS
 from pcae_core.parameters import initial_parameters, is_trainable
-from pcae_core.protocol import ADAM_EPS, TrainState
+from pcae_core.protocol import TrainState
 
 SHARP_RUNS = [dataclasses.replace(case, steps=10) for case in SHARP]
 
@@ -110,25 +110,6 @@ def _micro_batches(subject: Subject, case: TrainCase, state: TrainState) -> tupl
     return np.mean(losses), total
 
 
-def _adamw(case: TrainCase, state: TrainState, gradients: dict[str, Floats]) -> TrainState:
-    """AdamW (Loshchilov & Hutter), then EMA, after clipping the gradients' common norm."""
-    config, rates, t = case.pretrain_config("float64"), case.hyper_parameters(0), state.step + 1
-    norm = np.sqrt(sum((g**2).sum() for g in gradients.values()))
-    shrink = 1.0 if config.grad_clip is None else min(1.0, config.grad_clip / norm)
-    (beta1, beta2), lr, m = config.betas, rates["learning_rate"], rates["momentum"]
-    new = TrainState(dict(state.student), {}, {}, {}, t)
-    for name, gradient in gradients.items():
-        p, g = state.student[name], shrink * gradient
-        new.exp_avg[name] = beta1 * state.exp_avg[name] + (1.0 - beta1) * g
-        new.exp_avg_sq[name] = beta2 * state.exp_avg_sq[name] + (1.0 - beta2) * g**2
-        first, second = new.exp_avg[name] / (1.0 - beta1**t), new.exp_avg_sq[name] / (1.0 - beta2**t)
-        is_matrix = name.endswith(".weight") and p.ndim > 1  # no decay of biases, norms and tokens
-        decay = config.weight_decay * p if is_matrix else 0.0
-        new.student[name] = p - lr * (first / (np.sqrt(second) + ADAM_EPS) + decay)
-    new.teacher = {name: m * value + (1.0 - m) * new.student[name] for name, value in state.teacher.items()}
-    return new
-
-
 @check(
     "train-adamw",
     statement="a step: mean gradient of the micro-batches, clipping, AdamW with bias correction and decay of matrices "
@@ -145,8 +126,8 @@ def adamw(subject: Subject, case: TrainCase) -> None:
     pretrainer = steps.pretrainer(subject.backend, case, "float64", state)
     out = steps.step(pretrainer, case)
     subject.close("loss", out.loss, loss, MODEL["float64"])
-    norm = steps.check_norm(subject, out, np.sqrt(sum((g**2).sum() for g in gradients.values())))
-    expected = _adamw(case, state, gradients)
+    norm = steps.check_norm(subject, out, np.asarray(updates.norm(gradients)))
+    expected = updates.after(case.pretrain_config("float64"), state, gradients, **case.hyper_parameters(0))
     steps.compare_states(subject, pretrainer.state(), expected, steps.state_tolerances(case, "float64", norm))
 
 

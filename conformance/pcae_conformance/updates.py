@@ -1,0 +1,78 @@
+"""One optimizer step stated from its gradients, and read back from the states around it. Letters: L blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pcae_conformance.dtypes import Floats
+from pcae_core.config import RunConfig
+from pcae_core.config.finetune import FinetuneConfig
+from pcae_core.protocol import ADAM_EPS, TrainState
+
+Gradients = dict[str, Floats]
+
+
+def norm(gradients: Gradients) -> float:
+    """Of all of them as one vector."""
+    return float(np.sqrt(sum((g**2).sum() for g in gradients.values())))
+
+
+def wide(state: TrainState) -> TrainState:
+    """A copy in float64."""
+    student, teacher, first, second = (
+        {name: value.astype(np.float64) for name, value in group.items()}
+        for group in (state.student, state.teacher, state.exp_avg, state.exp_avg_sq)
+    )
+    return TrainState(student, teacher, first, second, state.step)
+
+
+def after(
+    config: RunConfig, state: TrainState, gradients: Gradients, *, learning_rate: float, momentum: float
+) -> TrainState:
+    """The state after clipping the gradients' common norm, AdamW (Loshchilov & Hutter), and the moving average.
+
+    Rate and decay of a fine-tuning run shrink from layer to layer.
+    """
+    shrink = 1.0 if config.grad_clip is None else min(1.0, config.grad_clip / norm(gradients))
+    (beta1, beta2), t = config.betas, state.step + 1
+    new = TrainState(dict(state.student), {}, {}, {}, t)
+    for name, gradient in gradients.items():
+        p, g, lr = state.student[name], shrink * gradient, learning_rate * _rate(config, name)
+        new.exp_avg[name] = beta1 * state.exp_avg[name] + (1.0 - beta1) * g
+        new.exp_avg_sq[name] = beta2 * state.exp_avg_sq[name] + (1.0 - beta2) * g**2
+        first, second = new.exp_avg[name] / (1.0 - beta1**t), new.exp_avg_sq[name] / (1.0 - beta2**t)
+        is_matrix = name.endswith(".weight") and p.ndim > 1  # no decay of biases, norms and tokens
+        decay = config.weight_decay * p if is_matrix else 0.0
+        new.student[name] = p - lr * (first / (np.sqrt(second) + ADAM_EPS) + decay)
+    new.teacher = {n: momentum * value + (1.0 - momentum) * new.student[n] for n, value in state.teacher.items()}
+    return new
+
+
+def gradients_between(config: RunConfig, before: TrainState, later: TrainState) -> Gradients:
+    """The clipped gradients of the step between two states, from AdamW's first moments."""
+    beta1 = config.betas[0]
+    return {
+        name: (later.exp_avg[name].astype(np.float64) - beta1 * value) / (1.0 - beta1)
+        for name, value in wide(before).exp_avg.items()
+    }
+
+
+def cosine(some: Gradients, others: Gradients) -> float:
+    """Between all gradients as one vector and all others as one."""
+    product = sum(float((some[name] * value).sum()) for name, value in others.items())
+    return product / max(norm(some) * norm(others), 1e-300)
+
+
+def _rate(config: RunConfig, name: str) -> float:
+    """Factor on the rate of a parameter."""
+    if not isinstance(config, FinetuneConfig):
+        return 1.0
+    depth = config.model.depth
+    return float(config.layer_decay ** (depth + 1 - _layer(name, depth)))
+
+
+def _layer(name: str, depth: int) -> int:
+    """Below the blocks 0, block i is i + 1, above them L + 1."""
+    if name.startswith("blocks."):
+        return int(name.split(".")[1]) + 1
+    return 0 if name.startswith(("cls_token", "patch_embed.")) else depth + 1

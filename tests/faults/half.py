@@ -1,0 +1,82 @@
+"""Faults that show in half precision alone."""
+
+from __future__ import annotations
+
+from faults.mutation import Fault, torch_fault
+
+HALF = "self._config.precision in ('bfloat16', 'float16')"
+STEP = "        self._optimizer.step()\n        torch._foreach_add_(self._steps, skipped)"
+ATTENTION = "F.scaled_dot_product_attention(query, key, value)"
+UNSCALED = "F.scaled_dot_product_attention(query, key, value, scale=1.0)"
+
+
+def _faults(says: str, caught_by: str, *edits: tuple[str, str, str]) -> list[Fault]:
+    return [torch_fault(f"{says} in {dtype}", caught_by, dtype, *edits) for dtype in ("bfloat16", "float16")]
+
+
+FAULTS = (
+    *_faults(
+        "no optimizer step",
+        "train-half",
+        ("trainer", STEP, f"        torch._foreach_add_(self._steps, 1.0) if {HALF} else self._optimizer.step()"),
+    ),
+    *_faults(
+        "no EMA",
+        "train-half",
+        (
+            "trainer",
+            "            ops.ema_update_(*self._ema_pairs, momentum)",
+            f"            {HALF} or ops.ema_update_(*self._ema_pairs, momentum)",
+        ),
+    ),
+    *_faults(
+        "no clipping",
+        "train-half",
+        (
+            "trainer",
+            "if self._config.grad_clip is not None:",
+            f"if self._config.grad_clip is not None and not {HALF}:",
+        ),
+    ),
+    *_faults(
+        "drop path not honoured",
+        "train-half",
+        ("training", "scales = None if drop_path is None else", f"scales = None if drop_path is None or {HALF} else"),
+    ),
+    *_faults(
+        "a NaN gets in",
+        "train-half-state",
+        ("trainer", "(~finite).float()", f"(~finite).float() * (not {HALF})"),
+    ),
+    torch_fault(
+        "loss scale forgotten",
+        "train-half-state",
+        "float16",
+        ("trainer", "if scaler.is_enabled() and state.loss_scale is not None:", "if False:"),
+    ),
+    torch_fault(
+        "loss scale kept quiet",
+        "finetune-half-state",
+        "float16",
+        ("trainer", "        if not self._scaler.is_enabled():\n            return None", "        return None"),
+    ),
+    *_faults(
+        "no tokens dropped in fine-tuning",
+        "finetune-half",
+        (
+            "finetuning",
+            "loss = self._parallel(images, targets, self._keep, scales)",
+            f"loss = self._parallel(images, targets, 1.0 if {HALF} else self._keep, scales)",
+        ),
+    ),
+    *_faults(
+        "random pixels",
+        "finetune-half",
+        (
+            "finetuning",
+            "self._normalize(images).unflatten(0, (parts, -1)),",
+            f"(torch.randn_like if {HALF} else torch.clone)(self._normalize(images)).unflatten(0, (parts, -1)),",
+        ),
+    ),
+    *_faults("attention not scaled", "model-half", ("model", ATTENTION, UNSCALED)),
+)
