@@ -20,6 +20,7 @@ from pcae_core import registry
 from pcae_core.errors import BackendError, ModelFileError
 from pcae_onnx import triton, writer
 from pcae_onnx.session import InferenceSession
+from pcae_onnx.staging import data_files
 
 
 @pytest.fixture(scope="module")
@@ -152,35 +153,45 @@ def external(tmp_path, monkeypatch) -> Path:
     return exported(tmp_path / "large", keep=0.7, name="large").path
 
 
+def data_of(model: Path) -> Path:
+    (data,) = data_files(model)
+    return data
+
+
 def test_large_models_keep_their_weights_beside_them(external, monkeypatch, tmp_path):
-    assert external.stat().st_size < external.with_name("model.onnx.data").stat().st_size
+    assert external.stat().st_size < data_of(external).stat().st_size
     moved = Path(shutil.move(external.parent, tmp_path / "moved"))
     monkeypatch.chdir(tmp_path)
     got = InferenceSession(moved).run(pixels(2))
     expected = registry.create("numpy").encode(CONFIG, weights(), pixels(2), 0.7)
     np.testing.assert_allclose(got.last_hidden_state, expected.last_hidden_state, atol=1e-4)
+    former = tmp_path / "repository" / "large" / "1" / "model.onnx.00000000.data"
+    former.parent.mkdir(parents=True)
+    former.touch()
     root = triton.write_repository(moved / "model.onnx", InferenceSession(moved).info, tmp_path / "repository")
-    assert (root / "1" / "model.onnx.data").is_file()
+    names = {str(path.relative_to(root)) for path in root.rglob("*")}
+    assert names == {"config.pbtxt", "1", "1/model.onnx", f"1/{data_of(moved / 'model.onnx').name}"}
+    assert InferenceSession(root / "1").run(pixels(2)).kept_ids.tolist() == got.kept_ids.tolist()
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "int8"])
 def test_large_narrow_models_keep_their_weights_beside_them(tmp_path, monkeypatch, dtype):
     monkeypatch.setattr(writer, "EXTERNAL_DATA_BYTES", 1000)
-    exported(tmp_path, keep=0.7, dtype=dtype)
+    data = data_of(exported(tmp_path, keep=0.7, dtype=dtype).path)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"model.onnx", "model.onnx.data", "config.json", "preprocessor_config.json"}
+    assert names == {"model.onnx", data.name, "config.json", "preprocessor_config.json"}
     assert InferenceSession(tmp_path).run(pixels(2)).kept_ids.shape == (2, 11)
 
 
 def test_a_small_model_leaves_no_data_of_a_larger_one(external, monkeypatch):
     monkeypatch.setattr(writer, "EXTERNAL_DATA_BYTES", 10**9)
     exported(external.parent, keep=0.7)
-    assert not external.with_name("model.onnx.data").exists()
+    assert not data_files(external)
 
 
 @pytest.mark.parametrize("location", ["/etc/hostname", "../other.data", "sub/model.onnx.data", "", ".."])
 def test_weights_outside_the_folder_are_refused(external, location):
-    shutil.copy(external.with_name("model.onnx.data"), external.parent.parent / "other.data")
+    shutil.copy(data_of(external), external.parent.parent / "other.data")
     model = onnx.load(external, load_external_data=False)
     tensor = next(t for t in model.graph.initializer if t.external_data)
     next(entry for entry in tensor.external_data if entry.key == "location").value = location
@@ -215,7 +226,7 @@ def test_weights_of_an_impossible_name_are_refused(external):
 
 
 def test_linked_or_missing_weights_are_refused(external):
-    data = external.with_name("model.onnx.data")
+    data = data_of(external)
     elsewhere = Path(shutil.move(data, external.parent.parent / "elsewhere"))
     assert "is missing" in refused(external)
     data.symlink_to(elsewhere)
@@ -267,6 +278,7 @@ import numpy as np
 from fuzz.watch import _reset_peak, peak_mb
 from pcae_core.errors import ModelFileError
 from pcae_onnx.session import InferenceSession
+from pcae_onnx.staging import data_files
 small = int(sys.argv[3]) or None
 _reset_peak()
 before = peak_mb()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import pydantic
 
 from pcae_core.config import DataConfig, ModelConfig
 from pcae_core.convert.preprocessing import image_processor
-from pcae_core.errors import ConfigError, ConformanceError, ModelFileError, describe_validation_error
+from pcae_core.errors import ConfigError, ConformanceError, describe_validation_error
 from pcae_core.parameters import encoder_shapes
 from pcae_core.reduction import check_keep
 from pcae_onnx import model, quantize, verify, writer
@@ -31,8 +30,8 @@ from pcae_onnx.info import (
     versions,
 )
 from pcae_onnx.session import InferenceSession
+from pcae_onnx.staging import MODEL_FILE, publish, staging
 
-MODEL_FILE = "model.onnx"
 _RANDOM_IMAGES = 16
 
 
@@ -80,7 +79,9 @@ def export(
     options: Options,
     images: np.ndarray | None = None,
 ) -> Exported:
-    """Write `folder/model.onnx`, `config.json` and `preprocessor_config.json`, and verify.
+    """Write and verify a model, then put `model.onnx`, `config.json` and `preprocessor_config.json` into `folder`.
+
+    What another export left there stays as it is until then.
 
     Args:
         loader: gives the normalisation.
@@ -90,47 +91,44 @@ def export(
     Raises:
         ConfigError: a task without its head, a ratio or limit out of range, class names that do not fit the head.
         ModelFileError: the folder cannot be written.
-        ConformanceError: the written float32 model differs from the reference; it is left where it is.
+        ConformanceError: the float32 model differs from the reference; with dtype fp32 it is put there all the same.
     """
     info = describe(config, loader, parameters, folder, options)
     path = folder / MODEL_FILE
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_json(folder / "config.json", _config_json(info))
-        prepared = info.preprocessing
-        processor = image_processor(prepared.size, prepared.in_chans, prepared.mean, prepared.std)
-        _write_json(folder / "preprocessor_config.json", processor)
-    except OSError as error:
-        raise ModelFileError(f"cannot write to {folder}: {error.strerror or error}") from None
-    if options.dtype == "fp32":
-        try:
-            return Exported(path, info, _write_and_verify(info, parameters, path, options))
-        except ConformanceError as error:
-            raise ConformanceError(f"{error}; {path} is kept for a look") from None
-    return _export_narrow(info, parameters, path, options, images)
-
-
-def _export_narrow(
-    info: ModelInfo, parameters: Mapping[str, np.ndarray], path: Path, options: Options, images: np.ndarray | None
-) -> Exported:
-    """Verify the float32 model, then write the narrower one and measure it."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".float32-") as temporary:
-        exact = Path(temporary) / MODEL_FILE
-        exact_info = info.model_copy(update={"dtype": "fp32"})
-        report = _write_and_verify(exact_info, parameters, exact, options)
-        if options.dtype == "int8":
-            quantize.to_int8(exact, path, info)
+    with staging(folder) as staged:
+        _write_settings(staged, info)
+        if options.dtype == "fp32":
+            try:
+                done = Exported(path, info, _write_and_verify(info, parameters, staged / MODEL_FILE, options))
+            except ConformanceError as error:
+                publish(staged, folder)
+                raise ConformanceError(f"{error}; {path} is kept for a look") from None
         else:
-            write_model(info, parameters, path, options.opset, "float16")
-        pixels = verify.random_images(info.model, _RANDOM_IMAGES) if images is None else images
-        agreement = quantize.measure(*(InferenceSession(model, memory_mib=None) for model in (exact, path)), pixels)
-    return Exported(path, info, report, agreement)
+            done = Exported(path, info, *_write_narrow(info, parameters, staged / MODEL_FILE, options, images))
+        publish(staged, folder)
+    return done
+
+
+def _write_narrow(
+    info: ModelInfo, parameters: Mapping[str, np.ndarray], path: Path, options: Options, images: np.ndarray | None
+) -> tuple[verify.Report, quantize.Agreement]:
+    """Verify the float32 model, then write the narrower one and measure it."""
+    exact = path.parent / "float32" / MODEL_FILE
+    exact.parent.mkdir()
+    report = _write_and_verify(info.model_copy(update={"dtype": "fp32"}), parameters, exact, options)
+    if options.dtype == "int8":
+        quantize.to_int8(exact, path, info)
+    else:
+        write_model(info, parameters, path, options.opset, "float16")
+    pixels = verify.random_images(info.model, _RANDOM_IMAGES) if images is None else images
+    agreement = quantize.measure(*(InferenceSession(model, memory_mib=None) for model in (exact, path)), pixels)
+    return report, agreement
 
 
 def write_model(
     info: ModelInfo, parameters: Mapping[str, np.ndarray], path: Path, opset: int = 23, dtype: str = "float32"
 ) -> None:
-    """Write the model alone. Raises ModelFileError."""
+    """Write the model alone. Raises OSError."""
     graph = Graph(opset, dtype)
     model.encoder(graph, info.model, parameters, info.schedule.keep, info.task == "image-classification")
     writer.write(graph.proto(info.name, info.to_metadata()), graph.weights, path)
@@ -172,6 +170,13 @@ def describe(
         raise ConfigError(describe_validation_error(error)) from None
 
 
+def _write_settings(folder: Path, info: ModelInfo) -> None:
+    prepared = info.preprocessing
+    processor = image_processor(prepared.size, prepared.in_chans, prepared.mean, prepared.std)
+    for name, values in (("config.json", _config_json(info)), ("preprocessor_config.json", processor)):
+        (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
 def _config_json(info: ModelInfo) -> dict[str, object]:
     """Our settings, and the class names as Hugging Face writes them."""
     names = info.class_names or ()
@@ -179,7 +184,3 @@ def _config_json(info: ModelInfo) -> dict[str, object]:
     described = info.to_dict()
     settings = {key: described[key] for key in ("name", "task", "dtype", "schedule", "versions", "weights_sha256")}
     return {"model_type": "pcae"} | described["model"] | settings | (labels if names else {})
-
-
-def _write_json(path: Path, values: dict[str, object]) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -36,7 +36,7 @@ def inspect(path: Path) -> ModelInfo:
     _check_operators(path, model)
     if model.graph.sparse_initializer:
         raise ModelFileError(f"{path} holds sparse weights, which PCAE does not export; it is refused")
-    for tensor in _tensors(model):
+    for tensor in tensors(model):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             _check_external(path, tensor)
     _check_interface(path, model.graph, info)
@@ -57,7 +57,7 @@ def _texts(model: onnx.ModelProto) -> Iterator[object]:
         yield from (entry.key, entry.value)
     for node in model.graph.node:
         yield from (node.domain, node.op_type, *node.input, *node.output)
-    for tensor in _tensors(model):
+    for tensor in tensors(model):
         yield from (value for entry in tensor.external_data for value in (entry.key, entry.value))
 
 
@@ -74,7 +74,8 @@ def _check_operators(path: Path, model: onnx.ModelProto) -> None:
             raise ModelFileError(f"{path} splits into other than its outputs; it is refused")  # by loading, in memory
 
 
-def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """All weights and constants of a model."""
     yield from model.graph.initializer
     for node in model.graph.node:
         for attribute in node.attribute:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import onnx
 
-from pcae_core.errors import ModelFileError
 from pcae_onnx.info import ModelInfo
+from pcae_onnx.staging import MODEL_FILE, data_files, publish, staging
 
 MAX_BATCH_SIZE = 32
 QUEUE_DELAY_MICROSECONDS = 2000
@@ -25,21 +25,19 @@ def write_repository(model: Path, info: ModelInfo, folder: Path) -> Path:
         ModelFileError: the folder cannot be written.
     """
     root = folder / info.name
-    target = root / "1" / "model.onnx"
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with staging(root) as staged:
+        version, config = staged / "1", staged / "config.pbtxt"
+        version.mkdir()
+        for file in (model, *data_files(model)):
+            shutil.copyfile(file, version / file.name)
         proto = onnx.load(model, load_external_data=False)
-        data = model.with_name(f"{model.name}.data")
-        if data.exists():
-            shutil.copyfile(data, target.with_name(data.name))
         if info.schedule.keep is None:  # Triton offers no input that has a default
             proto.graph.initializer.remove(next(t for t in proto.graph.initializer if t.name == "keep"))
-            onnx.save(proto, target)
-        else:
-            shutil.copyfile(model, target)
-        (root / "config.pbtxt").write_text(_config(proto.graph, info), encoding="utf-8")
-    except OSError as error:
-        raise ModelFileError(f"cannot write the model repository {folder}: {error.strerror or error}") from None
+            onnx.save(proto, version / MODEL_FILE)
+        config.write_text(_config(proto.graph, info), encoding="utf-8")
+        (root / version.name).mkdir(exist_ok=True)
+        publish(version, root / version.name)
+        config.replace(root / config.name)
     return root
 
 

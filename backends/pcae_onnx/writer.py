@@ -15,7 +15,6 @@ from typing import BinaryIO
 import numpy as np
 import onnx
 
-from pcae_core.errors import ModelFileError
 from pcae_onnx.graph import Weight, onnx_dtype
 
 EXTERNAL_DATA_BYTES = 1_900_000_000
@@ -25,24 +24,13 @@ _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9  # field numbers in
 
 
 def write(model: onnx.ModelProto, weights: list[Weight], path: Path) -> None:
-    """Write `path`, and `path` + ".data" for large models; each appears whole or not at all.
-
-    Raises:
-        ModelFileError: the disk refuses.
-    """
-    data = path.with_name(f"{path.name}.data")
-    try:
-        if _num_bytes(weights) > EXTERNAL_DATA_BYTES:
-            entries = _write_external(weights, data)
-        else:
-            data.unlink(missing_ok=True)
-            entries = [(head, weight) for head, weight in zip(map(_head, weights), weights, strict=True)]
-        temporary = path.with_name(f".{path.name}.writing")
-        with temporary.open("wb") as file:
-            _stream(model, entries, file)
-        temporary.replace(path)
-    except OSError as error:
-        raise ModelFileError(f"cannot write {path}: {error.strerror or error}") from None
+    """Write `path`, and `path` + ".data" for large models. Raises OSError."""
+    if _num_bytes(weights) > EXTERNAL_DATA_BYTES:
+        entries = _write_external(weights, path.with_name(f"{path.name}.data"))
+    else:
+        entries = [(_head(weight), weight) for weight in weights]
+    with path.open("wb") as file:
+        _stream(model, entries, file)
 
 
 def to_bytes(model: onnx.ModelProto, weights: list[Weight]) -> bytes:
@@ -74,8 +62,7 @@ def _raw(weight: Weight) -> memoryview:
 
 def _write_external(weights: list[Weight], path: Path) -> list[_Entry]:
     entries: list[_Entry] = []
-    temporary = path.with_name(f".{path.name}.writing")
-    with temporary.open("wb") as file:
+    with path.open("wb") as file:
         for weight in weights:
             file.write(b"\0" * (-file.tell() % _ALIGNMENT))
             head = _head(weight)
@@ -84,7 +71,6 @@ def _write_external(weights: list[Weight], path: Path) -> list[_Entry]:
                 head.external_data.add(key=key, value=str(value))
             file.write(_raw(weight))
             entries.append((head, None))
-    temporary.replace(path)
     return entries
 
 

@@ -132,5 +132,6 @@ def show(done: Exported, on_real_images: bool) -> None:
 
 
 def _megabytes(path: Path) -> float:
-    files = [path, path.with_name(f"{path.name}.data")]
-    return sum(file.stat().st_size for file in files if file.exists()) / 1e6
+    from pcae_onnx.staging import data_files
+
+    return sum(file.stat().st_size for file in (path, *data_files(path))) / 1e6

@@ -1,0 +1,71 @@
+"""Exporting into a folder so that its former model stays whole until all of the new one is there."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+
+from pcae_core.errors import ModelFileError
+from pcae_onnx import guard
+
+MODEL_FILE = "model.onnx"
+
+
+@contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """An empty folder within `folder`, which is made where it is missing; gone in the end, however that comes.
+
+    Raises:
+        ModelFileError: the disk refuses, here or in the block.
+    """
+    staged = folder / ".writing"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(staged, ignore_errors=True)  # of a process that was killed
+        staged.mkdir()
+        yield staged
+    except OSError as error:
+        raise ModelFileError(f"cannot write to {folder}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def publish(staged: Path, folder: Path) -> None:
+    """Move `staged/model.onnx`, its weights and JSON files into `folder`. Raises OSError.
+
+    The weights go first, under a name of their own, and the former ones last: whenever this ends, `folder/model.onnx`
+    finds those that it was written with.
+    """
+    model = staged / MODEL_FILE
+    _name_by_content(model)
+    data = data_files(model)
+    for file in (*data, model, *staged.glob("*.json")):
+        file.replace(folder / file.name)
+    for file in data_files(folder / MODEL_FILE):
+        if file.name not in {new.name for new in data}:
+            file.unlink()
+
+
+def data_files(model: Path) -> list[Path]:
+    """The weights beside a published model: one file, or none."""
+    return list(model.parent.glob(f"{model.name}.{'[0-9a-f]' * 8}.data"))
+
+
+def _name_by_content(path: Path) -> None:
+    data = path.with_name(f"{path.name}.data")
+    if not data.exists():
+        return
+    with data.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    named = data.rename(path.with_name(f"{path.name}.{digest[:8]}.data"))
+    model = onnx.load(path, load_external_data=False)
+    for tensor in guard.tensors(model):
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = named.name
+    onnx.save(model, path)
