@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
+
 import numpy as np
 import pytest
 from onnx_models import exported, pixels
 
+from pcae_core.errors import ModelFileError
 from pcae_onnx import quantize
 from pcae_onnx.session import InferenceSession
 
@@ -22,6 +26,26 @@ def test_narrow_models_are_measured(tmp_path, dtype, keep):
     assert done.agreement.kept_ids > 0.8
     assert done.agreement.cosine > 0.9
     assert [batch for batch, _ in done.agreement.speed] == [1, 8]
+
+
+@contextlib.contextmanager
+def files_up_to(size: int):
+    """A limit on the size of files stands for a full disk."""
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, former[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+
+
+def test_a_full_disk_at_quantising_is_one_line_and_changes_nothing(tmp_path):
+    """ONNX Runtime's quantiser first writes the model with the shapes that it infers, which is larger."""
+    size = exported(tmp_path, keep=0.7).path.stat().st_size
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with files_up_to(size + 300), pytest.raises(ModelFileError, match="cannot quantise the model; is the disk full"):
+        exported(tmp_path, keep=0.7, dtype="int8")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_warnings_name_what_is_below_its_limit():

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from pcae_core.errors import ModelFileError
 from pcae_onnx.info import ModelInfo
 from pcae_onnx.session import InferenceSession, Outputs
 
@@ -56,11 +57,15 @@ class Agreement:
 
 
 def to_int8(source: Path, target: Path, info: ModelInfo) -> None:
-    """Quantise the matrices of the model at `source`: dynamic, per channel. `info` becomes the metadata."""
+    """Quantise the matrices of the model at `source`: dynamic, per channel. `info` becomes the metadata.
+
+    Raises:
+        OSError: the disk refuses.
+        ModelFileError: the quantiser fails, as it does on what a full disk cut off.
+    """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     large = source.with_name(f"{source.name}.data").exists()
-    target.with_name(f"{target.name}.data").unlink(missing_ok=True)  # the quantiser would append to it
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)  # the quantiser recommends a preprocessing that this graph does not need
@@ -74,6 +79,10 @@ def to_int8(source: Path, target: Path, info: ModelInfo) -> None:
             use_external_data_format=large,
             extra_options={"MatMulConstBOnly": True},
         )
+    except OSError:
+        raise
+    except Exception as error:  # its own temporary file is written unchecked, and read as it is
+        raise ModelFileError(f"ONNX Runtime cannot quantise the model; is the disk full? ({error})") from None
     finally:
         root.setLevel(level)
     model = onnx.load(target, load_external_data=False)
