@@ -230,6 +230,7 @@ def test_command_line(run, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--keep", "0.7", "--dynamic-keep"], "give one of them"),
+        (["--data", "photos"], "--data gives images on which fp16 and int8 are measured; leave it out"),
         (["--keep", "2"], "keep must be in (0, 1], not 2.0"),
         (["--task", "image-classification"], "has no label head"),
     ],

@@ -44,7 +44,7 @@ class Arguments:
         keep: share of the patch tokens that each stage keeps; 1 by default.
         dynamic_keep: make that share an input of the model.
         atol: largest difference from the reference that is accepted.
-        data: images on which fp16 and int8 are measured, as pcae pretrain takes them.
+        data: images on which fp16 and int8, and only they, are measured, as pcae pretrain takes them.
         triton: write a model repository for Triton there too.
         name: of the model, by default that of outdir.
     """
@@ -68,6 +68,8 @@ def main(arguments: Sequence[str]) -> None:
     chosen = parse(Arguments, "export", arguments, description=DESCRIPTION)
     if chosen.dynamic_keep and chosen.keep is not None:
         raise ConfigError("--keep fixes the ratio and --dynamic-keep leaves it open; give one of them")
+    if chosen.data is not None and chosen.dtype == "fp32":
+        raise ConfigError("--data gives images on which fp16 and int8 are measured; leave it out, or give --dtype")
     import pcae_onnx
 
     pcae_onnx.require("onnx", "onnxruntime")
@@ -85,7 +87,7 @@ def main(arguments: Sequence[str]) -> None:
         name=chosen.name,
         class_names=config.class_names,
     )
-    images = load_images(chosen.data, config) if chosen.data is not None and chosen.dtype != "fp32" else None
+    images = None if chosen.data is None else load_images(chosen.data, config)
     done = export.export(config.model, config.loader, stored, chosen.outdir, options, images)
     show(done, on_real_images=images is not None)
     if chosen.triton is not None:
