@@ -322,8 +322,10 @@ def test_memory_is_each_session_s_own(copy, tmp_path):
     with pytest.raises(ModelFileError, match="raise memory_mib"):
         tight.run(pixels(2), 0.7)
     np.testing.assert_array_equal(small.run(pixels(300), 0.7).logits, before.logits)
-    with pytest.raises(BackendError, match="memory_mib must be at least 1"):
-        InferenceSession(copy, memory_mib=0)
+    InferenceSession(copy, memory_mib=2**40)
+    for memory_mib in (0, 10**14):
+        with pytest.raises(BackendError, match=f"memory_mib must be from 1 to {2**40}, not {memory_mib}"):
+            InferenceSession(copy, memory_mib=memory_mib)
 
 
 def test_images_too_large_for_the_memory_are_refused(tmp_path):

@@ -22,6 +22,7 @@ PROVIDERS = {
     "coreml": "CoreMLExecutionProvider",
 }
 """ONNX Runtime's names by ours."""
+_MOST_THREADS = 1024  # ONNX Runtime starts whatever it is asked for, and takes minutes
 _ERRORS_ONLY, _NOTHING = 3, 4
 _EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"
 _RETURN_MEMORY = "memory.enable_memory_arena_shrinkage"
@@ -47,7 +48,7 @@ def session(
 
     Raises:
         BackendError: unknown provider, or one that is not there; ONNX Runtime itself would silently use the CPU.
-            A number of threads below 1.
+            A number of threads out of range.
         ModelFileError: ONNX Runtime refuses the model.
     """
     if provider not in PROVIDERS:
@@ -57,8 +58,8 @@ def session(
         raise BackendError(_unavailable(provider))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
-    if threads is not None and threads < 1:
-        raise BackendError(f"threads must be at least 1, not {threads}")
+    if threads is not None and not 1 <= threads <= _MOST_THREADS:
+        raise BackendError(f"threads must be from 1 to {_MOST_THREADS}, not {threads}")
     options.intra_op_num_threads = threads or _threads_of_environment()
     if external_data is not None:
         options.add_session_config_entry(_EXTERNAL_DATA, str(external_data))

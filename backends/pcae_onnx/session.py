@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pcae_core.config import ModelConfig
 
 _CACHE_BYTES = 5_000_000
+_MOST_MEMORY_MIB = 2**40  # more than any machine has; ONNX Runtime takes the bytes in 64 bits
 _IMAGES_IN_MEMORY = 8  # how many images, as float32, the memory of a run must hold
 
 
@@ -95,7 +96,7 @@ class InferenceSession:
         Raises:
             ModelFileError: the file is missing, damaged, changed, not exported by PCAE, or takes images too large for
                 `memory_mib`.
-            BackendError: the provider is not there; a number of threads or of MiB below 1.
+            BackendError: the provider is not there; a number of threads or of MiB out of range.
         """
         path = Path(path)
         path = path / "model.onnx" if path.is_dir() else path
@@ -220,8 +221,8 @@ class InferenceSession:
 
 
 def _check_memory(path: Path, model: ModelConfig, memory_mib: int) -> None:
-    if memory_mib < 1:
-        raise BackendError(f"memory_mib must be at least 1, not {memory_mib}")
+    if not 1 <= memory_mib <= _MOST_MEMORY_MIB:
+        raise BackendError(f"memory_mib must be from 1 to {_MOST_MEMORY_MIB}, not {memory_mib}")
     if model.in_chans * model.image_size**2 * 4 * _IMAGES_IN_MEMORY > memory_mib * 2**20:
         raise ModelFileError(
             f"{path} takes images of {model.in_chans} x {model.image_size} x {model.image_size}, too large for runs of "
