@@ -1,4 +1,4 @@
-"""How Hugging Face's image processors are told to prepare pictures as evaluation here does."""
+"""How Hugging Face's image processors are told to prepare pictures as evaluation here does, but for half a pixel."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 def image_processor(size: int, in_chans: int, mean: Sequence[float], std: Sequence[float]) -> dict[str, object]:
     """Settings of a `preprocessor_config.json`: shorter side to `size` pixels, bicubic, the centre cut out.
+
+    Of pictures that are not square, what is cut out may lie up to half a pixel beside `resize_center_crop`'s.
 
     Args:
         mean, std: per channel, of pixel values in [0, 1].

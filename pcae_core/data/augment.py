@@ -41,7 +41,8 @@ def random_resized_crop_flip(
 def resize_center_crop(image: AnyImage, size: int) -> NDArray[np.uint8]:
     """The centred square of an image, as high or wide as the image, resized: uint8 (C, H, W).
 
-    The same as resizing the shorter side to `size` and then cutting out the centre, without resizing what is cut off.
+    Nearly the same as resizing the shorter side to `size` and then cutting out the centre: that rounds the longer side
+    and the place of the cut to whole pixels, and so cuts up to half a pixel of the output elsewhere.
     """
     width, height = _dimensions(image)
     side = min(width, height)
