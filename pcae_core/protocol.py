@@ -200,6 +200,9 @@ class Pretrainer(Trainer):
             noise: (B, N), splits the patches.
             learning_rate, momentum: of this step.
             drop_path: factors of the residual branches (L, 2, B), or None.
+
+        Raises:
+            ShapeError: the images are not of the model's size, or there are none.
         """
 
 
@@ -225,6 +228,9 @@ class Finetuner(Trainer):
                 the others. Weight decay follows the same rate.
             momentum: of the moving average; without one it is not used.
             drop_path: factors of the residual branches (L, 2, B), or None.
+
+        Raises:
+            ShapeError: the images are not of the model's size, or there are none.
         """
 
 
@@ -346,7 +352,7 @@ class Backend(abc.ABC):
             noise: (B, N), splits the patches.
 
         Raises:
-            ShapeError: the images are not of the model's size.
+            ShapeError: the images are not of the model's size, or there are none.
         """
 
     @abc.abstractmethod
@@ -359,7 +365,7 @@ class Backend(abc.ABC):
         mean of the surviving patch tokens before it, through `fc_norm`. Parameters of a decoder are ignored.
 
         Raises:
-            ShapeError: the images are not of the model's size.
+            ShapeError: the images are not of the model's size, or there are none.
             ConfigError: `keep` is not in (0, 1].
         """
 

@@ -12,9 +12,9 @@ from pcae_core.errors import ShapeError
 
 
 def check_images(images: Sequence[int], chans: int, size: int) -> None:
-    """Raises ShapeError unless `images` is the shape (B, C, size, size)."""
-    if tuple(images[1:]) != (chans, size, size):
-        raise ShapeError(f"images must be (B, {chans}, {size}, {size}), not {tuple(images)}")
+    """Raises ShapeError unless `images` is the shape (B, C, size, size) of one image or more."""
+    if tuple(images[1:]) != (chans, size, size) or images[0] == 0:
+        raise ShapeError(f"images must be (B, {chans}, {size}, {size}), not {tuple(images)}; B is at least 1")
 
 
 def check_restore_grid(

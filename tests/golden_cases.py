@@ -58,14 +58,14 @@ def assert_gradients_equal(backend, golden: GoldenCase) -> None:
 
 
 def assert_images_are_checked(backend) -> None:
-    """Images of another size raise ShapeError, and a share of nothing ConfigError."""
+    """Images of another size, and no images, raise ShapeError, and a share of nothing ConfigError."""
     config = ModelConfig(
         image_size=8, patch_size=4, embed_dim=8, depth=3, num_heads=2,
         decoder_embed_dim=8, decoder_depth=1, decoder_num_heads=2, mask_ratio=0.5,
     )  # fmt: skip
     student = parameters.initial_parameters(config, 0)
     noise = np.random.default_rng(0).random((1, config.num_patches))
-    for shape in ((1, 3, 16, 16), (1, 3, 4, 16), (1, 1, 8, 8), (3, 8, 8)):
+    for shape in ((1, 3, 16, 16), (1, 3, 4, 16), (1, 1, 8, 8), (3, 8, 8), (0, 3, 8, 8)):
         images = np.zeros(shape, np.float32)
         with pytest.raises(ShapeError, match=r"images must be \(B, 3, 8, 8\)"):
             backend.encode(config, student, images)

@@ -62,7 +62,7 @@ class Encoder(model.Encoder):
         patches (B, k), logits (B, classes) or None without a head.
 
         Raises:
-            ShapeError: the images are not of the model's size.
+            ShapeError: the images are not of the model's size, or there are none.
         """
         _compat.check_images(images.shape, self.config.in_chans, self.config.image_size)
         return super().construct(images.astype(self.cls_token.dtype), self.reduction.keep)

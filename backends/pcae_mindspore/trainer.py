@@ -11,6 +11,7 @@ from mindspore import Tensor
 
 from pcae_core.config import RunConfig
 from pcae_core.protocol import Array, TrainState
+from pcae_core.shapes import check_images
 from pcae_mindspore import _compat
 from pcae_mindspore.distributed import Group
 from pcae_mindspore.step import LossCell, TrainingCell
@@ -69,8 +70,12 @@ class MindSporeTrainer:
 
         Args:
             images: (B, C, H, W); given: (B, ..), what the loss cell takes besides; drop_path: (L, 2, B), or None.
+
+        Raises:
+            ShapeError: the images are not of the model's size.
         """
         images = np.asarray(images)
+        check_images(images.shape, self._config.model.in_chans, self._config.model.image_size)
         scales = None if drop_path is None else np.asarray(drop_path)[..., None, None]
         dtype = ms.uint8 if images.dtype == np.uint8 else self._dtype
         batches = [

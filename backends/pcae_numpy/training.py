@@ -9,6 +9,7 @@ import numpy as np
 from pcae_core.config import PretrainConfig, RunConfig
 from pcae_core.parameters import initial_state, is_decayed
 from pcae_core.protocol import ADAM_EPS, Pretrainer, StepOutput, TrainState
+from pcae_core.shapes import check_images
 from pcae_numpy import backward, model, ops
 from pcae_numpy.ops import Floats
 
@@ -107,7 +108,12 @@ class NumpyPretrainer(Pretrainer):
 
 
 def normalize(images: np.ndarray, config: RunConfig) -> Floats:
-    """Pixels uint8 (B, C, H, W) by the loader's mean and deviation; floating images are that already."""
+    """Pixels uint8 (B, C, H, W) by the loader's mean and deviation; floating images are that already.
+
+    Raises:
+        ShapeError: they are not of the model's size.
+    """
+    check_images(np.shape(images), config.model.in_chans, config.model.image_size)
     if images.dtype != np.uint8:
         return np.asarray(images, dtype=np.float64)
     mean, std = config.loader.normalization(config.model.in_chans)

@@ -59,7 +59,7 @@ class Encoder(model.Encoder):
         `last_hidden_state` is the CLS token and those that stay (B, 1 + k, D), `kept_ids` their patches (B, k).
 
         Raises:
-            ShapeError: the images are not of the model's size.
+            ShapeError: the images are not of the model's size, or there are none.
         """
         check_images(images.shape, self.config.in_chans, self.config.image_size)
         return super().forward(images.to(self.cls_token.dtype), self.reduction.keep)

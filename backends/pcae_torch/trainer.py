@@ -14,6 +14,7 @@ from pcae_core.config import RunConfig
 from pcae_core.errors import TrainingError
 from pcae_core.parameters import is_decayed
 from pcae_core.protocol import ADAM_EPS, Array, TrainState
+from pcae_core.shapes import check_images
 from pcae_torch import model, ops
 from pcae_torch.distributed import Group
 
@@ -105,6 +106,8 @@ class TorchTrainer:
     # One step
 
     def _normalize(self, images: Array) -> Tensor:
+        """A step's images (B, C, H, W) as the student sees them. Raises ShapeError."""
+        check_images(np.shape(images), self._config.model.in_chans, self._config.model.image_size)
         pixels = torch.as_tensor(images).to(self._device, non_blocking=True)
         if pixels.dtype != torch.uint8:
             return pixels.to(self._dtype)
