@@ -6,6 +6,7 @@ Every comparison of values also gives back its error in units of the tolerance, 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,17 @@ def require(condition: bool, message: str) -> None:
     """Raises Mismatch with `message` unless `condition`."""
     if not condition:
         raise Mismatch(message)
+
+
+def require_raises(expected: type[Exception], what: str, attempt: Callable[[], object]) -> None:
+    """Raises Mismatch unless `attempt`, which messages call `what`, raises `expected`."""
+    try:
+        attempt()
+    except expected:
+        return
+    except Exception as error:
+        raise Mismatch(f"{what}: got {type(error).__name__}, expected {expected.__name__}") from error
+    raise Mismatch(f"{what}: got no error, expected {expected.__name__}")
 
 
 def _text(values: NDArray[Any]) -> str:

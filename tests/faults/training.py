@@ -7,6 +7,8 @@ from faults.mutation import numpy_fault, torch_fault
 CORRECTION = "1.0 - beta1**state.step, 1.0 - beta2**state.step"
 COPIED = "self._state = copy_state(state or initial_state(config.model, config.seed))"
 EMA = "self._state.teacher = ops.ema_update(self._state.teacher, self._state.student, momentum)"
+CHECK_KEEP = "        check_keep(keep)\n"
+CHECK_IMAGES = "check_images(np.shape(images), config.in_chans, config.image_size)"
 ADAMW = "norm, finite = update(self._state, total, loss, config, learning_rate)"
 
 STEP = [
@@ -213,6 +215,32 @@ CONTRACT = [
         "an unknown dtype", "contract-capabilities", ("__init__", 'dtypes=("float64",)', 'dtypes=("float64", "double")')
     ),
     numpy_fault("trains although it says not", "contract-no-training", ("__init__", "training=True", "training=False")),
+    numpy_fault("any share to keep", "contract-refusals", ("backend", CHECK_KEEP, "")),
+    numpy_fault(
+        "NaN to keep",
+        "contract-refusals",
+        ("backend", CHECK_KEEP, CHECK_KEEP.replace("keep)", "np.nan_to_num(keep, nan=1.0))")),
+    ),
+    numpy_fault(
+        "images of any size to encode",
+        "contract-refusals",
+        ("backend", f"{CHECK_KEEP}        {CHECK_IMAGES}", CHECK_KEEP),
+    ),
+    numpy_fault(
+        "images of any size to pre-train on",
+        "contract-refusals",
+        ("backend", f"{CHECK_IMAGES}\n        scales", "scales"),
+    ),
+    numpy_fault(
+        "images of any size in a step",
+        "contract-refusals",
+        ("training", "check_images(np.shape(images), config.model.in_chans, config.model.image_size)", "pass"),
+    ),
+    numpy_fault(
+        "no images to encode",
+        "contract-refusals",
+        ("backend", f"{CHECK_KEEP}        ", f"{CHECK_KEEP}        len(images) and "),
+    ),
     numpy_fault(
         "inference depends on the decoder",
         "model-decoder-ignored",

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from pcae_conformance.cases import NoCase
 from pcae_conformance.check import ONCE, check
-from pcae_conformance.compare import require
+from pcae_conformance.compare import require, require_raises
 from pcae_conformance.dtypes import EPS
 from pcae_conformance.finetune_cases import FinetuneCase
 from pcae_conformance.model_cases import ModelCase, TrainCase
 from pcae_conformance.subject import Subject
-from pcae_core.errors import BackendError
-from pcae_core.protocol import Backend
+from pcae_core.errors import BackendError, ConfigError, ShapeError
+from pcae_core.protocol import Array, Backend
 
 Parameters = list[tuple[str, str, object]]
 
@@ -62,20 +66,59 @@ def no_training(subject: Subject, case: ModelCase) -> None:
         return
     classifier = FinetuneCase()
     student, teacher = case.student(subject.dtype), case.teacher(subject.dtype)
-    attempts: list[Callable[[], object]] = [
+    attempts: tuple[Callable[[], object], ...] = (
         lambda: subject.backend.create_pretrainer(TrainCase().pretrain_config("float32")),
         lambda: subject.backend.loss_and_gradients(
             case.config(), student, teacher, case.images(subject.dtype), case.noise()
         ),
-        lambda: subject.backend.gradient(lambda x: x, subject.own(0.0)),
         lambda: subject.backend.create_finetuner(classifier.finetune_config("float32")),
         lambda: subject.backend.finetuning_loss_and_gradients(
             classifier.config(), classifier.classifier("float32"), classifier.images("float32"), classifier.targets(0)
         ),
-    ]
-    for attempt in attempts:
-        try:
-            attempt()
-        except BackendError:
-            continue
-        require(False, "training was declared impossible, yet the call did not raise BackendError")
+        lambda: subject.backend.gradient(lambda x: x, subject.own(0.0)),
+    )
+    for name, attempt in zip(names, attempts, strict=True):
+        require_raises(BackendError, f"{name} of a backend that declares no training", attempt)
+
+
+def _takers_of_images(subject: Subject, case: TrainCase) -> dict[str, Callable[[Array], object]]:
+    """What must refuse images that do not fit the model."""
+    backend, config, noise, rates = subject.backend, case.config(), case.noise(), case.hyper_parameters(0)
+    student, teacher = (subject.own_all(p) for p in (case.student(subject.dtype), case.teacher(subject.dtype)))
+    takers: dict[str, Callable[[Array], object]] = {
+        "encode": lambda images: backend.encode(config, student, images),
+        "pretraining_forward": lambda images: backend.pretraining_forward(config, student, teacher, images, noise),
+    }
+    if backend.capabilities.training:
+        pretrainer = backend.create_pretrainer(case.pretrain_config(subject.dtype))
+        classifier = FinetuneCase(patch=case.patch, chans=case.chans)
+        finetuner = backend.create_finetuner(classifier.finetune_config(subject.dtype))
+        takers["a step of pre-training"] = lambda images: pretrainer.step(images, noise, **rates)
+        takers["a step of fine-tuning"] = lambda images: finetuner.step(images, classifier.targets(0), **rates)
+    return takers
+
+
+@check(
+    "contract-refusals",
+    statement="images that do not fit the model raise ShapeError, a keep outside (0, 1] ConfigError",
+    examples=[TrainCase(patch=2, chans=3)],
+    dtypes=ONCE,
+)
+def refusals(subject: Subject, case: TrainCase) -> None:
+    """Each wrong in one way; images of another form have as many pixels as the model's."""
+    batch, chans, size, _ = case.shape
+    wrong = {
+        "another size": (batch, chans, 2 * size, 2 * size),
+        "another form": (batch, chans, size // 2, 2 * size),
+        "fewer channels": (batch, 1, size, size),
+        "three axes": (chans, size, size),
+        "an empty batch": (0, chans, size, size),
+    }
+    for name, take in _takers_of_images(subject, case).items():
+        for what, shape in wrong.items():
+            attempt = functools.partial(take, subject.own(np.zeros(shape)))
+            require_raises(ShapeError, f"{name}, images of {what}", attempt)
+    parameters, images = subject.own_all(case.student(subject.dtype)), subject.own(case.images(subject.dtype))
+    for keep in (0.0, 1.5, math.nan):
+        encode = functools.partial(subject.backend.encode, case.config(), parameters, images, keep)
+        require_raises(ConfigError, f"encode, keep {keep}", encode)

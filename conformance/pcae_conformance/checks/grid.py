@@ -12,7 +12,7 @@ import numpy as np
 from pcae_conformance import definitions, strategies, tolerances
 from pcae_conformance.cases import GridCase
 from pcae_conformance.check import ONCE, WIDE, check
-from pcae_conformance.compare import require
+from pcae_conformance.compare import require, require_raises
 from pcae_conformance.dtypes import Floats
 from pcae_conformance.selections import Ids
 from pcae_conformance.subject import Subject
@@ -169,8 +169,4 @@ def shapes(subject: Subject, case: GridCase) -> None:
         "features of fewer patches": lambda: backend.restore_grid(tokens, ids, 9, subject.own(np.zeros((1, 8, 2)))),
     }
     for what, attempt in wrong.items():
-        try:
-            attempt()
-        except ShapeError:
-            continue
-        require(False, f"restore_grid of {what} did not raise ShapeError")
+        require_raises(ShapeError, f"restore_grid of {what}", attempt)

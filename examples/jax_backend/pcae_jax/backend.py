@@ -12,6 +12,8 @@ import numpy as np
 
 from pcae_core import Backend, BackendError, EncoderOutput, ModelConfig, PretrainingOutput
 from pcae_core.protocol import STANDARDIZE_EPS, Array, Center
+from pcae_core.reduction import check_keep
+from pcae_core.shapes import check_images
 from pcae_jax import CAPABILITIES, model, ops
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -111,6 +113,7 @@ class JaxBackend(Backend):
         images: Array,
         noise: Array,
     ) -> PretrainingOutput:
+        check_images(np.shape(images), config.in_chans, config.image_size)
         own = _arrays(student)
         pixels = _array(images).astype(own["cls_token"].dtype)
         return PretrainingOutput(*model.pretraining_forward(config, own, _arrays(teacher), pixels, _array(noise)))
@@ -119,5 +122,7 @@ class JaxBackend(Backend):
     def encode(
         self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
     ) -> EncoderOutput:
+        check_keep(keep)
+        check_images(np.shape(images), config.in_chans, config.image_size)
         own = _arrays(parameters)
         return EncoderOutput(*model.encode(config, own, _array(images).astype(own["cls_token"].dtype), keep))
