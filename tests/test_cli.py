@@ -13,10 +13,13 @@ import pytest
 import runs
 import torch
 from refusals import refused
+from rich.console import Console
 from safetensors.numpy import load_file
 
 from pcae_core import registry
 from pcae_core.cli import main as cli
+from pcae_core.cli.evaluate import show, show_keep_table
+from pcae_core.convert.coverage import Coverage
 from pcae_core.training.evaluate import evaluate
 
 
@@ -176,6 +179,19 @@ def test_backends_lists_ours(capsys):
     out = capsys.readouterr().out
     assert "numpy" in out
     assert "torch" in out
+
+
+def test_brackets_in_what_is_printed_are_no_styles(capsys, monkeypatch):
+    info = registry.BackendInfo(False, None, None, "", "[/broken]")
+    monkeypatch.setattr(registry, "available", lambda: {"mine": info})
+    assert cli.run(["backends"]) == 0
+    show({}, "runs/[a] [/b]")
+    show_keep_table(Path("runs/[c][/d]"), [])
+    coverage = Coverage("model.pth")
+    coverage.add_surplus("[e].[/f]")
+    Console().print(coverage.table())
+    out = capsys.readouterr().out
+    assert [text for text in ("[/broken]", "runs/[a] [/b]", "runs/[c][/d]", "[e].[/f]") if text not in out] == []
 
 
 def test_help_of_every_command():

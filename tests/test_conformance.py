@@ -100,10 +100,12 @@ def test_a_backend_that_does_not_train_skips_training_by_declaration(stranger):
 
 
 def test_a_known_failure_is_excused_with_its_reason(stranger):
-    (stranger / known_failures.FILE_NAME).write_text("# ours\nselect-lowest  # sorts the wrong way\n")
+    (stranger / known_failures.FILE_NAME).write_text(
+        "# ours\nselect-lowest  # sorts the wrong way [see #12], [/docs/bug]\n"
+    )
     done = conformance(stranger, "stranger", "--only", "select-lowest")
     assert done.returncode == 0
-    assert "known failure (sorts the wrong way)" in done.stdout
+    assert "known failure (sorts the wrong way [see #12], [/docs/bug])" in " ".join(done.stdout.split())
     assert "stranger conforms: 1 known failure" in done.stdout
 
 

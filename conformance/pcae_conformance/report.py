@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 import pcae_core
@@ -35,7 +36,7 @@ def verdict(results: list[Result]) -> str:
 
 def table(options: Options, results: list[Result]) -> Table:
     """One row a check, over all its dtypes; errors are in units of their tolerance."""
-    made = Table(title=_title(options))
+    made = Table(title=escape(_title(options)))
     for header in ("check", "examples", "worst error", "of the input", "verdict"):
         made.add_column(header, no_wrap=header == "check")
     for name, group in by_check(results).items():
@@ -47,7 +48,7 @@ def table(options: Options, results: list[Result]) -> Table:
             str(sum(result.examples for result in group)),
             f"{worst.worst:.2g}" if worst.dtype else "",
             worst.worst_input,
-            f"[{COLORS[outcome]}]{outcome}[/]" + "".join(f" ({note})" for note in sorted(notes)),
+            f"[{COLORS[outcome]}]{outcome}[/]" + "".join(f" ({escape(note)})" for note in sorted(notes)),
         )
     return made
 

@@ -30,12 +30,13 @@ def main(arguments: Sequence[str]) -> None:
     table = Table("backend", "version", "trains", "devices", "dtypes", "install")
     for name, info in available().items():
         able = info.capabilities
-        table.add_row(
+        cells = (
             name,
             info.version or ("installed" if info.installed else f"not installed: {info.problem}"),
             ("yes" if able.training else "no") if able else "",
             ", ".join(able.devices) if able else "",
             ", ".join(able.dtypes) if able else "",
-            "" if info.installed else escape(info.install),  # "pcae[torch]" is no style
+            "" if info.installed else info.install,
         )
+        table.add_row(*map(escape, cells))  # "pcae[torch]" is no style
     Console().print(table)

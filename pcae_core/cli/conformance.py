@@ -89,7 +89,7 @@ def main(arguments: Sequence[str]) -> None:
         _write(wanted.json, options, results)
     if failures:
         raise ConformanceError(f"{wanted.name} does not conform: {report.summary(results)}")
-    console.print(f"{wanted.name} conforms: {report.summary(results)}")
+    console.print(f"{wanted.name} conforms: {report.summary(results)}", markup=False)
 
 
 def _write(path: Path, options: Options, results: list[Result]) -> None:

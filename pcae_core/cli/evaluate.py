@@ -82,9 +82,10 @@ def main(arguments: Sequence[str]) -> None:
 def show(results: dict[str, Evaluation], title: str) -> None:
     """One row an encoder."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title)
+    table = Table(title=escape(title))
     for heading in ("encoder", "k-NN top-1", "top-5", "linear top-1", "top-5", "effective rank"):
         table.add_column(heading, justify="left" if heading == "encoder" else "right")
     for name, result in results.items():
@@ -96,9 +97,10 @@ def show(results: dict[str, Evaluation], title: str) -> None:
 def show_keep_table(path: Path, rows: list[KeepRow]) -> None:
     """One row a keep ratio."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=str(path))
+    table = Table(title=escape(str(path)))
     for heading in ("keep", "top-1", "top-5", "images/s", "GMACs", "speed-up", "by the MACs"):
         table.add_column(heading, justify="right")
     for row in rows:

@@ -76,6 +76,7 @@ class Coverage:
 
     def table(self) -> Table:
         """Rows: loaded, then each kind of exception, block numbers shown as `*`."""
+        from rich.markup import escape
         from rich.table import Table
 
         table = Table("", "tensors", "which")
@@ -83,7 +84,7 @@ class Coverage:
         for kind, entries in (("reshaped", self.reshaped), ("missing", self.missing), ("surplus", self.surplus)):
             for (name, note, allowed), count in _grouped(entries).items():
                 mark = "" if kind == "reshaped" else "waived: " if allowed else "not waived: "
-                table.add_row(kind, str(count), f"{name}: {mark}{note}")
+                table.add_row(kind, str(count), escape(f"{name}: {mark}{note}"))
         return table
 
     def require_all(self) -> None:
