@@ -13,6 +13,7 @@ from crossing import assert_same_states
 from pcae_core import (
     Backend,
     BackendError,
+    FinetuneConfig,
     ModelConfig,
     PretrainConfig,
     ReductionConfig,
@@ -143,6 +144,24 @@ def test_torch_trains_like_reference(settings):
     np.testing.assert_allclose(ours_losses, losses, rtol=1e-10)
     assert ours.step == 5
     assert_same_states(ours, expected, 1e-9)
+
+
+@pytest.mark.parametrize("kind", ["pretrainer", "finetuner"])
+def test_torch_steps_take_tensors(kind):
+    """Drop path in bfloat16, which NumPy has not: as on a GPU, a tensor must not become an array on the way."""
+    config = PretrainConfig(model=TINY, batch_size=4)
+    if kind == "finetuner":
+        model = ModelConfig(**TINY.model_dump() | {"num_classes": 3})
+        config = FinetuneConfig(model=model, batch_size=4, drop=0.3, rand_augment=None)
+    _, _, images, noise, _ = _inputs(TINY, batch=4)
+    given = np.eye(4, 3) if kind == "finetuner" else noise
+    drop_path = np.random.default_rng(0).choice([0.0, 2.0], (TINY.depth, 2, 4))
+    tensors = torch.from_numpy(images), torch.from_numpy(given), torch.from_numpy(drop_path).bfloat16()
+    losses = []
+    for pixels, second, scales in ((images, given, drop_path), tensors):
+        trainer = getattr(registry.create("torch"), f"create_{kind}")(config)
+        losses.append(float(trainer.step(pixels, second, learning_rate=1e-3, momentum=0.9, drop_path=scales).loss))
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])

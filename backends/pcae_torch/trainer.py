@@ -142,7 +142,7 @@ class TorchTrainer:
     # Set-up
 
     def _tensor(self, array: Array) -> Tensor:
-        return torch.tensor(np.asarray(array), dtype=self._dtype, device=self._device)
+        return torch.asarray(array, dtype=self._dtype, device=self._device, copy=True, requires_grad=False)
 
     def _module(self, module_class: type[nn.Module], parameters: dict[str, np.ndarray]) -> nn.Module:
         module = model.build(module_class, self._config.model)
