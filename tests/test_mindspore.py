@@ -150,7 +150,7 @@ def test_requests_that_cannot_be_met_say_so(backend):
         backend.create_pretrainer(PretrainConfig(model=TINY, precision="bfloat16"))
     with pytest.raises(BackendError, match="no Ascend is available to MindSpore here; use device 'cpu'"):
         registry.create("mindspore", device="ascend")
-    with pytest.raises(BackendError, match="runs on the devices ascend, gpu, cpu, not 'tpu'"):
+    with pytest.raises(BackendError, match="ascend, gpu, cpu, not 'tpu'; choose one with --device, or --device auto"):
         registry.create("mindspore", device="tpu")
 
 

@@ -222,7 +222,7 @@ def test_backend_conforms():
 
 def test_backend_refuses_what_it_cannot():
     backend = registry.create("onnx", device="auto")
-    with pytest.raises(BackendError, match="not 'tpu'"):
+    with pytest.raises(BackendError, match="not 'tpu'; choose one with --device, or --device auto"):
         registry.create("onnx", device="tpu")
     double = {name: value.astype(np.float64) for name, value in weights().items()}
     with pytest.raises(BackendError, match="float32 or float16, not in float64"):

@@ -124,7 +124,7 @@ def test_async_tasks_do_not_disturb_each_other():
 
 
 def test_unavailable_device_is_one_line():
-    with pytest.raises(BackendError, match="not 'tpu'"):
+    with pytest.raises(BackendError, match="not 'tpu'; choose one with --device, or --device auto"):
         pcae_core.use("torch", device="tpu")
-    with pytest.raises(BackendError, match="runs on the device 'cpu'"):
+    with pytest.raises(BackendError, match="runs on the device 'cpu', not 'cuda'; say --device cpu or auto"):
         pcae_core.use("numpy", device="cuda")

@@ -45,7 +45,10 @@ def choose_device(name: str) -> str:
     if name == "auto":
         name = next(device for device in _TARGETS if _is_there(device))
     if name not in _TARGETS:
-        raise BackendError(f"the mindspore backend runs on the devices {', '.join(_TARGETS)}, not {name!r}")
+        raise BackendError(
+            f"the mindspore backend runs on the devices {', '.join(_TARGETS)}, not {name!r}; choose one with --device, "
+            "or --device auto"
+        )
     if not _is_there(name):
         raise BackendError(f"no {_TARGETS[name]} is available to MindSpore here; use device 'cpu'")
     try:

@@ -55,7 +55,7 @@ class NumpyBackend(Backend):
 
     def __init__(self, device: str = "cpu") -> None:
         if device not in ("auto", "cpu"):
-            raise BackendError(f"the numpy backend runs on the device 'cpu', not {device!r}")
+            raise BackendError(f"the numpy backend runs on the device 'cpu', not {device!r}; say --device cpu or auto")
 
     def asarray(self, x: Array, dtype: str | None = None) -> np.ndarray:
         return np.array(x, dtype=dtype)

@@ -42,7 +42,8 @@ class OnnxBackend(Backend):
             device = "cuda" if runtime.is_available("cuda") else "cpu"
         if device not in CAPABILITIES.devices:
             raise BackendError(
-                f"the onnx backend runs on the devices {', '.join(CAPABILITIES.devices)}, not {device!r}"
+                f"the onnx backend runs on the devices {', '.join(CAPABILITIES.devices)}, not {device!r}; choose one "
+                "with --device, or --device auto"
             )
         self.device = device
         self._functions: dict[tuple[Any, ...], onnxruntime.InferenceSession] = {}

@@ -45,7 +45,10 @@ def resolve_device(name: str) -> torch.device:
     except RuntimeError:
         device = torch.device("meta")
     if device.type not in CAPABILITIES.devices:
-        raise BackendError(f"the torch backend runs on the devices {', '.join(CAPABILITIES.devices)}, not {name!r}")
+        raise BackendError(
+            f"the torch backend runs on the devices {', '.join(CAPABILITIES.devices)}, not {name!r}; choose one with "
+            "--device, or --device auto"
+        )
     if device.type == "cuda" and not torch.cuda.is_available():
         raise BackendError("no CUDA device is available to PyTorch here; use device 'cpu', or install a CUDA build")
     device = local_device(device)
