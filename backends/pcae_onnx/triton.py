@@ -28,12 +28,14 @@ def write_repository(model: Path, info: ModelInfo, folder: Path) -> Path:
     with staging(root) as staged:
         version, config = staged / "1", staged / "config.pbtxt"
         version.mkdir()
-        for file in (model, *data_files(model)):
+        for file in data_files(model):
             shutil.copyfile(file, version / file.name)
         proto = onnx.load(model, load_external_data=False)
         if info.schedule.keep is None:  # Triton offers no input that has a default
             proto.graph.initializer.remove(next(t for t in proto.graph.initializer if t.name == "keep"))
             onnx.save(proto, version / MODEL_FILE)
+        else:
+            shutil.copyfile(model, version / MODEL_FILE)
         config.write_text(_config(proto.graph, info), encoding="utf-8")
         (root / version.name).mkdir(exist_ok=True)
         publish(version, root / version.name)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pcae_conformance.dtypes import Floats, parameter_dtype, rounded
-from pcae_conformance.model_cases import Parameters, TrainCase, loss_scale, random_parameters
+from pcae_conformance.dtypes import Floats, parameter_dtype
+from pcae_conformance.model_cases import Parameters, TrainCase, random_parameters
 from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.parameters import encoder_shapes, finetuned_shapes
 from pcae_core.protocol import TrainState
@@ -49,13 +49,8 @@ class FinetuneCase(TrainCase):
 
     def state(self, precision: str) -> TrainState:
         """As in `TrainCase`; what fine-tuning leaves alone is the same in both."""
-        rng, config, dtype = np.random.default_rng([self.seed, 7]), self.config(), parameter_dtype(precision)
+        config, dtype = self.config(), parameter_dtype(precision)
         student, trained = self.classifier(dtype), finetuned_shapes(config)
-        first = {name: rounded(0.01 * rng.normal(size=shape), dtype) for name, shape in trained.items()}
-        second = {name: rounded(1e-3 * rng.uniform(0.5, 1.5, shape), dtype) for name, shape in trained.items()}
         average = random_parameters(encoder_shapes(config), np.random.default_rng([self.seed, 2]), dtype)
         teacher = {n: v if n in trained else student[n] for n, v in average.items()} if self.ema else {}
-        student, teacher, first, second = (
-            {name: value.astype(dtype) for name, value in group.items()} for group in (student, teacher, first, second)
-        )
-        return TrainState(student, teacher, first, second, self.start_step, loss_scale(precision))
+        return self.state_of(precision, student, teacher, trained)

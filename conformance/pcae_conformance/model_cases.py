@@ -135,11 +135,6 @@ class ModelCase(Case):
         return close_noise(np.random.default_rng([self.seed, 4]), (self.batch, self.grid**2))
 
 
-def loss_scale(precision: str) -> tuple[float, int] | None:
-    """Of a run in the middle of training: so small that no gradient of a case overflows."""
-    return (1024.0, 3) if precision == "float16" else None
-
-
 @dataclass(frozen=True)
 class TrainCase(ModelCase):
     """A training run of a few steps.
@@ -221,13 +216,21 @@ class TrainCase(ModelCase):
         From zero moments the first step is the gradient's sign, which rounding decides where a gradient is tiny.
         Position embeddings are fixed, so student and teacher share them.
         """
-        rng, dtype = np.random.default_rng([self.seed, 7]), parameter_dtype(precision)
+        dtype = parameter_dtype(precision)
         student = self.student(dtype)
         trained = {name: value.shape for name, value in student.items() if is_trainable(name)}
+        return self.state_of(precision, student, self.teacher(dtype) | {"pos_embed": student["pos_embed"]}, trained)
+
+    def state_of(
+        self, precision: str, student: Parameters, teacher: Parameters, trained: dict[str, tuple[int, ...]]
+    ) -> TrainState:
+        """With random moments of the parameters that are trained."""
+        rng, dtype = np.random.default_rng([self.seed, 7]), parameter_dtype(precision)
         first = {name: rounded(0.01 * rng.normal(size=shape), dtype) for name, shape in trained.items()}
         second = {name: rounded(1e-3 * rng.uniform(0.5, 1.5, shape), dtype) for name, shape in trained.items()}
-        teacher = self.teacher(dtype) | {"pos_embed": student["pos_embed"]}
         student, teacher, first, second = (
             {name: value.astype(dtype) for name, value in group.items()} for group in (student, teacher, first, second)
         )
-        return TrainState(student, teacher, first, second, self.start_step, loss_scale(precision))
+        # so small that no gradient of a case overflows
+        loss_scale = (1024.0, 3) if precision == "float16" else None
+        return TrainState(student, teacher, first, second, self.start_step, loss_scale)

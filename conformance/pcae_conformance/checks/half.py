@@ -137,7 +137,7 @@ def features(subject: Subject, case: ModelCase) -> None:
     for seed in SEEDS:
         drawn = dataclasses.replace(case, keep=1.0, seed=seed)
         images, student = drawn.images(subject.dtype), drawn.student(subject.dtype)
-        got = subject.backend.encode(drawn.config(), subject.own_all(student), subject.own(images), 1.0)
+        got = model.encode(subject, drawn, images)
         expected = subject.reference.encode(drawn.config(), student, images, 1.0)
         hidden = subject.host("last hidden state", got.last_hidden_state, subject.dtype)
         errors.append((hidden - expected.last_hidden_state).ravel())

@@ -30,7 +30,8 @@ SHARP = [
 ]
 
 
-def _encode(subject: Subject, case: ModelCase, images: NDArray[Any]) -> EncoderOutput:
+def encode(subject: Subject, case: ModelCase, images: NDArray[Any]) -> EncoderOutput:
+    """What the backend's encoder gives for the case's model."""
     parameters = subject.own_all(case.student(subject.dtype))
     return subject.backend.encode(case.encoder_config(), parameters, subject.own(images), case.keep)
 
@@ -58,7 +59,7 @@ def encoder(subject: Subject, case: ModelCase) -> None:
     """Images for which the reference's scores nearly tie keep what rounding chooses, and are not compared."""
     tolerance = MODEL[subject.dtype]
     config, images, student = case.config(), case.images(subject.dtype), case.student(subject.dtype)
-    got = _encode(subject, case, images)
+    got = encode(subject, case, images)
     expected = subject.reference.encode(config, student, images, case.keep)
     found = selections.stages(config, student, images, _every_patch(case), case.keep, with_cls=True)
     ids = subject.ids("kept ids", got.kept_ids, expected.kept_ids.shape, case.grid**2)
@@ -140,9 +141,9 @@ def batch(subject: Subject, case: ModelCase) -> None:
     """Of the encoder and of pre-training."""
     images, noise, order = case.images(subject.dtype), case.noise(), case.rng().permutation(case.batch)
     tolerance = MODEL[subject.dtype]
-    encoded, trained = _encode(subject, case, images), _pretrain(subject, case, images, noise)
+    encoded, trained = encode(subject, case, images), _pretrain(subject, case, images, noise)
     for rows in (order, order[:1]):
-        one, other = _encode(subject, case, images[rows]), _pretrain(subject, case, images[rows], noise[rows])
+        one, other = encode(subject, case, images[rows]), _pretrain(subject, case, images[rows], noise[rows])
         for name, got, whole in (
             ("kept ids", one.kept_ids, encoded.kept_ids),
             ("last hidden state", one.last_hidden_state, encoded.last_hidden_state),

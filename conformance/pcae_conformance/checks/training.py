@@ -151,4 +151,4 @@ def skips_nonfinite(subject: Subject, case: TrainCase) -> None:
     fresh = steps.pretrainer(subject.backend, case, dtype, pretrainer.state())
     for trainer in (pretrainer, fresh):
         steps.check_finite(subject, steps.step(trainer, case), True)
-    steps.compare_states(subject, pretrainer.state(), fresh.state(), dict.fromkeys(steps.GROUPS, 0.0))
+    steps.compare_untouched(subject, pretrainer.state(), fresh.state())
