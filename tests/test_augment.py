@@ -24,7 +24,13 @@ def test_evaluation_takes_the_centred_square():
 def test_colours_come_first():
     pixels = augment.resize_center_crop(Image.fromarray(COLOURS[0][:9]), 9)
     assert np.array_equal(pixels, COLOURS[0][:9].transpose(2, 0, 1))
-    assert pixels.flags.c_contiguous
+
+
+def test_batches_lie_in_memory_as_their_shape_says():
+    images = [augment.resize_center_crop(Image.fromarray(image), 9) for image in COLOURS[:2]]
+    batch = augment.stack([images[0], images[1][:, :, ::-1]])
+    assert batch.flags.c_contiguous
+    assert np.array_equal(batch, [images[0], images[1][:, :, ::-1]])
 
 
 def test_crop_of_everything_is_a_plain_resize():

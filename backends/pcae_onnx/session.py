@@ -137,7 +137,7 @@ class InferenceSession:
             pixels = [augment.resize_center_crop(image, self.image_size) for image in upright]
         except (ValueError, OSError) as error:
             raise DataError(f"a picture cannot be converted: {error}") from None
-        return normalize(np.stack(pixels), self.info.preprocessing.mean, self.info.preprocessing.std)
+        return normalize(augment.stack(pixels), self.info.preprocessing.mean, self.info.preprocessing.std)
 
     def run(self, pixel_values: np.ndarray, keep: float | None = None) -> Outputs:
         """One batch.

@@ -104,7 +104,7 @@ def load_images(path: Path, config: EncoderConfig) -> NDArray[np.float32]:
         source = open_source(path, config.model.in_chans)
     count = min(MEASURED_IMAGES, len(source))
     places = np.linspace(0, len(source) - 1, count).astype(int)
-    pixels = np.stack([augment.resize_center_crop(source.load(int(i)), config.model.image_size) for i in places])
+    pixels = augment.stack([augment.resize_center_crop(source.load(int(i)), config.model.image_size) for i in places])
     return normalize(pixels, *config.loader.normalization(config.model.in_chans))
 
 

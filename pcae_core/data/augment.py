@@ -6,6 +6,7 @@ Letters: C channels, H = W = `size`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,17 +30,15 @@ def random_resized_crop_flip(
         rng: a generator of this image and epoch alone; how much is drawn from it depends on the image.
 
     Returns:
-        uint8 (C, H, W).
+        uint8 (C, H, W), a view whose memory has another order: `stack` brings it into this one.
     """
     width, height = _dimensions(image)
     pixels = _resize(image, size, _random_box(width, height, config, rng))
-    if config.hflip and rng.random() < 0.5:
-        pixels = pixels[:, :, ::-1]
-    return np.ascontiguousarray(pixels)
+    return pixels[:, :, ::-1] if config.hflip and rng.random() < 0.5 else pixels
 
 
 def resize_center_crop(image: AnyImage, size: int) -> NDArray[np.uint8]:
-    """The centred square of an image, as high or wide as the image, resized: uint8 (C, H, W).
+    """The centred square of an image, as high or wide as the image, resized: uint8 (C, H, W), a view as above.
 
     Nearly the same as resizing the shorter side to `size` and then cutting out the centre: that rounds the longer side
     and the place of the cut to whole pixels, and so cuts up to half a pixel of the output elsewhere.
@@ -47,7 +46,12 @@ def resize_center_crop(image: AnyImage, size: int) -> NDArray[np.uint8]:
     width, height = _dimensions(image)
     side = min(width, height)
     left, upper = (width - side) / 2, (height - side) / 2
-    return np.ascontiguousarray(_resize(image, size, (left, upper, left + side, upper + side)))
+    return _resize(image, size, (left, upper, left + side, upper + side))
+
+
+def stack(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Images (C, H, W) to a batch (B, C, H, W) that lies in memory in this order; each pixel is copied once."""
+    return np.stack(images, out=np.empty((len(images), *images[0].shape), np.uint8))
 
 
 def _random_box(width: int, height: int, config: DataConfig, rng: np.random.Generator) -> _Box:
@@ -76,7 +80,7 @@ def _dimensions(image: AnyImage) -> tuple[int, int]:
 
 
 def _resize(image: AnyImage, size: int, box: _Box) -> NDArray[np.uint8]:
-    """Bicubic; uint8 (C, H, W), possibly not contiguous."""
+    """Bicubic; uint8 (C, H, W), a view of (H, W, C) where these come from Pillow."""
     if not isinstance(image, Image.Image):
         channels = [Image.fromarray(np.ascontiguousarray(image[:, :, c])) for c in range(image.shape[2])]
         return np.concatenate([_resize(channel, size, box) for channel in channels])

@@ -47,7 +47,7 @@ class AugmentMore:
             image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
             fill = tuple(round(255 * value) for value in self.mean)
             changed = np.asarray(self.rand_augment(image, fill, rng))
-            pixels = np.ascontiguousarray(changed[None] if changed.ndim == 2 else changed.transpose(2, 0, 1))
+            pixels = changed[None] if changed.ndim == 2 else changed.transpose(2, 0, 1)
         return erase(pixels, self.random_erasing, self.mean, self.std, rng)
 
 

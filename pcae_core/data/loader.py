@@ -181,7 +181,7 @@ def _load_or_replace(source: Source, sample: int) -> tuple[AnyImage, int, list[i
 
 def _collate(samples: Sequence[dict[str, Any]]) -> dict[str, NDArray[Any]]:
     return {
-        "images": np.stack([sample["images"] for sample in samples]),
+        "images": augment.stack([sample["images"] for sample in samples]),
         "sample_ids": np.array([sample["sample_ids"] for sample in samples], dtype=np.int64),
         "corrupt_ids": np.array([index for sample in samples for index in sample["corrupt_ids"]], dtype=np.int64),
     }
@@ -200,7 +200,7 @@ def eval_batches(
 
     def load(start: int) -> NDArray[np.uint8]:
         indices = range(start, min(start + batch_size, len(source)))
-        return np.stack([augment.resize_center_crop(source.load(i), model_config.image_size) for i in indices])
+        return augment.stack([augment.resize_center_crop(source.load(i), model_config.image_size) for i in indices])
 
     threads = max(1, loader_config.workers)
     pool = ThreadPoolExecutor(threads)

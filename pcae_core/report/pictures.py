@@ -53,7 +53,7 @@ def read_images(paths: Sequence[Path], model: ModelConfig, limit: int) -> Shown:
         pixels.append(augment.resize_center_crop(image, model.image_size))
     if not names:
         raise DataError("there is no image to draw; name image files, a folder or an .npz file")
-    return Shown(names, np.stack(pixels))
+    return Shown(names, augment.stack(pixels))
 
 
 def _images(path: Path, in_chans: int) -> Iterator[tuple[str, images.AnyImage]]:
