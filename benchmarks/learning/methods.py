@@ -216,7 +216,7 @@ class Method:
 
 NO_DROP: dict[str, Any] = {"model": {"reduction": {"keep": 1.0}}}
 LESS: dict[str, Any] = {"model": {"reduction": {"num_stages": 2, "keep": 0.7}}}  # as the recipes of colour images
-SMALL: dict[str, Any] = {"batch_size": 32, "model": LESS["model"] | {"decoder_depth": 1}}  # what gained at 60 s, alone
+SMALL: dict[str, Any] = {"batch_size": 32, "model": LESS["model"] | {"decoder_depth": 1}}  # what gained most at 60 s
 REFERENCE, PEER, SUPERVISED, RANDOM, PIXELS = "PCAE", "MAE", "supervised", "random initialisation", "raw pixels"
 LESS_REDUCTION, SMALL_DATA = "with less reduction", "with small-data settings"
 SMALL_PEER = "MAE with small-data settings"
