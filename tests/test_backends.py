@@ -23,6 +23,7 @@ from pcae_core import (
     registry,
     schedule,
 )
+from pcae_torch import ops
 from pcae_torch.backend import resolve_device
 from pcae_torch.training import TorchPretrainer
 
@@ -196,6 +197,16 @@ def test_snapshot_is_left_alone_by_later_steps():
     for name, value in copy.items():
         np.testing.assert_array_equal(before.student[name], value)
     assert not np.array_equal(pretrainer.state().student["norm.weight"], copy["norm.weight"])
+
+
+def test_torch_norm_of_many_tensors_is_exact():
+    values = [
+        torch.from_numpy(rng.normal(size=(300, 700)).astype(np.float32)) for rng in map(np.random.default_rng, (0, 1))
+    ]
+    values[1] = values[1].T[:, ::2]  # gradients may be views
+    expected = np.sqrt(sum(np.square(value.numpy().astype(np.float64)).sum() for value in values))
+    np.testing.assert_allclose(ops.total_norm(values), expected, rtol=1e-6)
+    assert ops.total_norm([*values, torch.tensor([float("nan")])]).isnan()
 
 
 def test_torch_draws_nothing_from_the_global_generator():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcae_core.protocol import NORM_EPS, STANDARDIZE_EPS, Center
 from pcae_core.shapes import check_restore_grid
@@ -108,3 +108,11 @@ def cosine_loss(prediction: Tensor, target: Tensor) -> Tensor:
 def ema_update_(teacher: list[Tensor], student: list[Tensor], momentum: float) -> None:
     """`teacher = momentum * teacher + (1 - momentum) * student`, in place, in one call."""
     torch._foreach_lerp_(teacher, student, 1.0 - momentum)
+
+
+def total_norm(tensors: list[Tensor]) -> Tensor:
+    """The 2-norm of all together, a scalar; on CPUs by dot products, which take half the time of PyTorch's norms."""
+    if tensors[0].device.type != "cpu":
+        return nn.utils.get_total_norm(tensors)
+    flat = (tensor.flatten() for tensor in tensors)
+    return torch.stack([values.dot(values) for values in flat]).sum().sqrt()

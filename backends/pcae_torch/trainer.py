@@ -120,7 +120,7 @@ class TorchTrainer:
         """
         self._scaler.unscale_(self._optimizer)
         gradients = [p.grad for p in self._parameters.values()]
-        grad_norm = nn.utils.get_total_norm(gradients)
+        grad_norm = ops.total_norm(gradients)
         finite = self._group.all_finite(loss + grad_norm)
         if self._config.grad_clip is not None:
             torch._foreach_mul_(gradients, (self._config.grad_clip / grad_norm).clamp(max=1.0))

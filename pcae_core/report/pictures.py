@@ -11,8 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from pcae_core.config import ModelConfig
 from pcae_core.data import augment, images, normalize, open_source
 from pcae_core.errors import ConfigError, DataError
