@@ -9,10 +9,10 @@ time follows operations. Models: ViT-S by size; by width, heads of 64 and the de
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 import numpy as np
-import torch
-from interleave import Spread, interleaved, parser, report
+from interleave import Spread, apart, parser, report
 from pretraining_step import pcae_step
 
 from pcae_core import ModelConfig, PretrainConfig, cost
@@ -27,8 +27,7 @@ def measure(what: str, models: dict[int, ModelConfig], options: argparse.Namespa
     configs = {
         size: PretrainConfig(model=model, batch_size=options.batch, drop_path=0.0) for size, model in models.items()
     }
-    calls = {str(size): pcae_step(config, options.device) for size, config in configs.items()}
-    times = interleaved(calls, options)
+    times = apart({str(size): partial(pcae_step, config, options.device) for size, config in configs.items()}, options)
     sizes = list(models)
     predicted = exponent(sizes, [float(cost.pretraining_macs(model)) for model in models.values()])
     found = [exponent(sizes, list(seconds)) for seconds in zip(*times.values(), strict=True)]
@@ -48,7 +47,6 @@ def main() -> None:
     made.add_argument("--sizes", type=int, nargs="+", default=[112, 224, 448])
     made.add_argument("--widths", type=int, nargs="+", default=[192, 384, 768])
     options = made.parse_args()
-    torch.set_num_threads(options.threads)
     small = {size: ModelConfig.preset("vit_small_patch16_224", image_size=size) for size in options.sizes}
     measure("image size", small, options)
     heads = {width: width // 64 for width in options.widths}

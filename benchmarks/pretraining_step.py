@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Callable
+from functools import partial
 
 import mae
 import numpy as np
 import torch
 import transformers
-from interleave import Times, interleaved, parser, rate, ratio, report, short
+from interleave import Times, apart, parser, rate, ratio, report, short
 
 import pcae_core.registry
 from pcae_core import ModelConfig, PretrainConfig, cost, randomness
@@ -104,8 +105,8 @@ def product(precision: str, device: str) -> Callable[[], object]:
 
 def measure(config: PretrainConfig, options: argparse.Namespace) -> Times:
     makers = {"pcae": pcae_step, "vitmae": vitmae_step, "mae": mae_step}
-    calls = {name: maker(config, options.device) for name, maker in makers.items()}
-    return interleaved(calls | {"product": product(config.precision, options.device)}, options)
+    steps = {name: partial(maker, config, options.device) for name, maker in makers.items()}
+    return apart(steps | {"product": partial(product, config.precision, options.device)}, options)
 
 
 def show(config: PretrainConfig, name: str, times: Times, options: argparse.Namespace) -> None:

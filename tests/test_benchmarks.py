@@ -1,7 +1,6 @@
-"""What the speed benchmarks state themselves: MAE, ToMe, and how rounds become ratios."""
+"""What the speed benchmarks state themselves: MAE, ToMe and the cost model of scale."""
 
 import argparse
-import functools
 import sys
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from pcae_torch import model, ops
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # last: nothing of that folder may hide a package
 
-import interleave
 import mae
 import scale
 import tome
@@ -95,16 +93,6 @@ def test_tome_gets_the_same_operations(keep):
     wanted = cost.encoder_macs(BASE, keep)
     assert tome.macs(BASE, tome.fewer_for(BASE, wanted)) == pytest.approx(wanted, rel=0.005)
     assert tome.macs(BASE, [0] * 12) == cost.encoder_macs(BASE)
-
-
-def test_ratios_are_of_rounds():
-    order = []
-    calls = {name: functools.partial(order.append, name) for name in "abc"}
-    times = interleave.interleaved(calls, argparse.Namespace(rounds=3, cpu_time=False, device="cpu"))
-    assert [len(values) for values in times.values()] == [3, 3, 3]
-    assert "".join(order) == "abcbcacababc"  # the first round warms up
-    found = interleave.ratio({"a": [2.0, 9.0, 4.0], "b": [1.0, 3.0, 4.0]}, "a", "b")
-    assert found == interleave.Spread(2.0, 1.0, 3.0)
 
 
 def test_scale_counts_what_is_trained_and_hides_what_it_can():

@@ -1,0 +1,44 @@
+"""How contenders of the speed benchmarks take turns, and how rounds become ratios."""
+
+import argparse
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # last: nothing of that folder may hide a package
+
+import interleave
+
+
+def test_ratios_are_of_rounds():
+    order = []
+    calls = {name: functools.partial(order.append, name) for name in "abc"}
+    times = interleave.interleaved(calls, argparse.Namespace(rounds=3, cpu_time=False, device="cpu"))
+    assert [len(values) for values in times.values()] == [3, 3, 3]
+    assert "".join(order) == "abcbcacababc"  # the first round warms up
+    found = interleave.ratio({"a": [2.0, 9.0, 4.0], "b": [1.0, 3.0, 4.0]}, "a", "b")
+    assert found == interleave.Spread(2.0, 1.0, 3.0)
+
+
+def test_contenders_apart_take_turns_in_processes_of_their_own(tmp_path):
+    makers = {name: functools.partial(noting, tmp_path / name) for name in "ab"}
+    times = interleave.apart(makers, argparse.Namespace(rounds=2, cpu_time=False, device="cpu", threads=1))
+    assert all(len(seconds) == 2 and min(seconds) >= 0.01 for seconds in times.values())
+    calls = [(tmp_path / name).read_text().split() for name in "ab"]
+    assert [len(set(processes)) for processes in calls] == [1, 1]
+    assert [len(processes) for processes in calls] == [3, 3]
+    assert len({os.getpid(), int(calls[0][0]), int(calls[1][0])}) == 3
+
+
+def noting(file: Path) -> Callable[[], None]:
+    """A call that takes 10 ms and adds the number of its process to `file`."""
+
+    def call() -> None:
+        time.sleep(0.01)
+        with file.open("a") as stream:
+            stream.write(f"{os.getpid()} ")
+
+    return call
