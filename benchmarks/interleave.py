@@ -65,11 +65,12 @@ def apart(makers: Mapping[str, Callable[[], Callable[[], object]]], options: arg
         processes.append(context.Process(target=_serve, args=(there, maker, options), daemon=True))
         processes[-1].start()
         there.close()  # then this process is told when that one dies
-    times = _rounds({name: partial(_ask, end) for name, end in ends.items()}, options, PAUSE)
-    for end, process in zip(ends.values(), processes, strict=True):
-        end.send(False)
-        process.join()
-    return times
+    try:
+        return _rounds({name: partial(_ask, name, end) for name, end in ends.items()}, options, PAUSE)
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
 
 
 def _serve(orders: Connection, maker: Callable[[], Callable[[], object]], options: argparse.Namespace) -> None:
@@ -77,13 +78,17 @@ def _serve(orders: Connection, maker: Callable[[], Callable[[], object]], option
 
     torch.set_num_threads(options.threads)
     call = maker()
-    while orders.recv():
+    while True:
+        orders.recv()
         orders.send(_seconds(call, options))
 
 
-def _ask(end: Connection) -> float:
-    end.send(True)
-    return end.recv()
+def _ask(name: str, end: Connection) -> float:
+    try:
+        end.send(None)
+        return end.recv()
+    except (EOFError, OSError):
+        raise RuntimeError(f"the process of {name} has ended: see what it printed") from None
 
 
 def _seconds(call: Callable[[], object], options: argparse.Namespace) -> float:

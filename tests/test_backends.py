@@ -205,7 +205,7 @@ def test_torch_norm_of_many_tensors_is_exact():
     ]
     values[1] = values[1].T[:, ::2]  # gradients may be views
     expected = np.sqrt(sum(np.square(value.numpy().astype(np.float64)).sum() for value in values))
-    np.testing.assert_allclose(ops.total_norm(values), expected, rtol=1e-6)
+    np.testing.assert_allclose(ops.total_norm(values), expected, rtol=5e-6)
     assert ops.total_norm([*values, torch.tensor([float("nan")])]).isnan()
 
 

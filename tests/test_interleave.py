@@ -4,9 +4,10 @@ import argparse
 import functools
 import os
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
+
+import contenders
+import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # last: nothing of that folder may hide a package
 
@@ -24,7 +25,7 @@ def test_ratios_are_of_rounds():
 
 
 def test_contenders_apart_take_turns_in_processes_of_their_own(tmp_path):
-    makers = {name: functools.partial(noting, tmp_path / name) for name in "ab"}
+    makers = {name: functools.partial(contenders.noting, tmp_path / name) for name in "ab"}
     times = interleave.apart(makers, argparse.Namespace(rounds=2, cpu_time=False, device="cpu", threads=1))
     assert all(len(seconds) == 2 and min(seconds) >= 0.01 for seconds in times.values())
     calls = [(tmp_path / name).read_text().split() for name in "ab"]
@@ -33,12 +34,6 @@ def test_contenders_apart_take_turns_in_processes_of_their_own(tmp_path):
     assert len({os.getpid(), int(calls[0][0]), int(calls[1][0])}) == 3
 
 
-def noting(file: Path) -> Callable[[], None]:
-    """A call that takes 10 ms and adds the number of its process to `file`."""
-
-    def call() -> None:
-        time.sleep(0.01)
-        with file.open("a") as stream:
-            stream.write(f"{os.getpid()} ")
-
-    return call
+def test_a_contender_that_dies_is_named():
+    with pytest.raises(RuntimeError, match="the process of b has ended"):
+        interleave.apart({"b": contenders.dying}, argparse.Namespace(rounds=1, cpu_time=False, device="cpu", threads=1))

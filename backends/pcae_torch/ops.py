@@ -111,7 +111,7 @@ def ema_update_(teacher: list[Tensor], student: list[Tensor], momentum: float) -
 
 
 def total_norm(tensors: list[Tensor]) -> Tensor:
-    """The 2-norm of all together, a scalar; on CPUs by dot products, which take half the time of PyTorch's norms."""
+    """The 2-norm of all together, a scalar; float32 or better. On CPUs by dot products, which use every thread."""
     if tensors[0].device.type != "cpu":
         return nn.utils.get_total_norm(tensors)
     flat = (tensor.flatten() for tensor in tensors)
