@@ -18,11 +18,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from interleave import Spread, interleaved, parser, rate, ratio, report
+from interleave import Spread, interleaved, parser, rate, ratio, report, rounds
 from PIL import Image
 
 from pcae_core import PretrainConfig, randomness
@@ -101,10 +102,9 @@ def in_new_process(loader: Callable[..., float], *arguments: object) -> float:
 
 def compare(source: ImageFolder, workers: int, options: argparse.Namespace) -> None:
     config = PretrainConfig(batch_size=options.batch, loader=DataConfig(workers=workers))
-    times: dict[str, list[float]] = {"ours": [], "torch": []}
-    for _ in range(options.rounds):
-        times["ours"].append(in_new_process(ours, source, config, options.batches))
-        times["torch"].append(in_new_process(torchs, source, config, options.batches))
+    loaders = {"ours": ours, "torch": torchs}
+    timed = {name: partial(in_new_process, loader, source, config, options.batches) for name, loader in loaders.items()}
+    times = rounds(timed, options)
     setting = f"{workers} workers, batch {options.batch}"
     report("data path: images/s, ours / DataLoader", setting, ratio(times, "torch", "ours"), options, at_least=1.0)
     report("    ours, images/s", setting, rate(times, "ours", options.batches * options.batch), options)

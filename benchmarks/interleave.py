@@ -21,7 +21,8 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-Calls = Mapping[str, Callable[[], object]]
+Call = Callable[[], object]
+Calls = Mapping[str, Call]
 Times = dict[str, list[float]]
 PAUSE = 0.1  # seconds, for idle threads to stop spinning
 PACKAGES = ("torch", "transformers", "mindspore", "onnxruntime", "grain", "pillow", "numpy")
@@ -50,10 +51,10 @@ def interleaved(calls: Calls, options: argparse.Namespace, pause: float = 0.0) -
         options: of `parser`.
         pause: seconds before each call; a runtime's idle threads may go on spinning on cores that the next one needs.
     """
-    return _rounds({name: partial(_seconds, call, options) for name, call in calls.items()}, options, pause)
+    return rounds({name: partial(_seconds, call, options) for name, call in calls.items()}, options, pause)
 
 
-def apart(makers: Mapping[str, Callable[[], Callable[[], object]]], options: argparse.Namespace) -> Times:
+def apart(makers: Mapping[str, Callable[[], Call]], options: argparse.Namespace) -> Times:
     """`interleaved` for calls that are made, and wait for their turn, each in a process of its own.
 
     In one process they take memory from each other that is still in the cache: a step of ViT-B becomes 5 to 15% slower.
@@ -66,14 +67,14 @@ def apart(makers: Mapping[str, Callable[[], Callable[[], object]]], options: arg
         processes[-1].start()
         there.close()  # then this process is told when that one dies
     try:
-        return _rounds({name: partial(_ask, name, end) for name, end in ends.items()}, options, PAUSE)
+        return rounds({name: partial(_ask, name, end) for name, end in ends.items()}, options, PAUSE)
     finally:
         for process in processes:
             process.terminate()
             process.join()
 
 
-def _serve(orders: Connection, maker: Callable[[], Callable[[], object]], options: argparse.Namespace) -> None:
+def _serve(orders: Connection, maker: Callable[[], Call], options: argparse.Namespace) -> None:
     import torch
 
     torch.set_num_threads(options.threads)
@@ -91,7 +92,7 @@ def _ask(name: str, end: Connection) -> float:
         raise RuntimeError(f"the process of {name} has ended: see what it printed") from None
 
 
-def _seconds(call: Callable[[], object], options: argparse.Namespace) -> float:
+def _seconds(call: Call, options: argparse.Namespace) -> float:
     clock = time.process_time if options.cpu_time else time.perf_counter
     begin = clock()
     call()
@@ -99,7 +100,8 @@ def _seconds(call: Callable[[], object], options: argparse.Namespace) -> float:
     return clock() - begin
 
 
-def _rounds(timed: Mapping[str, Callable[[], float]], options: argparse.Namespace, pause: float) -> Times:
+def rounds(timed: Mapping[str, Callable[[], float]], options: argparse.Namespace, pause: float = 0.0) -> Times:
+    """`interleaved` for calls that return their seconds."""
     times: Times = {name: [] for name in timed}
     names = list(timed)
     for round_number in range(options.rounds + 1):

@@ -142,7 +142,6 @@ def main() -> None:
     made.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     made.add_argument("--compile", action="store_true")
     options = made.parse_args()
-    torch.set_num_threads(options.threads)
     for name in options.models:
         for batch in options.batches:
             config = PretrainConfig(
