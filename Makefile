@@ -13,7 +13,7 @@ PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder
 SPEEDS := pretraining_step step_parts updates growth two_processes loop_around data_path encoder_throughput \
 	mindspore_step onnx_inference
 
-.PHONY: setup demo test test-numpy2 lint format api wheel audit sbom docs bench bench-more bench-faults bench-learning \
+.PHONY: setup demo peers test test-numpy2 lint format api wheel audit sbom docs bench bench-more bench-faults bench-learning \
 	fuzz clean
 
 setup: .venv/installed
@@ -37,8 +37,17 @@ demo: setup
 	$(BIN)/pcae pretrain --config examples/fashion_mnist.yaml --backend $(BACKEND) --out $(RUN)
 	$(BIN)/pcae evaluate $(RUN) --data data/fashion-mnist --backend $(BACKEND)
 
+peers: .venv-peers/installed
+
+# The tests' clients and tools of other people; none of them comes near the environment that PCAE runs in.
+.venv-peers/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet --upgrade --constraint constraints.txt pip
+	.venv-peers/bin/pip install --quiet --constraint constraints.txt --group peers
+	@touch $@
+
 # MindSpore's threads wait by spinning: beside other tests, two processes of it take several times as long.
-test: lint
+test: lint peers
 	$(BIN)/$(PYTEST) --ignore tests/test_msrun.py
 	$(BIN)/pytest tests/test_msrun.py
 
@@ -129,4 +138,4 @@ fuzz: setup
 	$(BIN)/python benchmarks/serving_faults.py
 
 clean:
-	rm -rf .venv .venv-numpy2 build dist runs
+	rm -rf .venv .venv-numpy2 .venv-peers build dist runs
