@@ -31,7 +31,7 @@ class Arguments:
     """
 
     model: Annotated[Path, tyro.conf.Positional]
-    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
+    settings: Annotated[Settings, tyro.conf.arg(name=""), tyro.conf.UseAppendAction] = field(default_factory=Settings)
     provider: str = "cpu"
     threads: int | None = None
     memory_mib: int | None = MEMORY_MIB

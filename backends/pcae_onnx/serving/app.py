@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 import pcae_core
 from pcae_core.errors import PcaeError
-from pcae_onnx.serving import pictures, routes
+from pcae_onnx.serving import origins, pictures, routes
 from pcae_onnx.serving.metrics import Measured
 from pcae_onnx.serving.service import Service
 from pcae_onnx.serving.settings import Settings
@@ -36,7 +36,14 @@ def create_app(session: InferenceSession, settings: Settings) -> FastAPI:
         await asyncio.to_thread(service.close)
 
     # Their pages would fetch scripts from elsewhere
-    app = FastAPI(title="PCAE", version=pcae_core.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="PCAE",
+        version=pcae_core.__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        dependencies=[Depends(origins.check)],
+    )
     app.state.service = service
     app.include_router(routes.router)
     app.include_router(pictures.router)
@@ -44,6 +51,7 @@ def create_app(session: InferenceSession, settings: Settings) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _wrong_query)
     app.add_exception_handler(PcaeError, _refused)
     app.add_exception_handler(Exception, _failed)
+    origins.allow(app, settings.allow_origin)
     app.add_middleware(Measured, metrics=service.metrics)
     return app
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterable
 
 from fastapi import HTTPException, Request
 from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
+from pcae_onnx.serving.binary import LENGTH_HEADER
+from pcae_onnx.serving.encodings import Unpacker
 from pcae_onnx.serving.settings import Settings
 
 GONE = 499
 """Status of a request whose client has gone, as nginx counts it; nobody reads the answer."""
 _IN_MEMORY = 16
 """Bodies of the largest size that may be arriving at one time."""
+_DIGITS = 20
 
 
 class Arrivals:
@@ -28,21 +32,35 @@ class Arrivals:
         self._parts: dict[asyncio.Timeout, bytearray] = {}
         self._held = 0
 
-    async def read(self, request: Request) -> bytes:
-        """The whole body. Raises TimeoutError, also when the body had to make room, or HTTPException: 413."""
+    async def read(self, chunks: AsyncIterable[bytes], unpacker: Unpacker) -> bytes:
+        """The whole body, unpacked.
+
+        Raises:
+            TimeoutError: it came too slowly, or had to make room.
+            HTTPException: 413 for more than `max_body` bytes, packed or unpacked; what `unpacker` raises.
+        """
         async with asyncio.timeout(self._settings.read_timeout) as limit:
-            body = self._parts[limit] = bytearray()
+            body, arrived = bytearray(), 0
+            self._parts[limit] = body
             try:
-                async for chunk in request.stream():
-                    body += chunk
-                    if limit in self._parts:
-                        self._held += len(chunk)
-                    if len(body) > self._settings.max_body:
-                        raise too_large(self._settings)
-                    self._make_room()
+                async for chunk in chunks:
+                    arrived += len(chunk)
+                    for piece in unpacker.pieces(chunk):
+                        self._add(limit, body, piece)
+                        if max(arrived, len(body)) > self._settings.max_body:
+                            raise too_large(self._settings, unpacker.packed)
+                        self._make_room()
+                        if unpacker.packed:
+                            await asyncio.sleep(0)  # a small chunk may be large unpacked: others have their turn
+                self._add(limit, body, unpacker.end())
             finally:
                 self._forget(limit)
         return bytes(body)
+
+    def _add(self, limit: asyncio.Timeout, body: bytearray, piece: bytes) -> None:
+        body += piece
+        if limit in self._parts:
+            self._held += len(piece)
 
     def _make_room(self) -> None:
         if self._held > _IN_MEMORY * self._settings.max_body:
@@ -54,22 +72,25 @@ class Arrivals:
         self._held -= len(self._parts.pop(limit, b""))
 
 
-def too_large(settings: Settings) -> HTTPException:
+def too_large(settings: Settings, packed: bool = False) -> HTTPException:
     """The answer to a body above `max_body`."""
-    return HTTPException(413, f"the body is larger than {settings.max_body_mb:g} MB")
+    unpacked = ", or is so once it is unpacked" if packed else ""
+    return HTTPException(413, f"the body is larger than {settings.max_body_mb:g} MB{unpacked}")
 
 
 async def read(request: Request, settings: Settings, arrivals: Arrivals) -> bytes:
-    """The whole body; what its header says of its length is believed only where it is too much.
+    """The whole body, unpacked; what its header says of its length is believed only where it is too much.
 
     Raises:
-        HTTPException: 413 above `max_body`, 408 after `read_timeout` or as `Arrivals` says, `GONE`.
+        HTTPException: 413 above `max_body`, 408 after `read_timeout` or as `Arrivals` says, `GONE`; 415 and 400 as
+            `Unpacker`.
     """
+    unpacker = Unpacker(request.headers.get("content-encoding", ""))
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > settings.max_body:
         raise too_large(settings)
     try:
-        return await arrivals.read(request)
+        return await arrivals.read(request.stream(), unpacker)
     except TimeoutError:
         message = f"the body did not arrive in time, which is {settings.read_timeout:g} s, or others needed its room"
         raise HTTPException(408, message, {"Connection": "close"}) from None
@@ -77,20 +98,31 @@ async def read(request: Request, settings: Settings, arrivals: Arrivals) -> byte
         raise HTTPException(GONE, "the client has gone") from None
 
 
-async def read_json(request: Request, settings: Settings, arrivals: Arrivals) -> bytes:
-    """A body that says it is JSON. Raises HTTPException: 400 where it does not, and as `read`."""
-    if _media_type(request) != "application/json":
-        raise HTTPException(400, "the Content-Type must be application/json")
-    if "inference-header-content-length" in request.headers:
-        raise HTTPException(400, "binary tensors are not supported; send them as JSON")
-    return await read(request, settings, arrivals)
+async def read_tensors(request: Request, settings: Settings, arrivals: Arrivals) -> tuple[bytes, int | None]:
+    """A body of JSON and perhaps binary tensors, and the length of its JSON, or None where all of it is JSON.
+
+    Clients that name no Content-Type are believed: what web pages may send has been asked before.
+
+    Raises:
+        HTTPException: 400 for what says it is something else, and as `read`.
+    """
+    media_type, length = _media_type(request), request.headers.get(LENGTH_HEADER)
+    if media_type not in ("", "application/json", "application/octet-stream"):
+        raise HTTPException(
+            400, f"the Content-Type must be application/json, or application/octet-stream with {LENGTH_HEADER}"
+        )
+    if length is None and media_type == "application/octet-stream":
+        raise HTTPException(400, f"binary tensors come after JSON, whose length the header {LENGTH_HEADER} gives")
+    if length is not None and not (length.isascii() and length.isdecimal() and len(length) < _DIGITS):
+        raise HTTPException(400, f"{LENGTH_HEADER} must be a number of bytes, not {length!r}")
+    return await read(request, settings, arrivals), None if length is None else int(length)
 
 
 async def read_picture(request: Request, settings: Settings, arrivals: Arrivals) -> bytes:
     """An image file: the body, or the one file of a multipart form. Raises HTTPException: 400, and as `read`."""
     media_type = _media_type(request)
     if media_type != "multipart/form-data":
-        if not media_type.startswith("image/") and media_type != "application/octet-stream":
+        if not media_type.startswith("image/") and media_type not in ("", "application/octet-stream"):
             raise HTTPException(
                 400, "the Content-Type must be an image's, application/octet-stream or multipart/form-data"
             )

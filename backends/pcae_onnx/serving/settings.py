@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from pcae_core.errors import ConfigError
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:.]+\](:[0-9]{1,5})?")
 
 
 @dataclass(frozen=True)
@@ -17,9 +20,10 @@ class Settings:
         max_batch: pictures computed together at most, and pictures in one request.
         max_wait_ms: how long the first picture of a batch waits for others.
         queue: pictures that may wait; beyond, the answer is 503.
-        max_body_mb: megabytes of one request's body.
+        max_body_mb: megabytes of one request's body, once it is unpacked.
         max_pixels: of one picture, before it is decoded.
         read_timeout: seconds for one request's header, and for its body, to arrive.
+        allow_origin: a web page's origin, such as https://example.com, whose scripts may ask; pages of others may not.
     """
 
     host: str = "127.0.0.1"
@@ -30,6 +34,7 @@ class Settings:
     max_body_mb: float = 16.0
     max_pixels: int = 25_000_000
     read_timeout: float = 20.0
+    allow_origin: tuple[str, ...] = ()
 
     @property
     def max_body(self) -> int:
@@ -57,3 +62,9 @@ class Settings:
             if not low <= value <= high:
                 why = " (--max-batch)" if name == "queue" and value < low else ""
                 raise ConfigError(f"--{name.replace('_', '-')} must be from {low:g}{why} to {high:g}, not {value:g}")
+        for origin in self.allow_origin:
+            if not _ORIGIN.fullmatch(origin):
+                raise ConfigError(
+                    "--allow-origin must be as browsers send it, in lower case and without a path, such as "
+                    f"https://example.com or http://localhost:3000, not {origin!r}"
+                )

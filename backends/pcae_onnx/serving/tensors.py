@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol v2, read strictly from JSON and written to it.
+"""Tensors of the Open Inference Protocol v2, read strictly from JSON, or from bytes after it, and written so.
 
 Letters: B images, C channels, H = W pixels.
 """
@@ -8,42 +8,19 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pydantic
 import pydantic_core
-from pydantic import Field
 
 from pcae_core.errors import DataError, describe_validation_error
+from pcae_onnx.serving import binary, messages
 from pcae_onnx.session import InferenceSession, Outputs
 
+VERSION = "1"
+"""Of the model, the only one."""
 _DATATYPES = {"float32": "FP32", "int64": "INT64"}
-
-Text = Annotated[str, Field(max_length=256)]
-
-
-class _Message(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(strict=True, extra="forbid")
-
-    parameters: dict[str, Any] = {}
-
-
-class _Input(_Message):
-    name: Text
-    shape: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=8)]
-    datatype: Text
-    data: list[Any]
-
-
-class _Output(_Message):
-    name: Text
-
-
-class _Request(_Message):
-    id: Text | None = None
-    inputs: Annotated[list[_Input], Field(min_length=1, max_length=2)]
-    outputs: Annotated[list[_Output], Field(max_length=3)] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,13 +31,13 @@ class Request:
         id: the client's, to be given back.
         pixels: float32 (B, C, H, W).
         keep: None where the request names none.
-        outputs: names of those wanted, in order.
+        outputs: names of those wanted, in order, and whether each goes back as bytes.
     """
 
     id: str | None
     pixels: np.ndarray
     keep: float | None
-    outputs: tuple[str, ...]
+    outputs: dict[str, bool]
 
 
 def describe(session: InferenceSession) -> dict[str, Any]:
@@ -76,6 +53,7 @@ def describe(session: InferenceSession) -> dict[str, Any]:
     }
     return {
         "name": session.name,
+        "versions": [VERSION],
         "platform": "onnxruntime_onnx",
         "inputs": inputs,
         "outputs": [_described(name, *shapes[name]) for name in output_names(session)],
@@ -88,53 +66,74 @@ def output_names(session: InferenceSession) -> tuple[str, ...]:
     return ("last_hidden_state", "kept_ids", *logits)
 
 
-def read(body: bytes, session: InferenceSession, max_batch: int) -> Request:
-    """A request's body, checked.
+def read(body: bytes, json_length: int | None, session: InferenceSession, max_batch: int) -> Request:
+    """A request's body, checked; all of it is JSON where `json_length` is None.
 
     Raises:
-        DataError: no JSON, a field that is missing, unknown or of another type, tensors that the model does not take,
-            data that does not fill its shape, numbers that are not finite, more than `max_batch` images.
+        DataError: no JSON, a field that is missing or of another type, tensors that the model does not take, data or
+            bytes that do not fill their shape or are left over, numbers that are not finite, more than `max_batch`
+            images.
     """
+    head, rest = binary.split(body, json_length)
     try:
-        message = _Request.model_validate_json(body)
+        message = messages.Request.model_validate_json(head)
     except pydantic.ValidationError as error:
         raise DataError(describe_validation_error(error)) from None
-    inputs = {tensor.name: tensor for tensor in message.inputs}
+    parts = binary.cut(rest, [tensor.size for tensor in message.inputs])
+    inputs = {tensor.name: (tensor, part) for tensor, part in zip(message.inputs, parts, strict=True)}
     known = ("pixel_values", "keep") if session.dynamic_keep else ("pixel_values",)
     if len(inputs) < len(message.inputs) or not set(inputs) <= set(known) or "pixel_values" not in inputs:
         raise DataError(f"inputs must be {' and perhaps '.join(known)}, each once; pixel_values is required")
-    wanted = output_names(session) if message.outputs is None else tuple(output.name for output in message.outputs)
-    if len(set(wanted)) < len(wanted) or not set(wanted) <= set(output_names(session)):
-        raise DataError(f"outputs must be some of {', '.join(output_names(session))}, each once")
-    pixels = inputs["pixel_values"]
-    size = session.image_size
-    if pixels.shape[1:] != [session.in_chans, size, size] or not 1 <= pixels.shape[0] <= max_batch:
+    wanted = _wanted(message, output_names(session))
+    shape, size = inputs["pixel_values"][0].shape, session.image_size
+    if shape[1:] != [session.in_chans, size, size] or not 1 <= shape[0] <= max_batch:
         raise DataError(
             f"pixel_values must have the shape [n, {session.in_chans}, {size}, {size}] with n from 1 to {max_batch}, "
-            f"not {pixels.shape}"
+            f"not {shape}"
         )
-    keep = inputs.get("keep")
-    if keep is not None and keep.shape not in ([], [1]):
-        raise DataError(f"keep must have the shape [] or [1], not {keep.shape}")
-    return Request(message.id, _array(pixels), None if keep is None else float(_array(keep).item()), wanted)
+    keep = _keep(*inputs["keep"]) if "keep" in inputs else None
+    return Request(message.id, _array(*inputs["pixel_values"]), keep, wanted)
 
 
-def write(request: Request, outputs: Outputs, session: InferenceSession) -> bytes:
-    """The answer's JSON. Raises DataError when a result is not finite, which only extreme pixels bring about."""
-    tensors = []
-    for name in request.outputs:
+def _keep(tensor: messages.Input, part: memoryview | None) -> float:
+    if tensor.shape not in ([], [1]):
+        raise DataError(f"keep must have the shape [] or [1], not {tensor.shape}")
+    return float(_array(tensor, part).item())
+
+
+def _wanted(message: messages.Request, names: tuple[str, ...]) -> dict[str, bool]:
+    """Names of outputs, all where none is named, and whether each is to be bytes."""
+    default = bool(message.parameters and message.parameters.binary_data_output)
+    wanted: dict[str, bool] = {}
+    for output in message.outputs or [messages.Output(name=name) for name in names]:
+        if output.name in wanted or output.name not in names:
+            raise DataError(f"outputs must be some of {', '.join(names)}, each once")
+        own = output.parameters.binary_data if output.parameters else None
+        wanted[output.name] = default if own is None else own
+    return wanted
+
+
+def write(request: Request, outputs: Outputs, session: InferenceSession) -> tuple[bytes, int | None]:
+    """The answer's body, and the length of its JSON where bytes follow it.
+
+    Raises:
+        DataError: a result is not finite, which only extreme pixels bring about.
+    """
+    tensors, parts = [], []
+    for name, as_bytes in request.outputs.items():
         values: np.ndarray = getattr(outputs, name)
         check_finite(values)
-        tensors.append({
-            "name": name,
-            "datatype": _DATATYPES[values.dtype.name],
-            "shape": list(values.shape),
-            "data": values.ravel().tolist(),
-        })  # fmt: skip
-    answer: dict[str, Any] = {"model_name": session.name}
+        tensor = _described(name, _DATATYPES[values.dtype.name], *values.shape)
+        if as_bytes:
+            parts.append(binary.write(values))
+            tensors.append(tensor | {"parameters": {"binary_data_size": len(parts[-1])}})
+        else:
+            tensors.append(tensor | {"data": values.ravel().tolist()})
+    answer: dict[str, Any] = {"model_name": session.name, "model_version": VERSION}
     if request.id is not None:
         answer["id"] = request.id
-    return pydantic_core.to_json(answer | {"outputs": tensors})
+    head = pydantic_core.to_json(answer | {"outputs": tensors})
+    return b"".join([head, *parts]), len(head) if parts else None
 
 
 def check_finite(values: np.ndarray) -> None:
@@ -147,27 +146,31 @@ def _described(name: str, datatype: str, *shape: int) -> dict[str, Any]:
     return {"name": name, "datatype": datatype, "shape": list(shape)}
 
 
-def _array(tensor: _Input) -> np.ndarray:
+def _array(tensor: messages.Input, part: memoryview | None) -> np.ndarray:
     """float32, of the tensor's shape."""
+    array = _from_json(tensor) if part is None else binary.read(tensor.name, tensor.datatype, tensor.shape, part)
+    if not np.isfinite(array).all():
+        raise DataError(f"the numbers in {tensor.name} must be finite FP32")
+    return array
+
+
+def _from_json(tensor: messages.Input) -> np.ndarray:
     if tensor.datatype != "FP32":
-        raise DataError(f"{tensor.name} must have the datatype FP32, not {tensor.datatype}")
+        raise DataError(f"{tensor.name} in JSON must have the datatype FP32, not {tensor.datatype}")
     values = _flat(tensor)
     if len(values) != math.prod(tensor.shape):
         raise DataError(f"{tensor.name} has {len(values)} values, which do not fill its shape {tensor.shape}")
     if not {type(value) for value in values} <= {int, float}:
         raise DataError(f"the data of {tensor.name} must be numbers, flat or nested as its shape says")
     try:
-        with np.errstate(over="ignore"):  # told below
-            array = np.array(values, dtype=np.float32).reshape(tensor.shape)
+        with np.errstate(over="ignore"):  # told by who asked
+            return np.array(values, dtype=np.float32).reshape(tensor.shape)
     except OverflowError:
         raise DataError(f"a number in {tensor.name} is beyond FP32") from None
-    if not np.isfinite(array).all():
-        raise DataError(f"the numbers in {tensor.name} must be finite FP32")
-    return array
 
 
-def _flat(tensor: _Input) -> list[Any]:
-    values = tensor.data
+def _flat(tensor: messages.Input) -> list[Any]:
+    values = tensor.data or []
     if not values or not isinstance(values[0], list):
         return values
     level: list[Any] = [values]
