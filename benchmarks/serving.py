@@ -3,7 +3,8 @@
     python benchmarks/serving.py [--model vit_small_patch16_224] [--seconds 60] [--clients 8] [--keep 0.7]
                                  [--max-batch 16] [--queue 64] [--threads 1] [--growth-mb 48]
 
-Weights are random. Of ten requests, six are tensors in JSON, three a JPEG file, one is wrong in one of several ways.
+Weights are random. First each kind of request is sent alone: its size and the time to its answer. Then, of ten
+requests, three are tensors in JSON, three tensors in bytes, three a JPEG file, one is wrong in one of several ways.
 Exits with 1 when an answer is neither the expected one nor 503, or when the service's memory grew by more than
 `--growth-mb` between the end of the warm-up (the first quarter) and the end.
 """
@@ -21,11 +22,15 @@ import sys
 import tempfile
 import threading
 import time
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import services
 
 from pcae_core import parameters
 from pcae_core.config import DataConfig, ModelConfig
@@ -38,37 +43,46 @@ WAIT_AFTER_503 = 0.05
 class Request:
     path: str
     body: bytes
-    kind: str
+    headers: dict[str, str]
     expected: int = 200
 
 
-def good_requests(config: ModelConfig, keep: float, name: str) -> list[Request]:
-    shape = [1, config.in_chans, config.image_size, config.image_size]
-    pixels = np.random.default_rng(0).normal(size=shape).round(4).ravel().tolist()
-    inputs = [
-        {"name": "pixel_values", "shape": shape, "datatype": "FP32", "data": pixels},
-        {"name": "keep", "shape": [], "datatype": "FP32", "data": [keep]},
-    ]
-    message = {"inputs": inputs, "outputs": [{"name": "kept_ids"}, {"name": "last_hidden_state"}]}
-    tensors = Request(f"/v2/models/{name}/infer", json.dumps(message).encode(), "application/json")
-    return [tensors] * 6 + [Request(f"/predict?keep={keep}", jpeg(), "image/jpeg")] * 3
+def kind(media_type: str) -> dict[str, str]:
+    return {"Content-Type": media_type}
+
+
+def good_requests(config: ModelConfig, keep: float, name: str) -> dict[str, Request]:
+    shape = (1, config.in_chans, config.image_size, config.image_size)
+    pixels = np.random.default_rng(0).normal(size=shape).round(4).astype(np.float32)
+    message = services.request(pixels, keep)
+    infer = f"/v2/models/{name}/infer"
+    as_json = message | {"outputs": [{"name": "kept_ids"}, {"name": "last_hidden_state"}]}
+    as_bytes = services.binary_request(as_json | {"parameters": {"binary_data_output": True}})
+    return {
+        "JSON": Request(infer, json.dumps(as_json).encode(), kind("application/json")),
+        "bytes": Request(infer, *as_bytes),
+        "JPEG": Request(f"/predict?keep={keep}", jpeg(), kind("image/jpeg")),
+    }
 
 
 def wrong_requests(config: ModelConfig, name: str) -> list[Request]:
     infer = f"/v2/models/{name}/infer"
     shape = [1, config.in_chans, config.image_size + 1, config.image_size]
     wrong_shape = {"inputs": [{"name": "pixel_values", "shape": shape, "datatype": "FP32", "data": [0.0]}]}
-    bomb = io.BytesIO()
-    Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
+    large = io.BytesIO()
+    Image.new("1", (1001, 1000)).save(large, "PNG")
+    too_long = zlib.compress(bytes(20_000_000))
     return [
-        Request(infer, b"garbage", "application/json", 400),
-        Request(infer, b"[" * 100_000, "application/json", 400),
-        Request(infer, json.dumps(wrong_shape).encode(), "application/json", 400),
-        Request(infer, b"{}", "text/plain", 400),
-        Request("/predict", jpeg()[:-5000], "image/jpeg", 400),
-        Request("/predict", bomb.getvalue(), "image/png", 400),
-        Request("/predict", bytes(17_000_000), "image/png", 413),
-        Request("/predict?keep=7", jpeg(), "image/jpeg", 400),
+        Request(infer, b"garbage", kind("application/json"), 400),
+        Request(infer, b"[" * 1000, kind("application/json"), 400),
+        Request(infer, json.dumps(wrong_shape).encode(), kind("application/json"), 400),
+        Request(infer, b"{}", kind("text/plain"), 400),
+        Request(infer, bytes(100), {services.LENGTH: "50"}, 400),
+        Request(infer, too_long, {"Content-Encoding": "deflate"}, 413),
+        Request("/predict", jpeg()[:-5000], kind("image/jpeg"), 400),
+        Request("/predict", large.getvalue(), kind("image/png"), 400),
+        Request("/predict", bytes(17_000_000), kind("image/png"), 413),
+        Request("/predict?keep=7", jpeg(), kind("image/jpeg"), 400),
     ]
 
 
@@ -82,8 +96,8 @@ def jpeg() -> bytes:
 class Load:
     """Clients that ask as fast as they are answered."""
 
-    def __init__(self, port: int, good: list[Request], wrong: list[Request], until: float) -> None:
-        self.port, self.good, self.wrong, self.until = port, good, wrong, until
+    def __init__(self, port: int, good: dict[str, Request], wrong: list[Request], until: float) -> None:
+        self.port, self.good, self.wrong, self.until = port, list(good.values()) * 3, wrong, until
         self.statuses: collections.Counter[int] = collections.Counter()
         self.seconds: list[float] = []
         self.failures: collections.Counter[str] = collections.Counter()
@@ -101,7 +115,7 @@ class Load:
     def ask(self, connection: http.client.HTTPConnection, request: Request) -> None:
         start = time.monotonic()
         try:
-            connection.request("POST", request.path, request.body, {"Content-Type": request.kind})
+            connection.request("POST", request.path, request.body, request.headers)
             answer = connection.getresponse()
             answer.read()
         except (OSError, http.client.HTTPException) as error:
@@ -117,6 +131,20 @@ class Load:
                 self.failures[f"{request.path}: {answer.status}, not {request.expected}"] += 1
         if answer.status == 503:
             time.sleep(WAIT_AFTER_503)
+
+
+def one_at_a_time(port: int, good: dict[str, Request], times: int = 20) -> None:
+    """Print the size of each kind of request, and how long its answer takes while nobody else asks."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    for name, request in good.items():
+        seconds = []
+        for _ in range(times):
+            start = time.monotonic()
+            connection.request("POST", request.path, request.body, request.headers)
+            connection.getresponse().read()
+            seconds.append(time.monotonic() - start)
+        print(f"{name}: {len(request.body) / 1e6:.2f} MB, {1000 * np.median(seconds):.0f} ms alone")
+    connection.close()
 
 
 def memory(process: subprocess.Popen[str]) -> float:
@@ -165,12 +193,14 @@ def main() -> int:
         weights = parameters.initial_parameters(config, seed=0)
         name = export.export(config, DataConfig(), weights, Path(folder), export.Options(keep=None)).info.name
         flags = {"--port": 0, "--threads": chosen.threads, "--max-batch": chosen.max_batch, "--queue": chosen.queue}
+        flags["--max-pixels"] = 1_000_000
         command = [sys.executable, "-m", "pcae_core.cli", "serve", folder]
         command += [str(text) for flag in flags.items() for text in flag]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             port = int(process.stdout.readline().rpartition(":")[2])
             good, wrong = good_requests(config, chosen.keep, name), wrong_requests(config, name)
+            one_at_a_time(port, good)
             fine = run(Load(port, good, wrong, time.monotonic() + chosen.seconds), process, chosen)
             process.send_signal(signal.SIGTERM)
         print(f"exit code after SIGTERM: {process.returncode}")

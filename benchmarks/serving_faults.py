@@ -3,9 +3,10 @@
     python benchmarks/serving_faults.py [--seconds 20] [--connections 1000] [--growth-mb 48]
 
 One client asks good requests all the time, ten a second at most. Meanwhile, one after another: hostile bodies (the
-fuzzer's pictures and JSON), headers that come a byte at a time, bodies that do, both on `--connections` at once,
-connections that say nothing, headers of a megabyte, answers that nobody reads. Exits with 1 when a good request fails,
-an answer is a 500, the service ends, or its memory is over `--growth-mb` above that of the first round of attacks.
+fuzzer's pictures and JSON), binary tensors and packed bodies that are a little wrong, packed bodies that are too large
+once unpacked, headers that come a byte at a time, bodies that do, both on `--connections` at once, connections that say
+nothing, headers of a megabyte, answers that nobody reads. Exits with 1 when a good request fails, an answer is a 500,
+the service ends, or its memory is over `--growth-mb` above that of the first round of attacks.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def main() -> int:
     fine = True
     with tempfile.TemporaryDirectory() as folder:
         exported(Path(folder), keep=None)
-        with services.serving(Path(folder), "--read-timeout", 5) as client:
+        with services.serving(Path(folder), "--read-timeout", 5, "--max-body-mb", 4) as client:
             memory = []
             for turn in range(2):
                 for attack in attacks.ATTACKS:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import selectors
 import socket
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 import services
 from fuzz import mutation, pictures
-from fuzz.kind import stream
+from fuzz.kind import choose, stream
 from onnx_models import pixels
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
 GOOD_EVERY_SECONDS = 0.1
+GROWN = (5_000_000, 20_000_000)
+"""Bytes that some bodies unpack to; the services under attack take fewer."""
 
 
 @dataclass
@@ -70,16 +75,17 @@ def under(client: services.Client, attack: Attack, seconds: float, connections: 
 
 
 def _ask(client: services.Client, found: Found, over: threading.Event) -> None:
-    while not over.wait(GOOD_EVERY_SECONDS):
+    while True:  # once at least, however short the attack
         start = time.monotonic()
         try:
             answer = client.infer(pixels(1), 0.7, outputs=[{"name": "kept_ids"}])
+            if answer.status != 200:
+                found.failures.append(f"a good request got {answer.status}: {answer.body[:200]!r}")
+            found.good.append(time.monotonic() - start)
         except Exception as error:  # a refused or closed connection, no answer in time
             found.failures.append(f"a good request met {error!r}")
-            continue
-        if answer.status != 200:
-            found.failures.append(f"a good request got {answer.status}: {answer.body[:200]!r}")
-        found.good.append(time.monotonic() - start)
+        if over.wait(GOOD_EVERY_SECONDS):
+            return
 
 
 def hostile_bodies(client: services.Client, until: float, connections: int, answers: Counter[int]) -> None:
@@ -95,6 +101,42 @@ def hostile_bodies(client: services.Client, until: float, connections: int, answ
         else:
             answer = client.post(mutation.mutated(rng, json.dumps(message).encode()))
         answers[answer.status] += 1
+
+
+def hostile_tensors(client: services.Client, until: float, connections: int, answers: Counter[int]) -> None:
+    """Binary tensors and packed bodies, each a little wrong, one after another."""
+    good = services.request(pixels(1), 0.7) | {"parameters": {"binary_data_output": True}}
+    body, header = services.binary_request(good)
+    length, number = int(header[services.LENGTH]), 0
+    while time.monotonic() < until:
+        rng, number = stream("tensors", number, 0), number + 1
+        head = mutation.json_text(rng, json.loads(body[:length])) if rng.random() < 0.6 else body[:length]
+        rest = mutation.mutated(rng, body[length:]) if rng.random() < 0.5 else body[length:]
+        told = choose(rng, (len(head), len(head), len(head), choose(rng, mutation.NUMBERS), "", "x", "1e3"))
+        encoding = choose(rng, ("", "gzip", "deflate", "gzip, gzip", "br"))
+        sent = packed(head + rest, encoding)
+        sent = mutation.mutated(rng, sent) if rng.random() < 0.3 else sent
+        headers = {services.LENGTH: str(told)} | ({"Content-Encoding": encoding} if encoding else {})
+        answers[client.post(sent, headers).status] += 1
+
+
+def packed(body: bytes, encoding: str) -> bytes:
+    """Packed as `encoding` says, where it is one that the service takes."""
+    return {"gzip": gzip.compress, "deflate": zlib.compress}.get(encoding, bytes)(body)
+
+
+def growing_bodies(client: services.Client, until: float, connections: int, answers: Counter[int]) -> None:
+    """Small bodies that are larger than allowed once unpacked, and others that are just not, eight at a time."""
+    plain = json.dumps(services.request(pixels(1), 0.7)).encode()
+    bodies = [packed(plain + b" " * size, "gzip") for size in (900_000 - len(plain), *GROWN)]
+
+    def send(number: int) -> None:
+        while time.monotonic() < until:
+            answers[client.post(bodies[number % len(bodies)], {"Content-Encoding": "gzip"}).status] += 1
+            number += 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(send, range(8)))
 
 
 def slow_headers(client: services.Client, until: float, connections: int, answers: Counter[int]) -> None:
@@ -136,7 +178,9 @@ def unread_answers(client: services.Client, until: float, connections: int, answ
         time.sleep(max(0.0, until - time.monotonic()))
 
 
-ATTACKS: tuple[Attack, ...] = (hostile_bodies, slow_headers, slow_bodies, silence, large_headers, unread_answers)
+ATTACKS: tuple[Attack, ...] = (
+    hostile_bodies, hostile_tensors, growing_bodies, slow_headers, slow_bodies, silence, large_headers, unread_answers,
+)  # fmt: skip
 
 
 def _drip(

@@ -19,6 +19,7 @@ import runs
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
+LENGTH = "Inference-Header-Content-Length"
 JSON = {"Content-Type": "application/json"}
 
 
@@ -30,7 +31,9 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        return json.loads(self.body)
+        """All of the body, or what its header says comes before binary tensors."""
+        length = self.headers[LENGTH]
+        return json.loads(self.body if length is None else self.body[: int(length)])
 
 
 @dataclass
@@ -87,11 +90,33 @@ def request(pixels: np.ndarray, keep: float | None = None) -> dict[str, Any]:
     return {"inputs": inputs}
 
 
+def binary_request(message: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
+    """The same request with its values as bytes after the JSON; the body and its header."""
+    inputs, parts = [], []
+    for tensor in message["inputs"]:
+        fields = dict(tensor)
+        values = fields.pop("data")
+        parts.append(np.array(values, {"FP16": "<f2"}.get(tensor["datatype"], "<f4")).tobytes())
+        inputs.append(fields | {"parameters": {"binary_data_size": len(parts[-1])}})
+    head = json.dumps(message | {"inputs": inputs}).encode()
+    return b"".join([head, *parts]), {LENGTH: str(len(head))}
+
+
 def array(answer: Answer, name: str) -> np.ndarray:
     """One output tensor of an answer."""
-    (tensor,) = [tensor for tensor in answer.json["outputs"] if tensor["name"] == name]
-    dtype = {"FP32": np.float32, "INT64": np.int64}[tensor["datatype"]]
-    return np.array(tensor["data"], dtype).reshape(tensor["shape"])
+    start = int(answer.headers[LENGTH] or 0)
+    for tensor in answer.json["outputs"]:
+        dtype = {"FP32": np.dtype("<f4"), "INT64": np.dtype("<i8")}[tensor["datatype"]]
+        size = tensor.get("parameters", {}).get("binary_data_size", 0)
+        if tensor["name"] == name:
+            flat = (
+                np.array(tensor["data"], dtype)
+                if not size
+                else np.frombuffer(answer.body[start:], dtype, size // dtype.itemsize)
+            )
+            return flat.reshape(tensor["shape"])
+        start += size
+    raise AssertionError(f"the answer has no {name}")
 
 
 def assert_refused(answer: Answer, status: int, message: str) -> None:

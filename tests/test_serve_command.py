@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import attacks
@@ -24,6 +25,7 @@ from services import assert_refused, picture
 from pcae_core.cli import main as cli
 from pcae_onnx.serving.batching import Batcher, OverloadedError
 from pcae_onnx.serving.bodies import Arrivals
+from pcae_onnx.serving.encodings import Unpacker
 from pcae_onnx.serving.settings import Settings
 from pcae_onnx.session import InferenceSession, Outputs
 
@@ -114,26 +116,30 @@ def test_batcher_keeps_order_ratios_and_bounds():
         batcher.submit(np.zeros((1, 1)), 0.5)
 
 
-def test_bodies_that_arrive_together_are_bounded():
+@pytest.mark.parametrize("encoding", ["", "deflate"])
+def test_bodies_that_arrive_together_are_bounded(encoding):
     """Seventeen of the largest size: the largest makes room, small ones come through; those refused take none."""
-    settings = Settings(max_body_mb=0.001, read_timeout=5.0)
+    arrivals, slow = Arrivals(Settings(max_body_mb=0.001, read_timeout=60.0)), 0
 
-    class Slow:
-        def __init__(self, size: int, done: asyncio.Event) -> None:
-            self._size, self._done = size, done
-
-        async def stream(self):
-            yield bytes(self._size)
-            await self._done.wait()
-            yield b"end"
+    async def body(size: int, done: asyncio.Event):
+        nonlocal slow
+        packer = zlib.compressobj() if encoding else None
+        yield packer.compress(bytes(size)) + packer.flush(zlib.Z_SYNC_FLUSH) if packer else bytes(size)
+        slow += 1
+        await done.wait()
+        yield packer.compress(b"end") + packer.flush() if packer else b"end"
 
     async def arrive() -> list[object]:
-        arrivals, done = Arrivals(settings), asyncio.Event()
-        refused = await asyncio.gather(*(arrivals.read(Slow(1001, done)) for _ in range(20)), return_exceptions=True)
+        def read(size: int) -> asyncio.Future[bytes]:
+            return asyncio.ensure_future(arrivals.read(body(size, done), Unpacker(encoding)))
+
+        done = asyncio.Event()
+        refused = await asyncio.gather(*(read(1001) for _ in range(20)), return_exceptions=True)
         assert [error.status_code for error in refused] == [413] * 20
         sizes = (995, *[990] * 15, 500, 10)
-        reading = [asyncio.ensure_future(arrivals.read(Slow(size, done))) for size in sizes]
-        await asyncio.sleep(0.05)
+        reading = [read(size) for size in sizes]
+        while slow < len(sizes):
+            await asyncio.sleep(0)
         done.set()
         return await asyncio.gather(*reading, return_exceptions=True)
 
