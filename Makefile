@@ -13,8 +13,8 @@ PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder
 SPEEDS := pretraining_step step_parts updates growth two_processes loop_around data_path encoder_throughput \
 	mindspore_step onnx_inference
 
-.PHONY: setup demo peers test test-numpy2 lint format api wheel audit sbom docs bench bench-more bench-faults bench-learning \
-	fuzz clean
+.PHONY: setup demo peers test test-numpy2 lint format api wheel audit sbom docs bench bench-more bench-clients bench-faults \
+	bench-learning fuzz clean
 
 setup: .venv/installed
 
@@ -52,7 +52,7 @@ test: lint peers
 	$(BIN)/pytest tests/test_msrun.py
 
 # MindSpore needs NumPy 1; everything else is also tested with the current NumPy 2, in an environment of its own.
-test-numpy2: .venv-numpy2/installed
+test-numpy2: peers .venv-numpy2/installed
 	.venv-numpy2/bin/$(PYTEST) tests/test_core.py tests/test_registry.py tests/test_backends.py tests/test_checkpoint.py \
 		tests/test_sources.py tests/test_augment.py tests/test_loader.py tests/test_training.py tests/test_conformance.py \
 		tests/test_onnx*.py tests/test_serve*.py tests/test_visualize.py tests/test_report.py tests/test_convert*.py \
@@ -113,6 +113,17 @@ bench-more: setup
 	$(BIN)/pcae data emoji data/emoji
 	$(BIN)/python benchmarks/emoji.py
 
+# The kserve client against the service. It needs many packages, and other versions of four than we.
+bench-clients: setup .venv-kserve/installed
+	$(BIN)/python benchmarks/kserve_client.py
+
+.venv-kserve/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-kserve
+	grep -vE '^(pandas|protobuf|psutil|python-dateutil)==' constraints.txt > .venv-kserve/constraints.txt
+	.venv-kserve/bin/pip install --quiet --upgrade --constraint constraints.txt pip
+	.venv-kserve/bin/pip install --quiet --constraint .venv-kserve/constraints.txt --group kserve
+	@touch $@
+
 # Training runs killed a hundred times; `make test` runs a short form.
 bench-faults: setup
 	$(BIN)/python benchmarks/faults.py
@@ -138,4 +149,4 @@ fuzz: setup
 	$(BIN)/python benchmarks/serving_faults.py
 
 clean:
-	rm -rf .venv .venv-numpy2 .venv-peers build dist runs
+	rm -rf .venv .venv-numpy2 .venv-peers .venv-kserve build dist runs
