@@ -45,7 +45,7 @@ class Client:
     port: int
 
     def ask(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         with contextlib.closing(connection):
             connection.request(method, path, body, headers or {})
             answer = connection.getresponse()
@@ -61,7 +61,7 @@ class Client:
         return self.ask("POST", f"/v2/models/{self.name}/infer", body, JSON if headers is None else headers)
 
     def raw(self, data: bytes) -> socket.socket:
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=120)
         connection.sendall(data)
         return connection
 
@@ -137,14 +137,13 @@ def picture(size: tuple[int, int] = (40, 30), kind: str = "PNG") -> bytes:
 @contextlib.contextmanager
 def serving(model: Path, *flags: object) -> Iterator[Client]:
     """Start, hand over once it listens, stop by SIGTERM and check that it ends well."""
-    process = runs.start("serve", model, "--port", 0, "--threads", 1, *flags)
-    try:
-        line = process.stdout.readline()
-        assert line.startswith("serving "), process.communicate()[1]
-        yield Client(process, line.split()[1], int(line.rpartition(":")[2]))
-        process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=20)
-        assert (process.returncode, out, err) == (0, "", ""), (process.returncode, out, err)
-    finally:
-        process.kill()
-        process.wait()
+    with runs.start("serve", model, "--port", 0, "--threads", 1, *flags) as process:
+        try:
+            line = process.stdout.readline()
+            assert line.startswith("serving "), process.communicate()[1]
+            yield Client(process, line.split()[1], int(line.rpartition(":")[2]))
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=120)
+            assert (process.returncode, out, err) == (0, "", ""), (process.returncode, out, err)
+        finally:
+            process.kill()

@@ -37,14 +37,16 @@ def folder(tmp_path_factory):
     return path
 
 
+def wait_for_open_requests(client: services.Client, count: int) -> None:
+    while client.metrics()["pcae_open_requests",] < count:
+        time.sleep(0.02)
+
+
 def test_overload_is_503_and_passes(folder):
-    flags = ("--max-batch", 3, "--queue", 3, "--max-wait-ms", 1500)
+    flags = ("--max-batch", 3, "--queue", 3, "--max-wait-ms", 2000)
     with services.serving(folder, *flags) as client, ThreadPoolExecutor(3) as pool:
         waiting = [pool.submit(client.infer, pixels(1), keep) for keep in (0.5, 0.6, 0.7)]
-        for _ in range(100):
-            if client.metrics()["pcae_open_requests",] == 3:
-                break
-            time.sleep(0.02)
+        wait_for_open_requests(client, 3)
         answer = client.infer(pixels(1))
         assert_refused(answer, 503, "try again")
         assert answer.headers["Retry-After"] == "1"
@@ -56,7 +58,7 @@ def test_overload_is_503_and_passes(folder):
 def test_features_of_a_fixed_model_and_requests_underway_at_the_end(tmp_path):
     exported(tmp_path / "fixed", HEADLESS, keep=0.7)
     session = InferenceSession(tmp_path / "fixed", threads=1)
-    with services.serving(tmp_path / "fixed", "--max-wait-ms", 500) as client, ThreadPoolExecutor(1) as pool:
+    with services.serving(tmp_path / "fixed", "--max-wait-ms", 1000) as client, ThreadPoolExecutor(1) as pool:
         answer = client.ask("POST", "/predict", picture(), {"Content-Type": "image/png"})
         (expected,) = session.predict([Image.open(io.BytesIO(picture()))])
         assert answer.json["features"]["shape"] == list(expected.last_hidden_state.shape)
@@ -65,7 +67,7 @@ def test_features_of_a_fixed_model_and_requests_underway_at_the_end(tmp_path):
         assert_refused(refused, 400, "is fixed at 0.7")
         assert_refused(client.infer(pixels(1), 0.5), 400, "inputs must be pixel_values")
         underway = pool.submit(client.infer, pixels(1))
-        time.sleep(0.2)
+        wait_for_open_requests(client, 1)
         client.process.send_signal(signal.SIGINT)
         assert underway.result().status == 200
 
