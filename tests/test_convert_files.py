@@ -35,6 +35,7 @@ DECODER = {
 }  # fmt: skip
 """MAE's, of one block."""
 IMAGES = np.random.default_rng(0).normal(size=(2, 3, 16, 16)).astype(np.float32)
+HEADS = ("--num-heads", 3)
 Tensors = dict[str, torch.Tensor]
 
 
@@ -53,9 +54,17 @@ def features(folder: Path, images: np.ndarray = IMAGES) -> torch.Tensor:
     return registry.create("torch").encode(found.config.model, found.encoder, images).last_hidden_state
 
 
+def convert_file(source: Path, out: Path, *more: object) -> None:
+    convert(source, out, *HEADS, *more)
+
+
+def refused_file(capsys, source: Path, out: Path, *more: object) -> str:
+    return refused(capsys, source, out, *HEADS, *more)
+
+
 def test_timm_to_ours_and_back(tmp_path, capsys):
     save_file(tensors(TIMM), tmp_path / "tiny.safetensors")
-    convert(tmp_path / "tiny.safetensors", tmp_path / "ours", "--mean", 0.5, "--std", 0.5)
+    convert_file(tmp_path / "tiny.safetensors", tmp_path / "ours", "--mean", 0.5, "--std", 0.5)
     assert "100.0% covered" in capsys.readouterr().out
     found = pretrained.load(tmp_path / "ours")
     assert found.config.model == ModelConfig(
@@ -74,8 +83,9 @@ def test_a_pooled_model_of_timm_and_back(tmp_path, capsys):
     pooled = {name: shape for name, shape in TIMM.items() if not name.startswith("norm.")}
     pooled |= {"fc_norm.weight": (192,), "fc_norm.bias": (192,)}
     source = pth(tmp_path, tensors(pooled))
-    assert "missing norm.weight" in refused(capsys, source, tmp_path / "ours")
-    convert(source, tmp_path / "ours", "--waive", "norm.*")
+    assert "missing norm.weight" in refused_file(capsys, source, tmp_path / "ours")
+    convert_file(source, tmp_path / "ours", "--waive", "norm.*")
+    assert "the source says: pooling mean; flags say: heads 3; assumed: mean 0.485" in capsys.readouterr().out
     found = pretrained.load(tmp_path / "ours")
     assert found.config.model.pooling == "mean"
     convert(tmp_path / "ours", tmp_path / "back.safetensors")
@@ -89,7 +99,7 @@ def test_a_pooled_model_of_timm_and_back(tmp_path, capsys):
 @pytest.mark.parametrize("wrapped", [lambda t: t, lambda t: {"model": t, "epoch": 3, "optimizer": {"state": {}}}])
 def test_mae_encoder(tmp_path, wrapped: Callable[[Tensors], object]):
     encoder = {name: value for name, value in tensors(TIMM).items() if not name.startswith("head.")}
-    convert(pth(tmp_path, wrapped(encoder)), tmp_path / "ours")
+    convert_file(pth(tmp_path, wrapped(encoder)), tmp_path / "ours")
     found = pretrained.load(tmp_path / "ours")
     assert not found.decoder
     assert found.config.model.num_classes == 0
@@ -100,18 +110,20 @@ def test_mae_encoder(tmp_path, wrapped: Callable[[Tensors], object]):
 def test_mae_with_its_decoder(tmp_path, capsys):
     shapes = {name: shape for name, shape in TIMM.items() if not name.startswith("head.")} | DECODER
     source = pth(tmp_path, {"model": tensors(shapes)})
-    assert "say --decoder-num-heads" in refused(capsys, source, tmp_path / "ours")
+    assert "say --decoder-num-heads" in refused_file(capsys, source, tmp_path / "ours")
     heads = ("--decoder-num-heads", 4)
-    line = refused(capsys, source, tmp_path / "ours", *heads)
+    line = refused_file(capsys, source, tmp_path / "ours", *heads)
     assert "MAE predicts pixels" in line
     assert line.endswith("--waive decoder_pred.weight decoder_pred.bias\n")
-    convert(source, tmp_path / "ours", *heads, "--waive", "decoder_pred.*")
+    capsys.readouterr()
+    convert_file(source, tmp_path / "ours", *heads, "--waive", "decoder_pred.*")
+    assert "flags say: heads 3, decoder heads 4; assumed: mean" in capsys.readouterr().out
     found = pretrained.load(tmp_path / "ours")
     assert found.decoder["decoder_pred.weight"].shape == (192, 32)
     for name in DECODER:
         if not name.startswith("decoder_pred"):
             np.testing.assert_array_equal(found.decoder[name], tensors(shapes)[name].numpy(), err_msg=name)
-    convert(source, tmp_path / "encoder", "--waive", "decoder_*", "mask_token")
+    convert_file(source, tmp_path / "encoder", "--waive", "decoder_*", "mask_token")
     assert not pretrained.load(tmp_path / "encoder").decoder
 
 
@@ -132,13 +144,13 @@ def without(name: str) -> Callable[[Tensors], object]:
         (lambda t: t | {"blocks.0.attn.q_norm.weight": torch.ones(64)}, "queries and keys are normalised"),
         (lambda t: t | {"norm.bias": torch.ones(7)}, "its shape is (7,), the model's (192,)"),
         (lambda t: t | {"pos_embed": torch.ones(1, 19, 192)}, "not those of a square grid"),
-        (lambda t: {"weight": torch.ones(2)}, "no Vision Transformer; it begins with weight"),
+        (lambda t: {"weight": torch.ones(2)}, "no Vision Transformer in timm's names; it begins with weight"),
         (lambda t: {"embeddings.patch_embeddings.projection.weight": t["norm.bias"]}, "has Hugging Face's names"),
         (lambda t: {"model": t, "args": argparse.Namespace(x=1)}, "could run code that is in it, which is refused"),
     ],
 )
 def test_what_is_refused_and_why(tmp_path, capsys, change, message):
-    assert message in refused(capsys, pth(tmp_path, change(tensors(TIMM))), tmp_path / "ours")
+    assert message in refused_file(capsys, pth(tmp_path, change(tensors(TIMM))), tmp_path / "ours")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pth"]
 
 
@@ -147,8 +159,8 @@ def test_distilled_deit_needs_waivers(tmp_path, capsys):
         "pos_embed": (1, 18, 192), "dist_token": (1, 1, 192), "head_dist.weight": (10, 192), "head_dist.bias": (10,)
     }  # fmt: skip
     source = pth(tmp_path, {"model": tensors(shapes)})
-    assert "a distilled DeiT, whose distillation token takes part" in refused(capsys, source, tmp_path / "ours")
-    convert(source, tmp_path / "ours", "--waive", "dist_token", "head_dist.*")
+    assert "a distilled DeiT, whose distillation token takes part" in refused_file(capsys, source, tmp_path / "ours")
+    convert_file(source, tmp_path / "ours", "--waive", "dist_token", "head_dist.*")
     positions = tensors(shapes)["pos_embed"].numpy()
     np.testing.assert_array_equal(
         pretrained.load(tmp_path / "ours").encoder["pos_embed"], positions[:, [0, *range(2, 18)]]
@@ -164,7 +176,7 @@ def test_layer_scale_is_folded_exactly(tmp_path):
             weight, bias = f"blocks.{i}.{layer}.weight", f"blocks.{i}.{layer}.bias"
             expected |= {weight: gamma[:, None] * scaled[weight], bias: gamma * scaled[bias]}
     save_file(scaled, tmp_path / "scaled.safetensors")
-    convert(tmp_path / "scaled.safetensors", tmp_path / "ours")
+    convert_file(tmp_path / "scaled.safetensors", tmp_path / "ours")
     for name, value in pretrained.load(tmp_path / "ours").encoder.items():
         np.testing.assert_allclose(value, expected[name].numpy(), rtol=1e-6, err_msg=name)
 
@@ -173,7 +185,7 @@ def test_positions_without_a_row_for_the_class_token(tmp_path):
     source = tensors(TIMM)
     source["pos_embed"] = source["pos_embed"][:, 1:].clone()
     save_file(source, tmp_path / "file.safetensors")
-    convert(tmp_path / "file.safetensors", tmp_path / "ours")
+    convert_file(tmp_path / "file.safetensors", tmp_path / "ours")
     positions = pretrained.load(tmp_path / "ours").encoder["pos_embed"]
     assert not positions[:, 0].any()
     np.testing.assert_array_equal(positions[:, 1:], source["pos_embed"].numpy())
@@ -191,10 +203,10 @@ def test_bicubic_positions_equal_torch_s(own, new):
 
 def test_another_image_size_on_request(tmp_path, capsys):
     save_file(tensors(TIMM), tmp_path / "tiny.safetensors")
-    convert(tmp_path / "tiny.safetensors", tmp_path / "ours", "--image-size", 24)
+    convert_file(tmp_path / "tiny.safetensors", tmp_path / "ours", "--image-size", 24)
     assert "grid 4 x 4 to 6 x 6, bicubic" in capsys.readouterr().out
     assert features(tmp_path / "ours", np.zeros((1, 3, 24, 24), np.float32)).shape == (1, 37, 192)
-    assert "not divisible by patch_size" in refused(
+    assert "not divisible by patch_size" in refused_file(
         capsys, tmp_path / "tiny.safetensors", tmp_path / "other", "--image-size", 30
     )
 
@@ -202,7 +214,7 @@ def test_another_image_size_on_request(tmp_path, capsys):
 def test_pixels_that_do_not_fit_are_refused(tmp_path, capsys):
     save_file(tensors(TIMM), tmp_path / "tiny.safetensors")
     for name in ("--mean", "--std"):
-        line = refused(capsys, tmp_path / "tiny.safetensors", tmp_path / "ours", name, 0.5, 0.4)
+        line = refused_file(capsys, tmp_path / "tiny.safetensors", tmp_path / "ours", name, 0.5, 0.4)
         assert "loader.mean and loader.std need 1 or 3 numbers" in line
     assert not (tmp_path / "ours").exists()
 
@@ -215,8 +227,8 @@ def test_the_waivers_that_are_advised_lose_nothing(tmp_path, capsys):
     ):
         save_file(found, tmp_path / "tiny.safetensors")
         out = tmp_path / str(number)
-        assert refused(capsys, tmp_path / "tiny.safetensors", out).rstrip().endswith(advised)
-        convert(tmp_path / "tiny.safetensors", out, "--waive", advised.split()[1].strip("'"))
+        assert refused_file(capsys, tmp_path / "tiny.safetensors", out).rstrip().endswith(advised)
+        convert_file(tmp_path / "tiny.safetensors", out, "--waive", advised.split()[1].strip("'"))
         encoder = pretrained.load(out).encoder
         for name in found:
             np.testing.assert_array_equal(encoder[name], found[name].numpy(), name)
@@ -236,7 +248,7 @@ def test_the_waivers_that_are_advised_lose_nothing(tmp_path, capsys):
 def test_odd_shapes_get_one_line(tmp_path, capsys, odd):
     shapes = {name: shape for name, shape in (TIMM | odd).items() if shape is not None}
     save_file(tensors(shapes), tmp_path / "tiny.safetensors")
-    refused(capsys, tmp_path / "tiny.safetensors", tmp_path / "ours")
+    refused_file(capsys, tmp_path / "tiny.safetensors", tmp_path / "ours")
 
 
 def test_heads_that_nobody_knows_must_be_said(tmp_path, capsys):
@@ -254,7 +266,7 @@ def test_heads_that_nobody_knows_must_be_said(tmp_path, capsys):
 
 def test_half_precision_is_widened(tmp_path):
     halves = {name: value.bfloat16() for name, value in tensors(TIMM).items()}
-    convert(pth(tmp_path, halves), tmp_path / "ours")
+    convert_file(pth(tmp_path, halves), tmp_path / "ours")
     for name, value in pretrained.load(tmp_path / "ours").encoder.items():
         np.testing.assert_array_equal(value, halves[name].float().numpy(), err_msg=name)
 

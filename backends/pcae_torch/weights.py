@@ -1,4 +1,4 @@
-"""`.pth` files from anywhere: what they hold as plain tensors, in time and memory that their size bounds.
+"""PyTorch's files from anywhere: what they hold as plain tensors, in time and memory that their size bounds.
 
 `weights_only=True` keeps torch.load from running programs. It still unpacks what PyTorch never packs, and calls what
 makes much of little: `bytearray(2**40)`, or `encode` on its own result, again and again.
@@ -35,7 +35,8 @@ def load(path: Path) -> dict[str, Tensor]:
         stored = torch.load(_checked(path), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
-            f"{path} is not a file of plain tensors: reading it could run code that is in it, which is refused"
+            f"{path} is not a file of plain tensors: reading it could run code that is in it, which is refused; where "
+            "you trust it, load it with PyTorch itself and save its tensors alone"
         ) from None
     except Exception as error:  # the reader meets any bytes, and stumbles over them in many ways
         reason = (str(error) or type(error).__name__).splitlines()[0]

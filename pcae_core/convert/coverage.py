@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from pcae_core.convert.names import DIFFERENCES
+from pcae_core.convert.names import DIFFERENCES, HARMLESS, OUTPUTS
 from pcae_core.errors import CheckpointError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+_MOST_BESIDE = 20
+
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor that was not simply loaded: its name, what happened, and whether that is allowed."""
+    """A tensor that was not simply loaded.
+
+    Attributes:
+        note: what happened, or why.
+        allowed: whether it stands in nobody's way; advised: whether to waive it leaves the features what they are.
+    """
 
     name: str
     note: str
     allowed: bool
+    advised: bool = False
 
 
 @dataclass
@@ -33,6 +42,9 @@ class Coverage:
         loaded: our tensors that were filled as they are, or by joining the source's.
         reshaped: filled with other values or another shape, on request or by an exact rewriting.
         missing: ours that the source lacks; surplus: the source's that ours has no place for.
+        harmless: surplus ones on which nothing depends; beside: beginning of a name -> how many tensors of the file are
+            no part of the model.
+        remarks: lines for the user.
         names: of all tensors, the source's and ours, which a pattern may stand for.
     """
 
@@ -42,6 +54,9 @@ class Coverage:
     reshaped: list[Entry] = field(default_factory=list)
     missing: list[Entry] = field(default_factory=list)
     surplus: list[Entry] = field(default_factory=list)
+    harmless: list[Entry] = field(default_factory=list)
+    beside: Mapping[str, int] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
 
     def waived(self, name: str) -> bool:
@@ -59,18 +74,25 @@ class Coverage:
         self.loaded -= 0 if before else 1
         self.add_reshaped(name, "; ".join([*(entry.note for entry in before), note]))
 
-    def add_missing(self, name: str, note: str = "drawn anew") -> None:
-        """One of ours."""
-        self.missing.append(Entry(name, note, self.waived(name)))
+    def add_missing(self, name: str, unread: bool = False) -> None:
+        """One of ours; `unread` when logits do not depend on it."""
+        zeros = name.endswith(".bias") and not unread
+        note = "only last_hidden_state reads it" if unread else "zeros" if zeros else "drawn anew"
+        elsewhere = name.startswith(("head.", "decoder_", "mask_token"))
+        self.missing.append(Entry(name, note, self.waived(name), unread or zeros or elsewhere))
 
     def add_surplus(self, name: str, note: str = "") -> None:
         """One of the source's."""
-        reasons = [reason for pattern, reason in DIFFERENCES if fnmatchcase(name, pattern)]
-        self.surplus.append(Entry(name, note or (reasons or ["no place for it"])[0], self.waived(name)))
+        harmless, outputs, different = (_reason(name, table) for table in (HARMLESS, OUTPUTS, DIFFERENCES))
+        if harmless and not note:
+            self.harmless.append(Entry(name, harmless, True))
+        else:
+            note = note or outputs or different or "no place for it"
+            self.surplus.append(Entry(name, note, self.waived(name), bool(outputs)))
 
     @property
     def percent(self) -> float:
-        """Of all tensors, ours and surplus ones, those that were filled; rounded down to a tenth."""
+        """Of all tensors, ours and surplus ones that matter, those that were filled; rounded down to a tenth."""
         filled = self.loaded + len(self.reshaped)
         return 1000 * filled // max(1, filled + len(self.missing) + len(self.surplus)) / 10
 
@@ -82,9 +104,15 @@ class Coverage:
         table = Table("", "tensors", "which")
         table.add_row("loaded", str(self.loaded), "")
         for kind, entries in (("reshaped", self.reshaped), ("missing", self.missing), ("surplus", self.surplus)):
-            for (name, note, allowed), count in _grouped(entries).items():
+            for (name, note, allowed, _), count in _grouped(entries).items():
                 mark = "" if kind == "reshaped" else "waived: " if allowed else "not waived: "
                 table.add_row(kind, str(count), escape(f"{name}: {mark}{note}"))
+        for (name, note, _, _), count in _grouped(self.harmless).items():
+            table.add_row("left out", str(count), escape(f"{name}: {note}"))
+        for name, count in itertools.islice(self.beside.items(), _MOST_BESIDE):
+            table.add_row("left out", str(count), escape(f"{name}: no part of this model"))
+        if len(self.beside) > _MOST_BESIDE:
+            table.add_row("left out", "", f"and {len(self.beside) - _MOST_BESIDE} more that are no part of it")
         return table
 
     def require_all(self) -> None:
@@ -94,12 +122,24 @@ class Coverage:
             return
         parts = []
         for kind, entries in wrong.items():
-            parts += [f"{kind} {name} ({note})" for name, note, _ in _grouped(entries)]
-        flags = " ".join(self._flags([entry.name for entries in wrong.values() for entry in entries]))
+            parts += [f"{kind} {name} ({note})" for name, note, _, _ in _grouped(entries)]
         raise CheckpointError(
-            f"{self.source} is covered to {self.percent:.1f}% only: {'; '.join(parts)}; to convert it all the "
-            f"same, waive each by name: --waive {flags}"
+            f"{self.source} is covered to {self.percent:.1f}% only: {'; '.join(parts)}; {self._advice(wrong)}"
         )
+
+    def refuse_differences(self) -> None:
+        """Raises CheckpointError when the source is known to have what ours has not, which is not waived."""
+        known = [entry for entry in self.surplus if not entry.allowed and _reason(entry.name, DIFFERENCES)]
+        if known:
+            parts = [f"{name} ({note})" for name, note, _, _ in _grouped(known)]
+            raise CheckpointError(f"{self.source} is no model that ours can be, since it has {'; '.join(parts)}")
+
+    def _advice(self, wrong: Mapping[str, Sequence[Entry]]) -> str:
+        entries = [entry for found in wrong.values() for entry in found]
+        if not all(entry.advised for entry in entries):
+            return "features depend on these, or may, so no waiver is suggested"
+        names = [entry.name for entry in entries]
+        return f"to convert it all the same, waive each by name: --waive {' '.join(self._flags(names))}"
 
     def _flags(self, names: Sequence[str]) -> list[str]:
         """What to waive: patterns where they stand for nothing else, since what is waived is left out."""
@@ -114,11 +154,16 @@ class Coverage:
         return {"missing": self.missing, "surplus": self.surplus}
 
 
-def _grouped(entries: Sequence[Entry]) -> dict[tuple[str, str, bool], int]:
-    """(name with block numbers as `*`, note, allowed) -> how many."""
-    groups: dict[tuple[str, str, bool], int] = {}
+def _reason(name: str, table: Sequence[tuple[str, str]]) -> str:
+    """What a table says of a name, or ""."""
+    return next((reason for pattern, reason in table if fnmatchcase(name, pattern)), "")
+
+
+def _grouped(entries: Sequence[Entry]) -> dict[tuple[str, str, bool, bool], int]:
+    """(name with block numbers as `*`, note, allowed, advised) -> how many."""
+    groups: dict[tuple[str, str, bool, bool], int] = {}
     for entry in entries:
-        key = (_pattern(entry.name), entry.note, entry.allowed)
+        key = (_pattern(entry.name), entry.note, entry.allowed, entry.advised)
         groups[key] = groups.get(key, 0) + 1
     return groups
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcae_core.config import ModelConfig, ReductionConfig
-from pcae_core.convert.names import PUBLISHED_DECODER_HEADS, PUBLISHED_HEADS
+from pcae_core.convert.facts import Facts
+from pcae_core.convert.published import AMBIGUOUS_HEADS, DECODER_HEADS, HEADS, TIMM_HEADS, Size
 from pcae_core.errors import CheckpointError
 from pcae_core.parameters import Arrays
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What shapes do not tell; None where nobody said it."""
-
-    num_heads: int | None = None
-    decoder_num_heads: int | None = None
-    layer_norm_eps: float | None = None
 
 
 def infer(path: Path, tensors: Arrays, facts: Facts) -> ModelConfig:
@@ -46,7 +37,7 @@ def infer(path: Path, tensors: Arrays, facts: Facts) -> ModelConfig:
         "in_chans": chans,
         "embed_dim": dim,
         "depth": depth,
-        "num_heads": _heads(path, facts.num_heads, PUBLISHED_HEADS.get((dim, depth)), dim, "--num-heads"),
+        "num_heads": _heads(path, facts.num_heads, TIMM_HEADS if facts.timm else HEADS, (dim, depth), "--num-heads"),
         "mlp_ratio": _ratio(hidden, dim),
         "num_classes": _size(path, tensors, "head.weight", 0) if "head.weight" in tensors else 0,
         "pooling": "mean" if "fc_norm.weight" in tensors else "cls",
@@ -56,8 +47,7 @@ def infer(path: Path, tensors: Arrays, facts: Facts) -> ModelConfig:
         values["layer_norm_eps"] = facts.layer_norm_eps
     if has_decoder(tensors):
         width, blocks = _size(path, tensors, "decoder_embed.weight", 0), count_blocks(tensors, "decoder_blocks")
-        published = PUBLISHED_DECODER_HEADS.get((width, blocks))
-        heads = _heads(path, facts.decoder_num_heads, published, width, "--decoder-num-heads")
+        heads = _heads(path, facts.decoder_num_heads, DECODER_HEADS, (width, blocks), "--decoder-num-heads")
         values |= {"decoder_embed_dim": width, "decoder_depth": blocks, "decoder_num_heads": heads}
     return ModelConfig.from_dict(values)
 
@@ -99,11 +89,13 @@ def _size(path: Path, tensors: Arrays, name: str, axis: int) -> int:
     return int(shape[axis])
 
 
-def _heads(path: Path, said: int | None, published: int | None, width: int, flag: str) -> int:
-    heads = said or published
+def _heads(path: Path, said: int | None, published: Mapping[Size, int], size: Size, flag: str) -> int:
+    heads = said or published.get(size)
     if heads is None:
+        known = AMBIGUOUS_HEADS.get(size) if flag == "--num-heads" else None
         raise CheckpointError(
-            f"{path} does not tell how many attention heads the blocks of width {width} have; say {flag}"
+            f"{path} does not tell how many attention heads the blocks of width {size[0]} have"
+            f"{f' (published: {known})' if known else ''}; say {flag}"
         )
     return heads
 

@@ -38,37 +38,52 @@ HF_RENAMED = (
 )
 """Pattern -> replacement: names in files to those above."""
 
-WRAPPERS = ("", "model.", "state_dict.", "module.", "model.module.", "state_dict.module.")
-"""What may stand before the names in a `.pth` file, the parts of a nested dictionary joined by dots."""
+STEM = "patch_embed.proj.weight"
+"""What every file in timm's names has once; the words before it are the prefix of the whole model."""
+HF_STEM = "embeddings.patch_embeddings.projection.weight"
+"""Likewise in Hugging Face's names."""
+AVERAGES = frozenset({"model_ema", "state_dict_ema", "ema", "ema_model", "ema_state_dict"})
+"""Words of a prefix that mark a moving average of the weights beside which it stands."""
+INNER_WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+"""Words that compiling and sharding put into names, in the middle too."""
+
+HARMLESS: tuple[tuple[str, str], ...] = (
+    ("mask_token", "used only in masked image modelling; features do not depend on it"),
+    ("embeddings.mask_token", "used only in masked image modelling; features do not depend on it"),
+    ("pooler.*", "the pooler reads the last hidden state and does not change it"),
+    ("decoder.0.*", "the head of masked image modelling reads the last hidden state and does not change it"),
+    ("head.[0-9]*.*", "a projection head reads the features and does not change them"),
+    ("head.mlp.*", "a projection head reads the features and does not change them"),
+    ("head.last_layer.*", "a projection head reads the features and does not change them"),
+)
+"""Pattern of a tensor's name -> why nothing is lost where ours has no place for it."""
+
+OUTPUTS: tuple[tuple[str, str], ...] = (
+    ("head_dist.*", "the second head of a distilled DeiT"),
+    ("fc_norm.*", "a norm of the pooled tokens, which ours has under a head only"),
+    ("decoder_pred.*", "MAE predicts pixels, PCAE features of the teacher"),
+    ("decoder.decoder_pred.*", "MAE predicts pixels, PCAE features of the teacher"),
+)
+"""Likewise -> what is lost, features apart."""
 
 DIFFERENCES: tuple[tuple[str, str], ...] = (
     ("dist_token", "a distilled DeiT, whose distillation token takes part in attention: its features would differ"),
-    ("head_dist.*", "the second head of a distilled DeiT"),
-    ("fc_norm.*", "a norm of the pooled tokens, which ours has under a head only"),
     ("norm_pre.*", "this model normalises the embedded tokens: features would differ"),
     ("reg_token", "register tokens take part in attention: features would differ"),
+    ("register_tokens", "register tokens take part in attention: features would differ"),
     ("attn_pool.*", "this model pools by attention; ours reads the class token"),
     ("pre_logits.*", "a layer before the head, which ours does not have"),
     ("blocks.*.attn.?_norm.*", "queries and keys are normalised: features would differ"),
     ("blocks.*.mlp.w*", "a gated MLP: features would differ"),
     ("*relative_position*", "relative position biases: features would differ"),
-    ("pooler.dense.*", "the pooler reads the last hidden state and does not change it"),
-    ("embeddings.mask_token", "used only in masked image modelling; features do not depend on it"),
-    ("decoder_pred.*", "MAE predicts pixels, PCAE features of the teacher"),
-    ("decoder.decoder_pred.*", "MAE predicts pixels, PCAE features of the teacher"),
 )
-"""Pattern of a tensor's name -> what it means that ours has no place for it."""
+"""Likewise -> what would differ."""
 
 HF_MODEL_TYPES = {
     "deit": "Hugging Face's DeiT always has a distillation token",
-    "beit": "it has relative position biases",
+    "beit": "BEiT scales its residual branches and has no bias of keys, and most have relative position biases",
 }
 """Model types that are refused, and why."""
-
-PUBLISHED_HEADS = {(192, 12): 3, (384, 12): 6, (768, 12): 12, (1024, 24): 16, (1280, 32): 16}
-"""Width and depth -> attention heads of the published ViTs: a file of tensors does not tell."""
-PUBLISHED_DECODER_HEADS = {(512, 8): 16}
-"""Likewise of MAE's decoder."""
 
 
 def to_hf(name: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,18 @@ def rewrite(path: Path, ours: Arrays, rest: dict[str, None], source: Arrays) -> 
             ours[bias] = np.zeros(len(ours[name]), dtype=np.float32)
             notes[bias] = "zeros: the source has no bias"
     return notes | _fold_scales(ours, rest, source)
+
+
+def refuse_rotary(path: Path, names: Collection[str]) -> None:
+    """Raises CheckpointError for what looks like timm's models with RoPE, by the only trace that they leave."""
+    for name in names:
+        block = re.fullmatch(r"(blocks\.\d+\.)gamma_1", name)
+        if block is not None and f"{block[1]}attn.qkv.bias" in names:
+            raise CheckpointError(
+                f"{path} has {name} beside {block[1]}attn.qkv.bias, as timm's models that turn queries and keys by "
+                "their place (RoPE): that leaves no tensor, and features would differ; Meta's DeiT III looks the same: "
+                "where you know that it is one, say --waive rope"
+            )
 
 
 def _positions(ours: Arrays, distilled: bool) -> dict[str, str]:

@@ -1,10 +1,12 @@
 """Reading a source: its tensors under our names, its model, and what was covered.
 
-Three kinds: a run or an encoder of ours, a file in timm's names (timm, MAE, DeiT), a Hugging Face folder.
+Three kinds: a run or an encoder of ours, a file in timm's names (timm, MAE, DeiT, DINO), a folder of Hugging Face's or
+timm's.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcae_core import pretrained
-from pcae_core.config import DataConfig, ModelConfig
+from pcae_core.config import ModelConfig
 from pcae_core.convert import files, model, positions, rewriting
 from pcae_core.convert.coverage import Coverage
-from pcae_core.convert.model import Facts
+from pcae_core.convert.facts import NOTHING_SAID, Facts, loader_of, origins, settled
 from pcae_core.convert.names import HF_BLOCKS, HF_IN_BLOCK, HF_NAMES, to_hf
-from pcae_core.errors import ConfigError
+from pcae_core.errors import CheckpointError, ConfigError
 from pcae_core.parameters import Arrays, decoder_shapes, encoder_shapes, initial_parameters
 from pcae_core.pretrained import EncoderConfig, Pretrained, Side
-
-NOTHING_SAID = Facts()
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,15 @@ class Request:
     """What the user says of a source.
 
     Attributes:
-        side: which encoder of a run; facts: of a file of tensors; loader: how its pixels are normalised.
+        side: which encoder of a run; prefix: of a file that holds several models.
+        facts: of somebody else's model, instead of what its source says, if it does.
         waive: patterns of tensors that may be missing or left out.
         image_size: for which positions are interpolated; None for the source's.
     """
 
     side: Side | None = None
     facts: Facts = NOTHING_SAID
-    loader: DataConfig | None = None
+    prefix: str | None = None
     waive: tuple[str, ...] = ()
     image_size: int | None = None
 
@@ -54,20 +55,25 @@ def read(path: Path, request: Request) -> tuple[Pretrained, Coverage]:
     """
     coverage = Coverage(str(path), request.waive)
     if path.is_file():
-        found = _foreign(path, files.read_timm(path, request.facts), request, coverage)
+        found = _foreign(path, files.read_file(path, request.prefix), request, coverage)
+    elif (path / files.HF_CONFIG).is_file():
+        found = _foreign(path, files.read_folder(path, request.prefix), request, coverage)
     else:
-        if request.facts != NOTHING_SAID or request.loader is not None:
-            raise ConfigError(f"{path} says itself what --num-heads, --layer-norm-eps, --mean and --std are")
-        if (path / files.HF_CONFIG).is_file():
-            found = _foreign(path, files.read_hf(path), request, coverage)
-        else:
-            pretrained.refuse_side(path, request.side)
-            found = pretrained.load(path, request.side)
-            coverage.loaded = len(found.encoder) + len(found.decoder)
+        if request.facts != NOTHING_SAID or request.prefix is not None:
+            flags = "--num-heads, --layer-norm-eps, --mean and --std are, and has no --prefix"
+            raise ConfigError(f"{path} is PCAE's own, says itself what {flags}")
+        pretrained.refuse_side(path, request.side)
+        found = pretrained.load(path, request.side)
+        coverage.loaded = len(found.encoder) + len(found.decoder)
     return _resized(found, request.image_size, coverage), coverage
 
 
 def _foreign(path: Path, source: files.Foreign, request: Request, coverage: Coverage) -> Pretrained:
+    if request.side is not None:
+        raise ConfigError(f"{path} is no run of PCAE's, so there is no {request.side}; --prefix chooses among models")
+    if not coverage.waived("rope"):
+        rewriting.refuse_rotary(path, source.tensors.keys())
+    coverage.beside = source.beside
     left_out = {name for name in source.tensors if coverage.waived(name)}
     for name in sorted(left_out):
         coverage.add_surplus(name, "left out" if rewriting.is_ours(name) else "")
@@ -75,16 +81,48 @@ def _foreign(path: Path, source: files.Foreign, request: Request, coverage: Cove
     notes = rewriting.rewrite(path, ours, rest, source.tensors)
     for name in rest:
         coverage.add_surplus(name)
-    config = model.infer(path, ours, source.facts)
+    facts = settled(source.facts, request.facts)
+    try:
+        config = model.infer(path, ours, facts)
+    except CheckpointError:
+        coverage.refuse_differences()  # which may be why
+        raise
+    _check_pooling(path, config, facts)
     shapes = encoder_shapes(config) | (decoder_shapes(config) if model.has_decoder(ours) else {})
     coverage.names = {*source.tensors, *shapes}
     filled = _fill(ours, shapes, config, notes, coverage)
     encoder = {name: filled[name] for name in encoder_shapes(config) if name in filled}
     decoder = {name: value for name, value in filled.items() if name not in encoder}
-    loader = request.loader or source.loader
-    names = source.class_names if len(source.class_names or ()) == config.num_classes else None
-    described = EncoderConfig.from_dict({"model": config.to_dict(), "loader": loader.to_dict(), "class_names": names})
+    names = _class_names(path, source, config, coverage)
+    described = EncoderConfig.from_dict(
+        {"model": config.to_dict(), "loader": loader_of(facts).to_dict(), "class_names": names}
+    )
+    said = origins(config, model.has_decoder(ours), source.facts, request.facts)
+    coverage.remarks += [remark for remark in (source.remark, said) if remark]
     return Pretrained(path, source.origin, described, encoder, decoder)
+
+
+def _check_pooling(path: Path, config: ModelConfig, facts: Facts) -> None:
+    """Raises CheckpointError when a head reads other tokens than ours would."""
+    if config.num_classes and facts.pooling not in (None, config.pooling):
+        raise CheckpointError(
+            f"{path}: its head pools by {facts.pooling!r}, and with these tensors ours would by {config.pooling!r}, so "
+            "logits would differ; --waive 'head.*' converts it without the head"
+        )
+
+
+def _class_names(path: Path, source: files.Foreign, config: ModelConfig, coverage: Coverage) -> tuple[str, ...] | None:
+    """Of the head's outputs. Raises CheckpointError when two are the same, since classes are matched by name."""
+    names = source.class_names or ()
+    if len(names) != config.num_classes or not names or coverage.waived("class_names"):
+        return None
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise CheckpointError(
+            f"{path / files.HF_CONFIG} calls several classes {twice[0]!r}; name them apart there, or say --waive "
+            "class_names to leave the names out"
+        )
+    return names
 
 
 def _named(source: files.Foreign, left_out: set[str]) -> tuple[Arrays, dict[str, None]]:
@@ -144,7 +182,7 @@ def _fill(
             coverage.loaded += 1
     missing = [name for name in shapes if name not in filled]
     for name in missing:
-        coverage.add_missing(name)
+        coverage.add_missing(name, unread=name.startswith("norm.") and config.pooling == "mean")
     drawn = initial_parameters(config, seed=0) if missing and all(map(coverage.waived, missing)) else {}
     return {name: filled[name] if name in filled else drawn[name] for name in shapes if name in filled | drawn}
 

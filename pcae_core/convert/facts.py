@@ -1,0 +1,71 @@
+"""What tensors do not tell of a model, and who said it: the source, the user, or nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from pcae_core.config import DataConfig, ModelConfig
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What tensors do not tell; None where nobody said it.
+
+    Attributes:
+        mean, std: of the pixels, per channel or one number for all.
+        activation, pooling: in our words, "gelu", and "cls" or "mean"; another word is one that ours does not know.
+        timm: whether this is one of timm's plain architectures, whose heads follow from width and depth.
+    """
+
+    num_heads: int | None = None
+    decoder_num_heads: int | None = None
+    layer_norm_eps: float | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    activation: str | None = None
+    pooling: str | None = None
+    timm: bool = False
+
+
+NOTHING_SAID = Facts()
+
+
+def settled(source: Facts, user: Facts) -> Facts:
+    """What the user says where he does, else what the source says."""
+    said = {field.name: getattr(user, field.name) for field in fields(Facts)}
+    return replace(source, **{name: value for name, value in said.items() if value is not None and name != "timm"})
+
+
+def loader_of(facts: Facts) -> DataConfig:
+    """How pixels are normalised. Raises ConfigError for numbers that cannot be."""
+    return DataConfig.from_dict({"mean": facts.mean, "std": facts.std})
+
+
+def origins(model: ModelConfig, decoder: bool, source: Facts, user: Facts) -> str:
+    """One line: what features depend on beside the tensors, by who said it."""
+    mean, std = loader_of(settled(source, user)).normalization(model.in_chans)
+    values: dict[str, tuple[str, object, Callable[[Any], str]]] = {
+        "mean": ("mean", mean, _numbers),
+        "std": ("std", std, _numbers),
+        "num_heads": ("heads", model.num_heads, str),
+        "decoder_num_heads": ("decoder heads", model.decoder_num_heads, str),
+        "layer_norm_eps": ("eps", model.layer_norm_eps, "{:g}".format),
+        "activation": ("activation", "gelu", str),
+        "pooling": ("pooling", model.pooling, str),
+    }
+    groups: dict[str, list[str]] = {"the source says": [], "flags say": [], "assumed": []}
+    for name, (word, value, form) in values.items():
+        if name == "decoder_num_heads" and not decoder:
+            continue
+        theirs, ours = getattr(source, name), getattr(user, name)
+        implied = (name == "num_heads" and source.timm) or (name == "pooling" and value == "mean")
+        place = "flags say" if ours is not None else "assumed" if theirs is None and not implied else "the source says"
+        other = "" if None in (ours, theirs) or form(ours) == form(theirs) else f" (the source: {form(theirs)})"
+        groups[place].append(f"{word} {form(value)}{other}")
+    return "; ".join(f"{who}: {', '.join(what)}" for who, what in groups.items() if what)
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:g}" for value in (values[:1] if len(set(values)) == 1 else values))

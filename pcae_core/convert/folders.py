@@ -1,0 +1,176 @@
+"""Folders of other people's models: what their settings say, Hugging Face's and timm's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+from pydantic import model_validator
+
+from pcae_core.convert.containers import INDEX, parsed
+from pcae_core.convert.facts import Facts
+from pcae_core.convert.names import HF_MODEL_TYPES
+from pcae_core.convert.published import TIMM_ARGUMENTS, TIMM_EPS, TIMM_PLAIN, TIMM_POOLS, TIMM_REFUSED
+from pcae_core.errors import CheckpointError
+
+CONFIG, HF_PIXELS = "config.json", "preprocessor_config.json"
+WEIGHTS = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
+"""Where a folder has its tensors; the first that is there."""
+
+
+class _Parts(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="ignore", protected_namespaces=())
+
+
+class Kind(_Parts):
+    """Whose `config.json` it is: timm's names an architecture, Hugging Face's a type of model."""
+
+    architecture: str | None = None
+    model_type: str | None = None
+
+
+class HfConfig(_Parts):
+    """The parts of a Hugging Face `config.json` that features depend on; the defaults are the library's."""
+
+    model_type: str
+    num_attention_heads: int = 12
+    decoder_num_attention_heads: int = 16
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-12
+    id2label: dict[int, str] = {}
+
+
+class HfPixels(_Parts):
+    """The parts of a Hugging Face `preprocessor_config.json` that tell how pixels are normalised."""
+
+    do_normalize: bool = True
+    image_mean: tuple[float, ...] | None = None
+    image_std: tuple[float, ...] | None = None
+
+
+class TimmPretrained(_Parts):
+    """What timm calls a pretrained configuration."""
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    label_names: list[str] | dict[int, str] | None = None
+
+
+class TimmConfig(_Parts):
+    """The parts of a timm `config.json` that features depend on."""
+
+    architecture: str
+    global_pool: str | None = None
+    label_names: list[str] | dict[int, str] | None = None
+    model_args: dict[str, Any] = {}
+    pretrained_cfg: TimmPretrained
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nest(cls, values: Any) -> Any:
+        """Older files have everything on one level."""
+        flat = isinstance(values, dict) and "pretrained_cfg" not in values
+        return values | {"pretrained_cfg": values} if flat else values
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a folder says beside its tensors.
+
+    Attributes:
+        layout: whose names the tensors have.
+        origin: what the model is, in a few words.
+        class_names: of the head's outputs, where it says them.
+    """
+
+    layout: Literal["timm", "hf"]
+    facts: Facts
+    origin: str
+    class_names: tuple[str, ...] | None = None
+
+
+def read(folder: Path) -> Settings:
+    """The settings of a folder that has a `config.json`.
+
+    Raises:
+        CheckpointError: they are damaged, nobody's that is known, or of a model that ours cannot be.
+    """
+    kind = parsed(folder / CONFIG, Kind)
+    if kind.architecture is not None:
+        return _timm(folder)
+    if kind.model_type is not None:
+        return _hf(folder)
+    raise CheckpointError(f"{folder / CONFIG} names no model_type (Hugging Face) and no architecture (timm)")
+
+
+def weights(folder: Path) -> Path:
+    """The file of a folder's tensors, or their index. Raises CheckpointError when there is none."""
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(f"{folder} holds none of {', '.join(WEIGHTS)}")
+
+
+def _hf(folder: Path) -> Settings:
+    config = parsed(folder / CONFIG, HfConfig)
+    if config.model_type not in ("vit", "vit_mae"):
+        reason = HF_MODEL_TYPES.get(config.model_type, "known are vit and vit_mae")
+        raise CheckpointError(f"{folder} holds a model of type {config.model_type!r}, which is refused: {reason}")
+    if config.hidden_act != "gelu":
+        raise CheckpointError(f"{folder}: its activation is {config.hidden_act!r}, ours exact gelu; features differ")
+    mean, std = _hf_pixels(folder)
+    facts = Facts(
+        num_heads=config.num_attention_heads,
+        decoder_num_heads=config.decoder_num_attention_heads,
+        layer_norm_eps=config.layer_norm_eps,
+        mean=mean,
+        std=std,
+        activation="gelu",
+        pooling="cls",
+    )
+    names = _names(config.id2label)
+    made_up = names == tuple(f"LABEL_{i}" for i in range(len(names or ())))  # the library's, where nobody gave any
+    return Settings("hf", facts, f"the {config.model_type} model", None if made_up else names)
+
+
+def _hf_pixels(folder: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    if not (folder / HF_PIXELS).is_file():
+        return None, None
+    pixels = parsed(folder / HF_PIXELS, HfPixels)
+    return (pixels.image_mean, pixels.image_std) if pixels.do_normalize else ((0.0,), (1.0,))
+
+
+def _timm(folder: Path) -> Settings:
+    config = parsed(folder / CONFIG, TimmConfig)
+    name, arguments = config.architecture, config.model_args
+    for pattern, reason in TIMM_REFUSED:
+        if fnmatchcase(name, pattern):
+            raise CheckpointError(f"{folder} holds timm's {name}, which is refused: {reason}")
+    odd = [key for key, value in arguments.items() if key not in TIMM_ARGUMENTS and value not in (None, False, "")]
+    if odd:
+        raise CheckpointError(f"{folder} holds timm's {name} with its own {odd[0]}, which may change its features")
+    plain = re.fullmatch(TIMM_PLAIN, name) is not None
+    heads, pool = arguments.get("num_heads"), arguments.get("global_pool") or config.global_pool
+    facts = Facts(
+        num_heads=heads if isinstance(heads, int) else None,
+        layer_norm_eps=TIMM_EPS if plain else None,
+        mean=config.pretrained_cfg.mean,
+        std=config.pretrained_cfg.std,
+        activation="gelu" if plain else None,
+        pooling=TIMM_POOLS.get(str(pool), str(pool)) if pool else None,
+        timm=plain,
+    )
+    labels = config.label_names or config.pretrained_cfg.label_names or {}
+    return Settings(
+        "timm", facts, f"timm's {name}", _names(dict(enumerate(labels)) if isinstance(labels, list) else labels)
+    )
+
+
+def _names(labels: Mapping[int, str]) -> tuple[str, ...] | None:
+    """Class names in their order, unless some number has none."""
+    return tuple(labels[i] for i in range(len(labels))) if labels and labels.keys() == set(range(len(labels))) else None

@@ -1,0 +1,54 @@
+"""What is known of published models and cannot be seen in their tensors, as data.
+
+timm's are those of its version 1.0.31 that have a class token and timm's plain blocks.
+"""
+
+from __future__ import annotations
+
+Size = tuple[int, int]
+"""Width and depth."""
+
+HEADS: dict[Size, int] = {(768, 12): 12, (1024, 24): 16, (1280, 32): 16}
+"""Attention heads that all published models of a size have."""
+AMBIGUOUS_HEADS: dict[Size, str] = {
+    (192, 12): "3 in timm and DeiT, 12 in MAE-Lite",
+    (384, 12): "6 in timm, DeiT and DINO, 12 in MoCo v3",
+}
+"""Sizes of which models with different numbers of heads are published."""
+DECODER_HEADS: dict[Size, int] = {(512, 8): 16}
+"""Of MAE's decoder."""
+
+TIMM_HEADS: dict[Size, int] = HEADS | {
+    (64, 6): 2, (192, 12): 3, (384, 12): 6, (384, 36): 6, (512, 12): 8, (896, 12): 14, (1408, 40): 16, (1664, 48): 16,
+}  # fmt: skip
+"""Of timm's plain architectures."""
+TIMM_PLAIN = (
+    r"(vit|deit|deit3)_(tiny|small|medium|base|large|huge|giant|gigantic)_patch\d+(_plus)?_(\d+|dinov2|224_miil|36x1_224)"
+    r"|flexivit_(small|base|large)|test_vit"
+)
+"""Names of timm's plain architectures: exact GELU, LayerNorm with eps 1e-6, heads as above."""
+TIMM_EPS = 1e-6
+
+_ROTARY = "it turns queries and keys by their place (RoPE), which leaves no tensor: features would differ"
+TIMM_REFUSED: tuple[tuple[str, str], ...] = (
+    ("*rope*", _ROTARY),
+    ("eva02_*", _ROTARY),
+    ("*_dinov3*", _ROTARY),
+    ("vit_pe_*", _ROTARY),
+    ("*_lingbot", _ROTARY),
+    ("*_sapiens2", _ROTARY),
+    ("*quickgelu*", "its activation is x * sigmoid(1.702 x), ours exact GELU: features would differ"),
+    ("*siglip*", "it has no class token, and often another GELU: features would differ"),
+    ("aimv2_*", "it has RMSNorm and gated MLPs: features would differ"),
+)
+"""Pattern of an architecture's name -> why ours cannot be it, whatever its tensors look like."""
+TIMM_ARGUMENTS = frozenset({
+    "img_size", "patch_size", "in_chans", "num_classes", "global_pool", "embed_dim", "depth", "num_heads", "mlp_ratio",
+    "qkv_bias", "qk_norm", "proj_bias", "scale_attn_norm", "scale_mlp_norm", "init_values", "class_token", "pos_embed",
+    "no_embed_class", "reg_tokens", "pre_norm", "final_norm", "fc_norm", "dynamic_img_size", "dynamic_img_pad",
+    "strict_img_size", "drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate",
+    "drop_path_rate", "weight_init", "fix_init",
+})  # fmt: skip
+"""Arguments of timm's models that tensors show, that are read, or that change nothing; others may change features."""
+TIMM_POOLS = {"token": "cls", "avg": "mean"}  # nosec B105 # no password
+"""timm's name of a pooling -> ours."""
