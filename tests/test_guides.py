@@ -35,15 +35,20 @@ def write_photos(folder: Path) -> None:
 
 
 def write_strangers(folder: Path) -> None:
-    """Other people's ViTs, random and of the smallest published size."""
-    from safetensors.numpy import save_file
+    """Other people's ViTs, random, of published widths and depths, and narrow between them."""
+    from safetensors.torch import save_file
     from transformers import ViTConfig, ViTModel
 
-    config = ModelConfig.preset("vit_tiny_patch16_224")
-    whole = parameters.initial_parameters(config, seed=0)
-    encoder = {name: whole[name] for name in parameters.encoder_shapes(config)}
-    torch.save({"model": {k: torch.tensor(v) for k, v in encoder.items()}}, folder / "mae_pretrain_vit_base.pth")
-    save_file(encoder, folder / "vit.safetensors")
+    def encoder(width: int) -> dict[str, torch.Tensor]:
+        config = ModelConfig(
+            image_size=32, patch_size=16, embed_dim=width, depth=12, num_heads=12, mlp_ratio=64 / width
+        )
+        whole = parameters.initial_parameters(config, seed=0)
+        return {name: torch.tensor(whole[name]).half() for name in parameters.encoder_shapes(config)}
+
+    torch.save({"model": encoder(768)}, folder / "mae_pretrain_vit_base.pth")
+    torch.save({"student": encoder(384), "teacher": encoder(384)}, folder / "dino_vits16_full.pth")
+    save_file(encoder(384), folder / "vit_small.safetensors")
     shape = {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 2, "num_attention_heads": 3}
     ViTModel(ViTConfig(**shape)).save_pretrained(folder / "vit-folder")
 
