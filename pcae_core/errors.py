@@ -6,12 +6,14 @@ command line prints that line and exits with `exit_code`: 2 when the request was
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pydantic
 
 _LONGEST = 10_000
+_MOST_NAMES = 20
 
 
 class PcaeError(Exception):
@@ -78,6 +80,12 @@ def _one_line(text: str) -> str:
     if shown.isprintable():
         return shown
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown)
+
+
+def listed(names: Sequence[str], count: int | None = None) -> str:
+    """Up to 20 names, and how many more there are of the `count`, by default those in `names`."""
+    more = (len(names) if count is None else count) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f", and {more} more" if more > 0 else "")
 
 
 def describe_validation_error(error: pydantic.ValidationError) -> str:

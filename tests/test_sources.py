@@ -219,7 +219,7 @@ def test_npz_without_images_or_damaged_is_refused(tmp_path):
         open_source(tmp_path / "y.npz", 1)
 
 
-@pytest.mark.parametrize("labels", [[-1] * 10, [2] * 10])
+@pytest.mark.parametrize("labels", [[-2] * 10, [2] * 10])
 def test_npz_labels_without_a_class_are_refused(tmp_path, labels):
     path = save_npz(tmp_path / "d.npz", labels=np.array(labels), class_names=np.array(["a", "b"]))
     with pytest.raises(DataError, match="must be numbers of classes"):

@@ -36,6 +36,8 @@ class Arguments:
     Attributes:
         run: a run's folder, one of its checkpoints, or an encoder's folder that `pcae convert` wrote.
         data: data set with class labels and a test (or val) split.
+        split: that is scored; by default test, else val, whichever has labels first.
+        ignore_unknown_classes: leave out images of classes that the run, or the train split, does not have.
         features: of a pre-training run, from the student, the teacher, or both, which is the default.
         pooling: of frozen features: mean of the patch tokens, which is the default, or the CLS token (which only the
             student trains).
@@ -46,6 +48,8 @@ class Arguments:
 
     run: Annotated[Path, tyro.conf.Positional]
     data: Path
+    split: str | None = None
+    ignore_unknown_classes: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     features: tuple[Literal["student", "teacher"], ...] | None = None
     pooling: Literal["mean", "cls"] | None = None
     keep: tuple[float, ...] = ()
@@ -71,11 +75,14 @@ def main(arguments: Sequence[str]) -> None:
     if tuned:
         from pcae_core.training.classify import keep_table
 
-        show_keep_table(*keep_table(backend, chosen.run, chosen.data, chosen.keep or KEEPS))
+        table = keep_table(
+            backend, chosen.run, chosen.data, chosen.keep or KEEPS, chosen.split, chosen.ignore_unknown_classes
+        )
+        show_keep_table(*table)
         return
     pooling = chosen.pooling or "mean"
     features = ("student", "teacher") if chosen.features is None else chosen.features
-    results = evaluate(backend, chosen.run, chosen.data, features, pooling)
+    results = evaluate(backend, chosen.run, chosen.data, features, pooling, chosen.split, chosen.ignore_unknown_classes)
     show(results, f"{chosen.run}: {pooling} pooling")
 
 

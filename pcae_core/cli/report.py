@@ -31,6 +31,8 @@ class Arguments:
         out: the page; by default report.html in the run's folder.
         data: labelled data set to evaluate on and to take pictures from; by default pictures of the run's own data set,
             and no evaluation.
+        split: of that data set to evaluate on; by default test, else val, whichever has labels first.
+        ignore_unknown_classes: leave out images of classes that the run, or the train split, does not have.
         images: pictures to draw.
         keep: share of the patch tokens that each stage keeps in the pictures; by default that of training.
         backend: as `pcae backends` lists it.
@@ -40,6 +42,8 @@ class Arguments:
     run: Annotated[Path, tyro.conf.Positional]
     out: Path | None = None
     data: Path | None = None
+    split: str | None = None
+    ignore_unknown_classes: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     images: int = 4
     keep: float | None = None
     backend: str = "torch"
@@ -58,7 +62,8 @@ def main(arguments: Sequence[str]) -> None:
     from pcae_core.report.run_report import Options, report
 
     backend = registry.create(chosen.backend, device=chosen.device)
-    text, warnings = report(chosen.run, backend, Options(chosen.data, chosen.images, chosen.keep))
+    options = Options(chosen.data, chosen.images, chosen.keep, chosen.split, chosen.ignore_unknown_classes)
+    text, warnings = report(chosen.run, backend, options)
     for line in warnings:
         print(f"WARNING: {line}", file=sys.stderr)
     out = chosen.out or chosen.run / "report.html"

@@ -24,6 +24,8 @@ class FinetuneConfig(RunConfig):
         weights: which of its encoders; only the student has trained its CLS token.
         from_scratch: take only the model from `pretrained`, and start from random initialisation, for comparison.
         class_names: of the data's classes, where it names them; taken from the data.
+        split: that is scored after each epoch; by default test, else val, whichever has labels first.
+        ignore_unknown_classes: leave out scored images of classes that the train split does not have.
         drop: share of the patch tokens that is dropped at each stage, 0 to 0.5 (the paper's r).
         pooling: what the head reads: the CLS token, or the mean of the surviving patch tokens.
         layer_decay: factor on the learning rate from each layer to the one below it.
@@ -41,6 +43,8 @@ class FinetuneConfig(RunConfig):
     weights: Literal["student", "teacher"] = "student"
     from_scratch: bool = False
     class_names: tuple[str, ...] | None = None
+    split: str | None = None
+    ignore_unknown_classes: bool = False
     drop: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
     pooling: Pooling = "mean"
     layer_decay: Fraction = 0.65

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pcae_core.data import images
+from pcae_core.data import classes, images
 from pcae_core.data.source import Source
 from pcae_core.errors import DataError, MissingExtraError
 
@@ -76,23 +77,39 @@ class HuggingFaceSource(Source):
 
     @functools.cached_property
     def labels(self) -> NDArray[np.int64] | None:
-        """The label column; None when it is not of integers, or when labels are withheld (negative)."""
+        """The label column, where it is of integers; an empty entry, as -1, is no label. See `Source.labels`."""
+        if not self._has_numbers:
+            return None
+        column = self._dataset.select_columns(self._label_column).with_format("arrow")[:][self._label_column]
+        try:
+            numbers = column.cast("int64").fill_null(classes.NO_CLASS).to_numpy()
+        except ValueError as error:  # Arrow's errors about values that do not fit
+            raise DataError(f"labels in {self.path} must be numbers of classes from 0: {error}") from None
+        return classes.check_labels(self.path, numbers, self.class_names)
+
+    @property
+    def no_labels(self) -> str:
+        """See `Source.no_labels`."""
         if self._label_column is None:
-            return None
-        values = np.asarray(self._dataset.with_format("numpy")[self._label_column][:])
-        if values.ndim != 1 or values.dtype.kind not in "iu" or values.min() < 0:
-            return None
-        return values.astype(np.int64)
+            return "it has no column of classes"
+        if not self._has_numbers:
+            return f"its column {self._label_column} is not of integers"
+        return f"in its column {self._label_column} all labels are -1 or empty"
+
+    @property
+    def _has_numbers(self) -> bool:
+        feature = self._dataset.features.get(self._label_column)
+        return re.fullmatch(r"u?int\d+", str(getattr(feature, "dtype", ""))) is not None
 
     @property
     def class_names(self) -> list[str] | None:
-        """The names that a `ClassLabel` carries. Raises DataError when they are no text."""
-        feature = self._dataset.features.get(self._label_column)
-        if self.labels is None or not hasattr(feature, "names"):
+        """The names that a `ClassLabel` carries. Raises DataError when they are no text, or two are the same."""
+        names = getattr(self._dataset.features.get(self._label_column), "names", None)
+        if names is None:
             return None
-        if not all(isinstance(name, str) for name in feature.names):
-            raise DataError(f"the names of the classes in {self.path} are not all text: {feature.names}")
-        return list(feature.names)
+        if not all(isinstance(name, str) for name in names):
+            raise DataError(f"the names of the classes in {self.path} are not all text: {names}")
+        return classes.check_names(self.path, names)
 
     @property
     def fingerprint(self) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pcae_core.data import images
+from pcae_core.data import classes, images
 from pcae_core.data.source import Source
 from pcae_core.errors import DataError
 
@@ -21,8 +21,10 @@ EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif"
 class ImageFolder(Source):
     """All image files below a folder, sorted by their path in it; hidden files and folders are left out.
 
-    Where images lie directly in the folder there are no classes. Otherwise its sub-folders that hold images, at any
-    depth, are the classes, numbered in the order of their names.
+    Its sub-folders that hold images, at any depth, are the classes, numbered in the order of their names. Images that
+    lie beside them have no class; where these are at least half of all, there are no classes.
+
+    Links to folders are followed, but a folder counts under its own name where it has one here, and once in a class.
     """
 
     def __init__(self, path: Path, in_chans: int) -> None:
@@ -53,17 +55,24 @@ class ImageFolder(Source):
 
     @functools.cached_property
     def _classes(self) -> tuple[NDArray[np.int64], list[str]] | None:
-        folders = [self.name(index).partition("/") for index in range(len(self))]
-        if not all(slash for _, slash, _ in folders):
+        parts = [self.name(index).partition("/") for index in range(len(self))]
+        folders = [folder if slash else None for folder, slash, _ in parts]
+        if 2 * folders.count(None) >= len(self):
             return None
-        names = sorted({folder for folder, _, _ in folders})
-        number = {name: index for index, name in enumerate(names)}
-        return np.array([number[folder] for folder, _, _ in folders], dtype=np.int64), names
+        names = sorted({folder for folder in folders if folder is not None})
+        number: dict[str | None, int] = {name: index for index, name in enumerate(names)}
+        labels = [number.get(folder, classes.NO_CLASS) for folder in folders]
+        return np.array(labels, dtype=np.int64), names
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
         """See `Source.labels`."""
         return None if self._classes is None else self._classes[0]
+
+    @property
+    def no_labels(self) -> str:
+        """See `Source.no_labels`."""
+        return "most of its images lie in no sub-folder"
 
     @property
     def class_names(self) -> list[str] | None:
@@ -86,21 +95,43 @@ class ImageFolder(Source):
 
 def _find_images(root: Path) -> list[str]:
     """Sorted paths in `root`. Raises DataError when a folder cannot be read."""
+    found, own, links = _walk(root, root, set())
+    met: dict[str, set[Path]] = {}
+    links.reverse()
+    while links:  # they may lead back, to one another, or into folders that count already
+        link = links.pop()
+        seen = met.setdefault(link.relative_to(root).parts[0], set(own))
+        more, inside, further = _walk(root, link, seen)
+        seen |= inside
+        found += more
+        links += reversed(further)
+    return sorted(found)
+
+
+def _walk(root: Path, start: Path, seen: set[Path]) -> tuple[list[str], set[Path], list[Path]]:
+    """Images below a folder, by their paths in `root`, the folders gone through, and the links to folders in them.
+
+    Links are not followed, and the folders `seen` and those in them are left out.
+    """
 
     def refuse(error: OSError) -> None:
         raise DataError(f"cannot read the folder {error.filename}: {error.strerror}")
 
-    found, seen = [], set()
-    for folder, subfolders, files in os.walk(root, onerror=refuse, followlinks=True):
-        real = Path(folder).resolve()
-        # Links may lead back to a folder above. In a fixed order, for a folder counts where it is met first.
-        shown = [name for name in subfolders if not name.startswith(".")]
-        subfolders[:] = [] if real in seen else sorted(shown, key=lambda name: (Path(folder, name).is_symlink(), name))
-        if real not in seen:
-            relative = Path(folder).relative_to(root)
-            found += [(relative / file).as_posix() for file in files if _is_image(file)]
-        seen.add(real)
-    return sorted(found)
+    found, inside, links = [], set(), []
+    for folder, subfolders, files in os.walk(start, onerror=refuse):
+        here, real = Path(folder), Path(folder).resolve()
+        shown = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders[:] = []
+        if real in seen:
+            continue
+        inside.add(real)
+        for name in shown:
+            if (here / name).is_symlink():
+                links.append(here / name)
+            else:
+                subfolders.append(name)
+        found += [(here.relative_to(root) / file).as_posix() for file in files if _is_image(file)]
+    return found, inside, links
 
 
 def _is_image(name: str) -> bool:

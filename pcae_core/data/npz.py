@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcae_core import archives
-from pcae_core.data import images
+from pcae_core.data import classes, images
 from pcae_core.data.images import AnyImage
 from pcae_core.data.source import Source
 from pcae_core.errors import DataError
 
 
 class NpzSource(Source):
-    """`images` uint8 (n, H, W) or (n, H, W, C), with optional `labels` (n,) of integers and `class_names` of text.
+    """`images` uint8 (n, H, W) or (n, H, W, C), with optional `labels` (n,) of integers, -1
+    for none, and `class_names` of text.
 
     As `numpy.savez` writes it, the images are mapped into memory; from `numpy.savez_compressed` every process reads
     them whole.
@@ -84,17 +85,19 @@ class NpzSource(Source):
         """The array `labels`; see `Source.labels`. Raises DataError for labels that `class_names` does not name."""
         if "labels" not in self._members:
             return None
-        labels = self._read("labels").astype(np.int64)
-        if labels.min() < 0 or (self.class_names is not None and labels.max() >= len(self.class_names)):
-            raise DataError(
-                f"labels in {self.path} must be numbers of classes from 0, not {labels.min()} to {labels.max()}"
-            )
-        return labels
+        return classes.check_labels(self.path, self._read("labels").astype(np.int64), self.class_names)
+
+    @property
+    def no_labels(self) -> str:
+        """See `Source.no_labels`."""
+        return "all its labels are -1" if "labels" in self._members else "it holds no array named labels"
 
     @functools.cached_property
     def class_names(self) -> list[str] | None:
-        """The array `class_names`; see `Source.class_names`."""
-        return self._read("class_names").tolist() if "class_names" in self._members else None
+        """The array `class_names`; see `Source.class_names`. Raises DataError when two are the same."""
+        if "class_names" not in self._members:
+            return None
+        return classes.check_names(self.path, self._read("class_names").tolist())
 
     @functools.cached_property
     def fingerprint(self) -> str:

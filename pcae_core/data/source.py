@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import functools
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,13 @@ class Source(abc.ABC):
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
-        """Class of each image, int64 (n,); None when there are no classes."""
+        """Class of each image, int64 (n,), -1 where it has none; None when no image has one."""
         return None
+
+    @property
+    def no_labels(self) -> str:
+        """Why `labels` is None, in a few words."""
+        return "it has no classes"
 
     @property
     def class_names(self) -> list[str] | None:
@@ -62,3 +68,41 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def fingerprint(self) -> str:
         """Short hexadecimal text that identifies the data set, wherever it lies."""
+
+
+class Subset(Source):
+    """Some images of another source, in its order."""
+
+    def __init__(self, source: Source, ids: NDArray[np.int64]) -> None:
+        """Args:
+        ids: numbers (m,) of the images in `source`.
+        """
+        super().__init__(source.path, source.in_chans)
+        self._source, self._ids = source, ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def load(self, index: int) -> AnyImage:
+        """See `Source.load`."""
+        return self._source.load(int(self._ids[index]))
+
+    def name(self, index: int) -> str:
+        """See `Source.name`."""
+        return self._source.name(int(self._ids[index]))
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """See `Source.labels`."""
+        labels = self._source.labels
+        return None if labels is None else labels[self._ids]
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """See `Source.class_names`."""
+        return self._source.class_names
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Over the whole source's and the numbers."""
+        return hashlib.sha256(self._source.fingerprint.encode() + self._ids.tobytes()).hexdigest()[:16]

@@ -32,11 +32,15 @@ class Options:
         data: a data set to take pictures from and to evaluate on; None takes pictures from the run's own.
         images: pictures to draw.
         keep: share of the patch tokens that each stage keeps; None as in pre-training.
+        split: of the data set to evaluate on; None for test, else val, whichever has labels first.
+        ignore_unknown: leave out images of classes that the run, or the train split, does not have.
     """
 
     data: Path | None = None
     images: int = 4
     keep: float | None = None
+    split: str | None = None
+    ignore_unknown: bool = False
 
 
 def report(run: Path, backend: Backend, options: Options) -> tuple[str, list[str]]:
@@ -55,7 +59,7 @@ def report(run: Path, backend: Backend, options: Options) -> tuple[str, list[str
     manifest, warnings = _newest(run)
     pictures, said = progress.section(run, values, model, backend, options.data, options.images, options.keep)
     warnings += said
-    evaluation, said = _evaluation(run, backend, options.data, manifest)
+    evaluation, said = _evaluation(run, backend, options, manifest)
     warnings += said
     body = [
         *page.warnings(warnings),
@@ -118,20 +122,20 @@ def _charts(measured: History) -> str:
 
 
 def _evaluation(
-    run: Path, backend: Backend, data: Path | None, manifest: Manifest | None
+    run: Path, backend: Backend, options: Options, manifest: Manifest | None
 ) -> tuple[list[str], list[str]]:
     """What `pcae evaluate` measures, or how to get it; and warnings."""
-    command = f"pcae report {run} --data DIR"
+    command, data = f"pcae report {run} --data DIR", options.data
     if data is None or manifest is None:
         why = "Not measured" if manifest else "There is no checkpoint to evaluate yet"
         return [page.paragraph(f"{why}. With a labelled data set, {command} adds what pcae evaluate measures.")], []
     try:
         if manifest.kind == "finetune":
-            path, rows = keep_table(backend, run, data, tables.KEEPS)
+            path, rows = keep_table(backend, run, data, tables.KEEPS, options.split, options.ignore_unknown)
             note = f"{path.name}, percent of the test split, by the share of the patch tokens that each stage keeps; "
             note += "images per second of batches of 64 on the machine that wrote this page."
             return [page.paragraph(note, "faint"), tables.keep_table(rows)], []
-        results = evaluate(backend, run, data)
+        results = evaluate(backend, run, data, split=options.split, ignore_unknown=options.ignore_unknown)
     except (DataError, CheckpointError) as error:
         return [page.paragraph(f"Not measured: {error}")], [f"no evaluation: {error}"]
     note = f"Frozen features at step {manifest.step}, mean of the patch tokens, percent of the test split. The row "

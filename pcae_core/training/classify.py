@@ -5,19 +5,20 @@ Letters: n images, B batch.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pcae_core import checkpoint, cost
 from pcae_core.config import RunConfig
 from pcae_core.config.finetune import FinetuneConfig
-from pcae_core.data import Source, eval_batches, normalize, open_source
-from pcae_core.errors import ConfigError, DataError
+from pcae_core.data import Source, eval_batches, normalize, open_scored
+from pcae_core.data.classes import Labelled, match, warn
+from pcae_core.errors import ConfigError
 from pcae_core.parameters import Arrays, encoder_shapes
 from pcae_core.protocol import Array, Backend, Floats, TrainState
 from pcae_core.reduction import check_keep
@@ -52,17 +53,6 @@ def best_parameters(state: TrainState) -> Arrays:
     return state.teacher or state.student
 
 
-def labels_of(source: Source, num_classes: int) -> NDArray[np.int64]:
-    """Labels (n,), each below `num_classes`. Raises DataError when there are none, or another one."""
-    if source.labels is None:
-        raise DataError(
-            f"{source.path} has no labels; classification needs one sub-folder a class, or `labels` in the .npz file"
-        )
-    if source.labels.max() >= num_classes:
-        raise DataError(f"{source.path} has a class {source.labels.max()}, but the model has {num_classes} classes")
-    return source.labels
-
-
 def logits_of(
     backend: Backend, config: RunConfig, parameters: Mapping[str, Array], source: Source, keep: float
 ) -> Floats:
@@ -78,19 +68,41 @@ def logits_of(
 
 
 def score(
-    backend: Backend, config: RunConfig, parameters: Mapping[str, Array], source: Source, keep: float
+    backend: Backend, config: RunConfig, parameters: Mapping[str, Array], test: Labelled, keep: float
 ) -> Accuracy:
-    """Top-1 and top-5 of a labelled source. Raises DataError."""
-    labels = labels_of(source, config.model.num_classes)
-    return accuracy(logits_of(backend, config, parameters, source, keep), labels)
+    """Top-1 and top-5 of images labelled with the model's numbers. Raises DataError."""
+    return accuracy(logits_of(backend, config, parameters, test.source, keep), test.labels)
 
 
-def keep_table(backend: Backend, run: Path, data: Path, keeps: Sequence[float]) -> tuple[Path, list[KeepRow]]:
-    """The best checkpoint of a fine-tuned run, and a row for each keep ratio.
+def one_class_warning(found: Accuracy, test: Labelled) -> str | None:
+    """Whether top-1 is just the share of the most frequent class, as when the model always answers with it."""
+    counts = np.bincount(test.labels)
+    share = 100.0 * float(counts.max() / counts.sum())
+    if share == 100.0 or not math.isclose(found.top1, share):
+        return None
+    best = int(counts.argmax())
+    name = test.names[best] if test.names else f"class {best}"
+    return (
+        f"top-1 {found.top1:.2f}% is the share of the most frequent class ({name}): the model may answer with it "
+        "whatever it sees; train longer, or with another learning rate"
+    )
+
+
+def keep_table(
+    backend: Backend,
+    run: Path,
+    data: Path,
+    keeps: Sequence[float],
+    split: str | None = None,
+    ignore_unknown: bool = False,
+) -> tuple[Path, list[KeepRow]]:
+    """The best checkpoint of a fine-tuned run, and a row for each keep ratio. Warns of what is assumed or left out.
 
     Args:
         run: a run's folder, or one of its checkpoints.
         data: labelled data set with a test (or val) split.
+        split: which split is scored; by default test, else val, whichever has labels first.
+        ignore_unknown: leave out images of classes that the run does not have, instead of raising.
 
     Raises:
         CheckpointError, ConfigError, DataError.
@@ -102,8 +114,9 @@ def keep_table(backend: Backend, run: Path, data: Path, keeps: Sequence[float]) 
     config = found.manifest.config
     if not isinstance(config, FinetuneConfig):
         raise ConfigError(f"{run} is no fine-tuned run: fine-tune it with pcae finetune")
-    source = open_source(data, config.model.in_chans, "test")
-    labels_of(source, config.model.num_classes)
+    found_data = open_scored(data, config.model.in_chans, split)
+    test = match(found_data, config.class_names, config.model.num_classes, f"the run {run}", ignore_unknown)
+    warn(test.notes)
     parameters = best_parameters(found.state)
     seconds = measure_speed(backend, config, parameters, {1.0, *keeps})
     full = cost.encoder_macs(config.model)
@@ -113,7 +126,7 @@ def keep_table(backend: Backend, run: Path, data: Path, keeps: Sequence[float]) 
         rows.append(
             KeepRow(
                 keep=keep,
-                accuracy=score(backend, config, parameters, source, keep),
+                accuracy=score(backend, config, parameters, test, keep),
                 images_per_second=BATCH / float(np.median(seconds[keep])),
                 gmacs=macs / 1e9,
                 speedup=float(np.median(seconds[1.0] / seconds[keep])),

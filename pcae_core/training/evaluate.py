@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcae_core import parameters, pretrained
-from pcae_core.data import Source, eval_batches, normalize, open_source
+from pcae_core.data import Source, eval_batches, normalize, open_scored, open_source
+from pcae_core.data.classes import labelled, match, warn
 from pcae_core.errors import ConfigError, DataError
 from pcae_core.parameters import Arrays
 from pcae_core.pretrained import EncoderConfig, Side
@@ -58,12 +59,16 @@ def evaluate(
     data: Path,
     sides: Sequence[Side] = ("student", "teacher"),
     pooling: Pooling = "mean",
+    split: str | None = None,
+    ignore_unknown: bool = False,
 ) -> dict[str, Evaluation]:
-    """Probe the checkpoint's encoders, and the same encoder at random initialisation.
+    """Probe the checkpoint's encoders, and the same encoder at random initialisation. Warns of what is assumed.
 
     Args:
         run: a run's folder, one of its checkpoints, or an encoder's folder, which has one side only.
-        data: data set with labels; features are fitted on its train split and scored on its test split.
+        data: data set with labels; features are fitted on its train split and scored on another.
+        split: which split is scored; by default test, else val, whichever has labels first.
+        ignore_unknown: leave out scored images of classes that the train split does not have, instead of raising.
 
     Returns:
         By encoder: the sides asked for, or "encoder", and "random".
@@ -76,17 +81,20 @@ def evaluate(
         raise ConfigError("name the features to evaluate: student, teacher or both")
     found = pretrained.load_all(run, sides)
     config = next(iter(found.values())).config
-    train, test = (open_source(data, config.model.in_chans, split) for split in ("train", "test"))
-    labels = _numbered(_labels(train), _labels(test))
-    if train.class_names != test.class_names:
-        raise DataError(f"the train and the test split of {data} have different classes")
-    if len(np.unique(labels[0])) < 2:
+    train = labelled(open_source(data, config.model.in_chans, "train"))
+    if len(np.unique(train.labels)) < 2:
         raise DataError(f"the train split of {data} has images of one class only; evaluation needs at least two")
+    count, whose = int(train.labels.max()) + 1, f"the train split of {data}"
+    test = match(open_scored(data, config.model.in_chans, split), train.names, count, whose, ignore_unknown)
+    if train.names:
+        train = match(train, train.names, count, whose)  # which notes the classes that have no images
+    warn([*train.notes, *test.notes])
+    labels = _numbered(train.labels, test.labels)
     encoders: dict[str, Arrays] = {name: one.encoder for name, one in found.items()}
     encoders["random"] = parameters.initial_parameters(config.model, config.seed)
     results = {}
     for name, encoder in encoders.items():
-        fit, score = (extract_features(backend, config, encoder, source, pooling) for source in (train, test))
+        fit, score = (extract_features(backend, config, encoder, part.source, pooling) for part in (train, test))
         results[name] = Evaluation(
             knn(fit, labels[0], score, labels[1]), linear_probe(fit, labels[0], score, labels[1]), effective_rank(score)
         )
@@ -97,11 +105,3 @@ def _numbered(train: NDArray[np.int64], test: NDArray[np.int64]) -> tuple[NDArra
     """The classes that there are, numbered from 0: labels may be any numbers."""
     numbers = np.unique(np.concatenate([train, test]), return_inverse=True)[1]
     return numbers[: len(train)], numbers[len(train) :]
-
-
-def _labels(source: Source) -> NDArray[np.int64]:
-    if source.labels is None:
-        raise DataError(
-            f"{source.path} has no labels; evaluation needs one sub-folder a class, or `labels` in the .npz file"
-        )
-    return source.labels

@@ -10,13 +10,14 @@ from rich.console import Console
 from pcae_core import checkpoint, parameters, pretrained, registry
 from pcae_core.config import ModelConfig, is_utf8
 from pcae_core.config.finetune import FinetuneConfig
-from pcae_core.data import Batch, Source, mixing, open_source
+from pcae_core.data import Batch, mixing, open_scored, open_source
 from pcae_core.data.augment_more import AugmentMore
+from pcae_core.data.classes import Labelled, labelled, match
 from pcae_core.errors import ConfigError, DataError
 from pcae_core.pretrained import EncoderConfig
 from pcae_core.protocol import Backend, FinetuneOutput, Finetuner, TrainState
 from pcae_core.training import run
-from pcae_core.training.classify import best_parameters, labels_of, score
+from pcae_core.training.classify import best_parameters, one_class_warning, score
 from pcae_core.training.loggers import MetricLogger
 from pcae_core.training.loop import Inputs, Loop, Place, data_position
 from pcae_core.training.progress import Display
@@ -34,11 +35,9 @@ def finetune(config: FinetuneConfig, console: Console | None = None) -> Path:
         PcaeError: see `pcae_core.errors`; an interrupted run raises TrainingError after it has been saved.
     """
     config = with_model(config)
-    data = _data(config)
-    train, test = (open_source(data, config.model.in_chans, split) for split in ("train", "test"))
-    config = _with_classes(config, train, test)
+    config, train, test = _with_classes(config)
     backend = registry.create(config.backend, device=config.device)
-    start = run.find_start(config, data_position(config, train, 0))
+    start = run.find_start(config, data_position(config, train.source, 0))
     state = start.resumed.state if start.resumed else first_state(config)
     finetuner = backend.create_finetuner(config, state)
     try:
@@ -85,21 +84,30 @@ def _data(config: FinetuneConfig) -> Path:
     return config.data
 
 
-def _with_classes(config: FinetuneConfig, train: Source, test: Source) -> FinetuneConfig:
-    """With as many outputs as the data has classes, and their names. Raises DataError, also for labels beyond them."""
-    if train.class_names != test.class_names:
-        raise DataError(f"the train and the test split of {config.data} have different classes")
-    named = len(train.class_names or ())
-    classes = config.model.num_classes or max(2, named, 0 if train.labels is None else int(train.labels.max()) + 1)
-    labels, _ = (labels_of(source, classes) for source in (train, test))
-    if len(np.unique(labels)) < 2:
-        raise DataError(f"the train split of {config.data} has images of one class only; at least two are needed")
-    names = train.class_names if named == classes else None
+def _with_classes(config: FinetuneConfig) -> tuple[FinetuneConfig, Labelled, Labelled]:
+    """With as many outputs as the data has classes, and their names; the images to train on, and those to score.
+
+    Raises:
+        DataError: labels or splits are missing, or do not fit together.
+    """
+    data, in_chans = _data(config), config.model.in_chans
+    train, test = labelled(open_source(data, in_chans, "train")), open_scored(data, in_chans, config.split)
+    classes, names, whose = config.model.num_classes, config.class_names, f"the run {config.out}"
+    if not classes:  # not a run that is continued
+        named, whose = len(train.names or ()), f"the train split of {data}"
+        classes = max(2, named, int(train.labels.max()) + 1)
+        names = tuple(train.names) if train.names is not None and named == classes else None
+    if names:
+        train = match(train, names, classes, whose, advice="start a new run with another --out")
+    if len(np.unique(train.labels)) < 2:
+        raise DataError(f"the train split of {data} has images of one class only; at least two are needed")
+    test = match(test, names, classes, whose, config.ignore_unknown_classes)
     for name in names or ():
         if not is_utf8(name):
-            raise DataError(f"the class {name!r} of {config.data} is not UTF-8; rename it")
+            raise DataError(f"the class {name!r} of {data} is not UTF-8; rename it")
     model = ModelConfig.from_dict(config.model.to_dict() | {"num_classes": classes})
-    return FinetuneConfig.from_dict(config.to_dict() | {"model": model.to_dict(), "class_names": names})
+    config = FinetuneConfig.from_dict(config.to_dict() | {"model": model.to_dict(), "class_names": names})
+    return config, train, test
 
 
 def first_state(config: FinetuneConfig) -> TrainState:
@@ -125,17 +133,20 @@ class _FinetuneLoop(Loop[FinetuneOutput]):
     def __init__(
         self,
         config: FinetuneConfig,
-        sources: tuple[Source, Source],
+        data: tuple[Labelled, Labelled],
         backend: Backend,
         finetuner: Finetuner,
         start_step: int,
         console: Console,
     ) -> None:
-        train, self._test = sources
-        super().__init__(config, train, backend, finetuner, start_step, console, AugmentMore.of(config))
+        train, self._test = data
+        super().__init__(config, train.source, backend, finetuner, start_step, console, AugmentMore.of(config))
         self._config, self._finetuner = config, finetuner
-        self._labels = labels_of(train, config.model.num_classes)
+        self._labels, self._notes = train.labels, (*train.notes, *self._test.notes)
         self._scores: dict[str, float] = {}
+
+    def _warnings(self) -> list[str]:
+        return [*super()._warnings(), *self._notes]
 
     def _inputs(self, batch: Batch, place: Place) -> Inputs:
         config = self._config
@@ -165,6 +176,8 @@ class _FinetuneLoop(Loop[FinetuneOutput]):
             display.say(
                 f"step {self._step}: top-1 {found.top1:.2f}%, top-5 {found.top5:.2f}% (keep {self._config.keep:.2f})"
             )
+            if self._step == self._total and (warning := one_class_warning(found, self._test)):
+                display.say(f"warning: {warning}")
         return True
 
     def _metrics_to_save(self) -> dict[str, float]:

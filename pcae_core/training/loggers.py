@@ -5,9 +5,10 @@ from __future__ import annotations
 import abc
 import contextlib
 import errno
-import hashlib
 import json
 import math
+import re
+import secrets
 import socket
 import time
 from pathlib import Path
@@ -152,19 +153,36 @@ class TensorBoardLogger(MetricLogger):
 
 
 class WandbLogger(MetricLogger):
-    """Weights & Biases; the run's identity is its folder's path, so that a resumed run is one run there too."""
+    """Weights & Biases. The run's id there is drawn at its start and kept in its folder: a run that goes on, or whose
+    folder was renamed, is one run there too, and another run in the same place is another one.
 
-    def __init__(self, config: RunConfig) -> None:
+    Raises:
+        MissingExtraError, ConfigError: the package is missing, or cannot be used; the disk refuses.
+    """
+
+    ID = "wandb-id"
+
+    def __init__(self, config: RunConfig, start_step: int) -> None:
         try:
             import wandb
         except ImportError:
             raise MissingExtraError('wandb is not installed; install it with: pip install "pcae[wandb]"') from None
-        identity = hashlib.sha256(str(config.out.resolve()).encode()).hexdigest()[:16]
+        identity = self._identity(config.out / self.ID, start_step)
         where = {"project": "pcae", "name": config.out.name, "id": identity, "resume": "allow", "dir": config.out}
         try:
             self._run: Any = wandb.init(**where, config=config.to_dict())
         except Exception as error:  # no login, no network: its errors have no base of their own in all versions
             raise ConfigError(f"Weights & Biases cannot be used: {error}; log in with: wandb login") from None
+
+    def _identity(self, path: Path, start_step: int) -> str:
+        try:
+            kept = path.read_text(encoding="ascii", errors="replace").strip() if start_step and path.is_file() else ""
+            if re.fullmatch("[0-9a-f]{16}", kept):
+                return kept
+            path.write_text(drawn := secrets.token_hex(8), encoding="ascii")
+        except OSError as error:
+            raise _refused(path, error) from None
+        return drawn
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """See `MetricLogger`."""
@@ -181,5 +199,5 @@ def open_loggers(config: RunConfig, start_step: int) -> list[MetricLogger]:
     if config.tensorboard:
         loggers.append(TensorBoardLogger(config.out / "tensorboard", start_step))
     if config.wandb:
-        loggers.append(WandbLogger(config))
+        loggers.append(WandbLogger(config, start_step))
     return loggers

@@ -93,6 +93,16 @@ class Loop(abc.ABC, Generic[O]):
     def _take_step(self, inputs: Inputs, learning_rate: float, momentum: float) -> O:
         """One optimizer step."""
 
+    def _warnings(self) -> list[str]:
+        """What the user should know before the first step, a line each."""
+        config, images = self._run_config, len(self._source)
+        if config.batch_size < images or self._step >= self._total:
+            return []
+        return [
+            f"a batch of {config.batch_size} is no smaller than the data set of {images} images: each optimizer step "
+            f"is a whole epoch or more, and the run has {self._total}; choose a smaller --batch-size"
+        ]
+
     def _more_metrics(self, out: O, loss: float) -> dict[str, float]:
         """Measurements of the last step; `loss` is this process's."""
         return {}
@@ -115,6 +125,8 @@ class Loop(abc.ABC, Generic[O]):
         """All steps that are left; returns the run's folder."""
         with ExitStack() as stack:
             loggers = self._open_folder(stack)
+            for warning in self._warnings():
+                self._print(f"warning: {warning}")
             display = stack.enter_context(open_display(self._console, self._step, self._total))
             stop = stack.enter_context(StopRequest())
             if self._trainer.compiles and self._step < self._total:
@@ -150,7 +162,10 @@ class Loop(abc.ABC, Generic[O]):
             out = self._run_config.out
             places = {"run": out, "metrics": out / "metrics.jsonl", "checkpoint": checkpoint.find(out)}
             for name, place in places.items():
-                self._console.print(f"{name:<11}{place}", highlight=False, markup=False, soft_wrap=True)
+                self._print(f"{name:<11}{place}")
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _open_folder(self, stack: ExitStack) -> list[MetricLogger]:
         """Where measurements go. Raises ConfigError in every process when rank 0 cannot have the folder."""

@@ -22,8 +22,9 @@ LOCK = ".lock"
 FREE_TO_CHANGE = {
     *("data", "out", "pretrained", "backend", "device", "compile", "accumulation", "precision"),
     *("checkpoint_every", "log_every", "max_skipped_steps", "tensorboard", "wandb"),
+    *("split", "ignore_unknown_classes"),
 }
-"""Settings that a continued run may change: they do not enter what is computed, or only its rounding."""
+"""Settings that a continued run may change: they do not enter what is trained, or only its rounding."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def find_start(config: AnyRunConfig, data: DataPosition) -> Start:
     _check_settings(config, found.manifest.config)
     if found.manifest.data.fingerprint != data.fingerprint:
         raise DataError(
-            f"{config.data} is not the data set that the run {config.out} was started with; use another --out"
+            f"{config.data} is not the data set that the run {config.out} was started with; start a new run with "
+            "another --out"
         )
     return Start(found.state.step, found)
 
@@ -70,7 +72,12 @@ def _check_settings(config: RunConfig, started: RunConfig) -> None:
     ours, theirs = _fixed_settings(config), _fixed_settings(started)
     changes = [f"{key} {theirs[key]} instead of {ours[key]}" for key in ours if ours[key] != theirs[key]]
     if changes:
-        raise ConfigError(f"the run {config.out} was started with {'; '.join(changes)}; use another --out")
+        longer = ours["steps"] != theirs["steps"] or ours["epochs"] != theirs["epochs"]
+        why = ", since its schedules are laid out for its length, which cannot be changed" if longer else ""
+        raise ConfigError(
+            f"the run {config.out} was started with {'; '.join(changes)}, and can only go on so{why}; start a new run "
+            "with another --out"
+        )
 
 
 def _fixed_settings(config: RunConfig) -> dict[str, object]:

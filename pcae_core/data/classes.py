@@ -1,0 +1,148 @@
+"""Classes: the labels of a data set as numbers of a model's outputs, by name where both sides have names.
+
+Letters: n images.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcae_core.data.source import Source, Subset
+from pcae_core.errors import DataError, listed
+
+_logger = logging.getLogger("pcae")
+
+NO_CLASS = -1
+"""Label of an image without a class."""
+
+ADVICE = "rename or remove them, or leave their images out with --ignore-unknown-classes"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images that all have a class.
+
+    Attributes:
+        labels: int64 (n,), from 0.
+        names: of the classes; None when they have none.
+        notes: what the user should be told, a line each.
+    """
+
+    source: Source
+    labels: NDArray[np.int64]
+    names: Sequence[str] | None
+    notes: tuple[str, ...] = ()
+
+
+def check_labels(path: Path, labels: NDArray[np.int64], names: Sequence[str] | None) -> NDArray[np.int64] | None:
+    """The labels (n,) of a source as `Source.labels` gives them. Raises DataError for numbers that no class has."""
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < NO_CLASS or (names is not None and highest >= len(names)):
+        known = "" if names is None else f" to {len(names) - 1}"
+        raise DataError(
+            f"labels in {path} must be numbers of classes from 0{known}, or -1 for none, not {lowest} to {highest}"
+        )
+    return None if highest == NO_CLASS else labels
+
+
+def check_names(path: Path, names: Sequence[str]) -> list[str]:
+    """The names of a source's classes. Raises DataError when two are the same."""
+    twice = _repeated(names)
+    if twice:
+        raise DataError(f"class_names in {path} names classes twice: {listed(twice)}; give each class its own name")
+    return list(names)
+
+
+def labelled(source: Source) -> Labelled:
+    """The images of a source that have a class. Raises DataError when none has."""
+    labels = source.labels
+    if labels is None:
+        raise DataError(
+            f"{source.path} has no labels: {source.no_labels}; classification needs one sub-folder a class, an array "
+            "labels in the .npz file, or a column of classes"
+        )
+    return _where(Labelled(source, labels, source.class_names), labels != NO_CLASS, "have no class")
+
+
+def match(
+    found: Labelled,
+    names: Sequence[str] | None,
+    num_classes: int,
+    whose: str,
+    ignore_unknown: bool = False,
+    advice: str = ADVICE,
+) -> Labelled:
+    """With a model's numbers for labels: of the classes of the same name, where both sides have names.
+
+    Args:
+        names: of the model's classes.
+        num_classes: how many it has.
+        whose: the model, in a message.
+        ignore_unknown: leave out the images of classes that the model does not have, instead of raising.
+        advice: what to do about such classes, in a message.
+
+    Raises:
+        DataError: the model does not have a class, or has its name twice; or nothing is left.
+    """
+    present, places = np.unique(found.labels, return_inverse=True)
+    path, absent = found.source.path, []
+    if names is None or found.names is None:
+        lacking = path if found.names is None else whose
+        found = _noted(found, f"{path}: the numbers of the classes are believed, since {lacking} has no class names")
+        titles = [f"class {label}" for label in present]
+        numbers = np.where(present < num_classes, present, NO_CLASS)
+    else:
+        titles = [found.names[label] for label in present]
+        _refuse_ambiguous(titles, names, whose)
+        place = {name: number for number, name in enumerate(names)}
+        numbers = np.array([place.get(title, NO_CLASS) for title in titles], dtype=np.int64)
+        absent = sorted(set(names) - set(titles))
+    unknown = [title for title, number in zip(titles, numbers, strict=True) if number == NO_CLASS]
+    lacks = f"no images of {listed(absent)}" if absent else ""
+    if unknown and not ignore_unknown:
+        raise DataError(
+            f"{path} has classes that {whose} does not have: {listed(unknown)}{lacks and f' (and {lacks})'}; {advice}"
+        )
+    if lacks:
+        found = _noted(found, f"{path} has {lacks}")
+    found, wanted = replace(found, labels=numbers[places], names=names), numbers[places] != NO_CLASS
+    return _where(found, wanted, f"have classes that {whose} does not have ({listed(unknown)})")
+
+
+def warn(notes: Sequence[str]) -> None:
+    """Tell the user, a line each."""
+    for note in notes:
+        _logger.warning("warning: %s", note)
+
+
+def _refuse_ambiguous(titles: Sequence[str], names: Sequence[str], whose: str) -> None:
+    twice = set(_repeated(names)) & set(titles)
+    if twice:
+        raise DataError(f"{whose} has two classes of one name, which cannot be told apart: {listed(sorted(twice))}")
+
+
+def _repeated(names: Sequence[str]) -> list[str]:
+    return sorted(name for name, count in Counter(names).items() if count > 1)
+
+
+def _noted(found: Labelled, note: str) -> Labelled:
+    return replace(found, notes=(*found.notes, note))
+
+
+def _where(found: Labelled, wanted: NDArray[np.bool_], reason: str) -> Labelled:
+    """The wanted images, and a note of how many others there are and why. Raises DataError when none is wanted."""
+    if wanted.all():
+        return found
+    source, ids, others = found.source, np.flatnonzero(wanted), np.flatnonzero(~wanted)
+    if not len(ids):
+        raise DataError(f"all {len(source)} images in {source.path} {reason}")
+    names = listed([source.name(int(index)) for index in others[:20]], len(others))
+    note = f"{len(others)} of {len(source)} images in {source.path} {reason} and are left out: {names}"
+    return _noted(replace(found, source=Subset(source, ids), labels=found.labels[ids]), note)
