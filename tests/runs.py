@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -10,8 +11,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from rich.console import Console
 from safetensors.numpy import load_file
 
 SETTINGS = shlex.split("""
@@ -101,6 +104,12 @@ def tensors(checkpoint: Path) -> dict[str, np.ndarray]:
     return {
         f"{path.name}:{k}": v for path in sorted(checkpoint.glob("*.safetensors")) for k, v in load_file(path).items()
     }
+
+
+def told(train: Callable[[Any, Console], Path], config: object) -> tuple[Path, str]:
+    """A run in this process, and what it printed."""
+    text = io.StringIO()
+    return train(config, Console(file=text, width=1000)), text.getvalue()
 
 
 def assert_same_tensors(one: Path, other: Path) -> None:

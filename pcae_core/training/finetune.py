@@ -97,7 +97,7 @@ def _with_classes(config: FinetuneConfig) -> tuple[FinetuneConfig, Labelled, Lab
         named, whose = len(train.names or ()), f"the train split of {data}"
         classes = max(2, named, int(train.labels.max()) + 1)
         names = tuple(train.names) if train.names is not None and named == classes else None
-    if names:
+    if names or config.model.num_classes:
         train = match(train, names, classes, whose, advice="start a new run with another --out")
     if len(np.unique(train.labels)) < 2:
         raise DataError(f"the train split of {data} has images of one class only; at least two are needed")
