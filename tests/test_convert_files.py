@@ -215,7 +215,7 @@ def test_pixels_that_do_not_fit_are_refused(tmp_path, capsys):
     save_file(tensors(TIMM), tmp_path / "tiny.safetensors")
     for name in ("--mean", "--std"):
         line = refused_file(capsys, tmp_path / "tiny.safetensors", tmp_path / "ours", name, 0.5, 0.4)
-        assert "loader.mean and loader.std need 1 or 3 numbers" in line
+        assert "mean and std of the pixels need 1 or 3 numbers each" in line
     assert not (tmp_path / "ours").exists()
 
 

@@ -67,14 +67,14 @@ class NpzSource(Source):
     def _images(self) -> NDArray[np.uint8]:
         member = self._members["images"]
         if member.offset is None:
-            return self._read("images")
+            return self._array("images")
         order: Any = "F" if member.fortran_order else "C"
         try:
             return np.memmap(self.path, np.uint8, "r", member.offset, member.shape, order)
         except (OSError, ValueError) as error:
             raise DataError(f"cannot read {self.path}: {error}") from None
 
-    def _read(self, name: str) -> NDArray[Any]:
+    def _array(self, name: str) -> NDArray[Any]:
         try:
             return archives.read(self.path, name)
         except ValueError as error:
@@ -85,7 +85,7 @@ class NpzSource(Source):
         """The array `labels`; see `Source.labels`. Raises DataError for labels that `class_names` does not name."""
         if "labels" not in self._members:
             return None
-        return classes.check_labels(self.path, self._read("labels").astype(np.int64), self.class_names)
+        return classes.check_labels(self.path, self._array("labels").astype(np.int64), self.class_names)
 
     @property
     def no_labels(self) -> str:
@@ -97,7 +97,7 @@ class NpzSource(Source):
         """The array `class_names`; see `Source.class_names`. Raises DataError when two are the same."""
         if "class_names" not in self._members:
             return None
-        return classes.check_names(self.path, self._read("class_names").tolist())
+        return classes.check_names(self.path, self._array("class_names").tolist())
 
     @functools.cached_property
     def fingerprint(self) -> str:
