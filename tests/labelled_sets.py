@@ -21,7 +21,7 @@ def picture(name: str | None, index: int) -> np.ndarray:
 
 
 def write(kind: str, root: Path, splits: Mapping[str, Split], names: Sequence[str] | None = None) -> Path:
-    """The splits as a data set of a kind, with the classes in the order of `names`, else of the alphabet, as folders."""
+    """The splits as a data set of a kind, with the classes in the order of `names`, else of the alphabet."""
     root.mkdir(parents=True, exist_ok=True)
     parts = {name: _part(kind, root / name, classes, names) for name, classes in splits.items()}
     if kind == "hf":

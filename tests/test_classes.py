@@ -190,11 +190,9 @@ def test_probes_match_the_splits_by_name(kind, pretrained, tmp_path):
     backend, results = registry.create("torch", device="cpu"), []
     for name, order in (("same", TRAINED), ("other", ("fox", "cat", "dog"))):
         data = labelled_sets.write(kind, tmp_path / name, {"train": TRAINED * 8})
-        test = labelled_sets.write("npz", tmp_path / f"{name}-test", {"test": TRAINED * 4}, order) / "test.npz"
-        if kind == "npz":
-            test.rename(data / "test.npz")
-        else:
-            labelled_sets.write("hf", data, {"train": TRAINED * 8, "test": TRAINED * 4}, order)
+        other = labelled_sets.write(kind, tmp_path / f"{name}-test", {"test": TRAINED * 4}, order)
+        (test,) = other.glob("test*")
+        test.rename(data / test.name)
         results.append(evaluate(backend, pretrained, data, ("student",))["student"])
     assert results[0] == results[1]
     assert results[0].linear.top1 == 100.0

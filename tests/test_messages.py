@@ -1,4 +1,4 @@
-"""Messages name flags that the command has which shows them: every flag in the sources' texts is looked up in its help."""
+"""Messages name flags of the command that shows them: every flag in the sources' texts is looked up in its help."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pcae_core.cli import main as cli
 
 ROOT = Path(__file__).parents[1]
 FLAG = re.compile(r"--[a-z][a-z0-9.-]*[a-z0-9](?!\w)")
+SETTING = re.compile(r"(?<![\w.-])loader\.[a-z_]+")
 COMMAND = re.compile(r"pcae (\w+)|\b(export|fine-tune)(?:ed)? (?:it )?with")
 """What makes the flags after it another command's."""
 
@@ -21,6 +22,7 @@ SHOWN_BY = {
     "pcae_core/training/pretrain.py": ("pretrain",),
     "pcae_core/training/finetune.py": ("finetune",),
     "pcae_core/training/classify.py": ("evaluate",),
+    "pcae_core/config/data.py": ("pretrain", "finetune", "convert"),
     "pcae_core/data/classes.py": ("finetune", "evaluate", "report"),
     "pcae_core/convert": ("convert",),
     "pcae_core/report/page.py": ("report", "visualize"),
@@ -58,11 +60,12 @@ def texts(path: Path) -> Iterator[str]:
 def named(text: str, shown_by: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Flag by flag, and the commands that must have it."""
     for part in re.split(r"\n\s*\n|\n(?=  pcae )|[.;]\s", text):
-        for flag in FLAG.finditer(part):
+        for flag in (*FLAG.finditer(part), *SETTING.finditer(part)):
             before = list(COMMAND.finditer(part, 0, flag.start()))
             one = before[-1] if before else None
             names = shown_by if one is None else ((one[1] or one[2]).replace("-", ""),)
-            yield from ((flag.group(), name) for name in names)
+            written = flag.group() if flag.re is FLAG else f"--{flag.group().replace('_', '-')}"
+            yield from ((written, name) for name in names)
 
 
 def shown_by(file: str) -> tuple[str, ...]:
@@ -78,7 +81,7 @@ def claims() -> set[tuple[str, str, str]]:
     for path in files:
         file = path.relative_to(ROOT).as_posix()
         for text in texts(path) if file not in NO_FLAGS_OF_OURS else ():
-            if FLAG.search(text):
+            if FLAG.search(text) or SETTING.search(text):
                 assert shown_by(file) or COMMAND.search(text), f"say in SHOWN_BY where {file} is seen: {text}"
             found |= {(file, flag, command) for flag, command in named(text, shown_by(file))}
     return found
@@ -97,11 +100,12 @@ def test_every_flag_in_a_message_is_one_of_the_command_that_shows_it(capsys, mon
     wanted = claims()
     assert len(wanted) > 80
     real = {command: flags_of(command, capsys) for command in {command for *_, command in wanted}}
-    assert {"--keep", "--data", "--split"} <= real["evaluate"]
+    assert {"--keep", "--data", "--backend"} <= real["evaluate"]
     assert [claim for claim in sorted(wanted) if claim[1] not in real[claim[2]]] == []
 
 
 def test_the_check_sees_a_flag_that_is_not_there():
     assert list(named("use --nothing here", ("predict",))) == [("--nothing", "predict")]
+    assert list(named("loader.crop_scale is small", ("convert",))) == [("--loader.crop-scale", "convert")]
     assert list(named("fixed; export with --dynamic-keep", ("predict",))) == [("--dynamic-keep", "export")]
     assert list(named("go on with: pcae {} --resume", ("pretrain",))) == [("--resume", "pretrain")]

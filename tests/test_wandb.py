@@ -1,17 +1,17 @@
-"""One run is one run at Weights & Biases too; a module that notes what it is given stands in for theirs, which logs in."""
+"""One run is one run at Weights & Biases too. A module that notes its arguments stands in for theirs, which logs in."""
 
 from __future__ import annotations
 
 import shutil
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pcae_core import ConfigError, PretrainConfig
-from pcae_core.training.loggers import WandbLogger
+from pcae_core.training.loggers import WandbLogger, open_loggers
 
 
 @pytest.fixture
@@ -19,14 +19,15 @@ def begun(monkeypatch) -> list[dict[str, Any]]:
     """What `wandb.init` was given, a call each."""
     calls: list[dict[str, Any]] = []
     stand_in = ModuleType("wandb")
-    stand_in.init = lambda **given: calls.append(given)
+    stand_in.init = lambda **given: calls.append(given) or SimpleNamespace(finish=lambda: None)
     monkeypatch.setitem(sys.modules, "wandb", stand_in)
     return calls
 
 
 def start(out: Path, step: int = 0) -> None:
     out.mkdir(exist_ok=True)
-    WandbLogger(PretrainConfig(out=out), step)
+    for logger in open_loggers(PretrainConfig(out=out, tensorboard=False, wandb=True), step):
+        logger.close()
 
 
 def test_two_experiments_in_one_place_are_two_runs(begun, tmp_path):
@@ -60,5 +61,5 @@ def test_a_damaged_id_is_drawn_anew(begun, tmp_path):
 def test_a_folder_that_cannot_be_written_is_one_line(begun, tmp_path):
     (tmp_path / WandbLogger.ID).mkdir()
     with pytest.raises(ConfigError, match=f"cannot write .*{WandbLogger.ID}"):
-        start(tmp_path)
+        WandbLogger(PretrainConfig(out=tmp_path), 0)
     assert begun == []
