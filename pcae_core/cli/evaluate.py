@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from pcae_core.training.evaluate import Evaluation
 
 DESCRIPTION = """Of a pre-training run, probe the frozen features: weighted k-NN (cosine, k = 20) and a linear probe,
-fitted on the train split and scored on the test split, next to the same encoder at random initialisation.
+fitted on the train split and scored on another, next to the same encoder at random initialisation.
 
-Of a fine-tuned run, score its best checkpoint on the test split at several keep ratios: accuracy, images per second at
+Of a fine-tuned run, score its best checkpoint at several keep ratios: accuracy, images per second at
 batch 64, multiply-accumulates, and the speed-up measured and predicted by them.
+
+The scored split is test, else val, whichever has labels first. Classes are matched by name where both sides have names.
 
 Examples:
   pcae evaluate runs/demo --data data/fashion-mnist

@@ -41,7 +41,7 @@ class Chart:
 
 KNOWN = (
     Chart("loss", ("loss",), "pre-training: 1 - cosine to the target, low in collapse too; fine-tuning: cross-entropy"),
-    Chart("top-1", ("top1",), "of the test split, in percent"),
+    Chart("top-1", ("top1",), "of the scored split, in percent"),
     Chart("loss ratio", ("loss_ratio",), "the loss divided by that of the best constant prediction", (1.0, "constant")),
     Chart(
         "effective ranks",

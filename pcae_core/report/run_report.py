@@ -132,13 +132,13 @@ def _evaluation(
     try:
         if manifest.kind == "finetune":
             path, rows = keep_table(backend, run, data, tables.KEEPS, options.split, options.ignore_unknown)
-            note = f"{path.name}, percent of the test split, by the share of the patch tokens that each stage keeps; "
+            note = f"{path.name}, percent of the scored split, by the share of the patch tokens that each stage keeps; "
             note += "images per second of batches of 64 on the machine that wrote this page."
             return [page.paragraph(note, "faint"), tables.keep_table(rows)], []
         results = evaluate(backend, run, data, split=options.split, ignore_unknown=options.ignore_unknown)
     except (DataError, CheckpointError) as error:
         return [page.paragraph(f"Not measured: {error}")], [f"no evaluation: {error}"]
-    note = f"Frozen features at step {manifest.step}, mean of the patch tokens, percent of the test split. The row "
+    note = f"Frozen features at step {manifest.step}, mean of the patch tokens, percent of the scored split. The row "
     note += "random is the same encoder before training; the rank is the effective rank of the features."
     return [page.paragraph(note, "faint"), tables.evaluation_table(results)], []
 
