@@ -105,6 +105,19 @@ def test_unreadable_images_are_replaced_by_the_next(folder):
             assert np.array_equal(image, augment.random_resized_crop_flip(folder.load(index), 8, WHOLE, rng()))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_of_one_image_are_the_same_order(archive, workers):
+    whole = batches(archive, settings(), total_steps=6)
+    single = batches(archive, settings(workers, batch_size=1), start_step=3, total_steps=24)
+    assert [batch.images.shape for batch in single] == [(1, 1, 8, 8)] * 21
+    shared = [batches(archive, settings(workers), total_steps=6, rank=rank, world_size=4) for rank in range(4)]
+    for name in ("images", "sample_ids"):
+        expected = np.concatenate([getattr(batch, name) for batch in whole])
+        assert np.array_equal(np.concatenate([getattr(batch, name) for batch in single]), expected[3:])
+        turns = [getattr(batch, name) for step in zip(*shared, strict=True) for batch in step]
+        assert np.array_equal(np.concatenate(turns), expected)
+
+
 def test_fewer_images_than_a_batch(tmp_path):
     source = open_source(save_npz(tmp_path / "d.npz", images=GREYS[:3]), 1)
     ids = np.concatenate([batch.sample_ids for batch in batches(source, settings(batch_size=12), total_steps=2)])

@@ -140,7 +140,8 @@ def _training_dataset(load: _LoadSample, batch_size: int, batches: slice) -> Any
     grain = worker.import_grain()
     # Grain takes 32 bits; neighbouring seeds must not share epochs, and Grain counts epochs up from its seed.
     seed = int(np.random.SeedSequence(load.seed).generate_state(1)[0])
-    order = grain.MapDataset.range(len(load.source)).shuffle(seed=seed).repeat()
+    epochs = max(1, -(-batches.stop * batch_size // len(load.source)))  # Grain cannot count endless batches of one
+    order = grain.MapDataset.range(len(load.source)).shuffle(seed=seed).repeat(epochs)
     dataset = order.map_with_index(load).batch(batch_size, batch_fn=_collate)[batches]
     threads = 1 if load.loader.workers else _THREADS_WITHOUT_WORKERS
     dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
