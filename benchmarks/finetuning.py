@@ -107,7 +107,7 @@ def print_table(run: Path, data: Path) -> None:
     from pcae_core.cli.evaluate import show_keep_table
     from pcae_core.training.classify import keep_table
 
-    path, rows = keep_table(registry.create("torch"), run, data, KEEPS)
+    path, rows, _ = keep_table(registry.create("torch"), run, data, KEEPS)
     show_keep_table(path, rows)
     worst = min(row.speedup / row.predicted for row in rows)
     print(f"measured speed-up: at least {worst:.0%} of what the operations predict")

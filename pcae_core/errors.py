@@ -48,6 +48,22 @@ class DataError(PcaeError):
     """A data set cannot be read."""
 
 
+class ImageError(DataError):
+    """One image cannot be read; the others may be.
+
+    Attributes:
+        name: of the image.
+        reason: why, in one line without the name.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"cannot read the image {name}: {reason}")
+        self.name, self.reason = name, _one_line(reason)
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        return type(self), (self.name, self.reason)
+
+
 class CheckpointError(PcaeError):
     """A checkpoint is missing, damaged, or belongs to another model."""
 
@@ -58,6 +74,12 @@ class ModelFileError(PcaeError):
 
 class TrainingError(PcaeError):
     """A run had to stop although the request was right."""
+
+    exit_code = 1
+
+
+class IncompleteError(PcaeError):
+    """The work was done, but not for all that was asked for."""
 
     exit_code = 1
 

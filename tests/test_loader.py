@@ -32,7 +32,7 @@ def batches(source, config, start_step=0, total_steps=7, **options):
 
 
 def same(first, second) -> bool:
-    names = ("images", "sample_ids", "corrupt_ids")
+    names = ("images", "sample_ids", "corrupt_ids", "corrupt_reasons")
     return len(first) == len(second) and all(
         np.array_equal(getattr(a, name), getattr(b, name)) and getattr(a, name).dtype == getattr(b, name).dtype
         for a, b in zip(first, second, strict=True)
@@ -93,7 +93,7 @@ def test_processes_share_the_same_global_batch(folder, workers):
     whole = batches(folder, settings(), total_steps=7)
     ranks = [batches(folder, settings(workers), start_step=2, rank=rank, world_size=2) for rank in range(2)]
     for batch, parts in zip(whole[2:], zip(*ranks, strict=True), strict=True):
-        for name in ("images", "sample_ids", "corrupt_ids"):
+        for name in ("images", "sample_ids", "corrupt_ids", "corrupt_reasons"):
             assert np.array_equal(np.concatenate([getattr(part, name) for part in parts]), getattr(batch, name))
 
 
@@ -264,30 +264,50 @@ def running_in_group(group: int) -> list[str]:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_batches_are_in_order(archive, workers):
     result = list(eval_batches(archive, MODEL, DataConfig(workers=workers), 4))
-    assert [len(batch) for batch in result] == [4, 4, 2]
+    assert [batch.ids.tolist() for batch in result] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     expected = [augment.resize_center_crop(archive.load(index), 8) for index in range(10)]
-    assert np.array_equal(np.concatenate(result), np.stack(expected))
+    assert np.array_equal(np.concatenate([batch.images for batch in result]), np.stack(expected))
 
 
-def test_evaluation_does_not_replace_images(folder):
-    with pytest.raises(DataError, match=r"3\.png"):
+def test_evaluation_leaves_unreadable_images_out(folder):
+    log = CorruptLog(folder, 0.2)
+    result = list(eval_batches(folder, MODEL, DataConfig(), 2, log))
+    assert [batch.ids.tolist() for batch in result] == [[0, 1], [2], [4, 5], [6, 7], [8]]
+    for batch in result:
+        expected = [augment.resize_center_crop(folder.load(index), 8) for index in batch.ids]
+        assert np.array_equal(batch.images, np.stack(expected))
+    (line,) = log.summary()
+    assert "2 of 10 images" in line
+    assert "left out: 3.png (cannot identify its format; known: JPEG" in line
+    with pytest.raises(TrainingError, match=r"1 of 10 images .* \(10\.0%\) cannot be read, more than max_corrupt 0.01"):
         list(eval_batches(folder, MODEL, DataConfig(), 2))
+
+
+def test_evaluation_of_nothing_readable(tmp_path):
+    for index in range(5):
+        (tmp_path / f"{index}.png").touch()
+    source = open_source(tmp_path, 1)
+    with pytest.raises(DataError, match="none of the 5 images") as error:
+        list(eval_batches(source, MODEL, DataConfig(), 2, CorruptLog(source, 1.0)))
+    one_line(error)
 
 
 def test_corrupt_log_names_each_image_once(caplog, tmp_path):
     for index in range(300):
         (tmp_path / f"{index:03}.png").touch()
     log = CorruptLog(open_source(tmp_path, 1))
-    assert log.add(np.array([5, 5, 7])) == ["005.png", "007.png"]
-    assert log.add([7]) == []
-    assert log.add([9]) == ["009.png"]
+    assert log.summary() == []
+    assert log.add({5: "it is truncated", 7: "too large"}) == ["005.png", "007.png"]
+    assert log.add({7: "too large"}) == []
+    assert log.add({9: "gone"}) == ["009.png"]
     assert log.count == 3  # of 300: not more than 1 %
     assert [record.name for record in caplog.records] == ["pcae", "pcae"]
-    assert "005.png, 007.png" in caplog.records[0].getMessage()
+    assert "left out: 005.png (it is truncated), 007.png (too large)" in caplog.records[0].getMessage()
     with pytest.raises(
-        TrainingError, match=r"4 of 300 images \(1\.3%\) cannot be read.*005.*007.*009.*011\.png$"
+        TrainingError,
+        match=r"4 of 300 images .* \(1\.3%\) cannot be read, more than max_corrupt 0.01.*005.*009.*011\.png \(gone\)$",
     ) as error:
-        log.add([11])
+        log.add({11: "gone"})
     one_line(error)
-    with pytest.raises(TrainingError, match=r"019\.png, and 5 more$"):
-        CorruptLog(open_source(tmp_path, 1)).add(range(25))
+    with pytest.raises(TrainingError, match=r"019\.png \(gone\), and 5 more$"):
+        CorruptLog(open_source(tmp_path, 1)).add(dict.fromkeys(range(25), "gone"))

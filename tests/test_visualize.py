@@ -187,7 +187,7 @@ def test_images_of_other_channels_are_drawn_grey():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["CHECKPOINT", "nowhere.png"], "no image and no data set at nowhere.png"),
+        (["CHECKPOINT", "nowhere.png"], "there is no image to draw: nowhere.png (it does not exist)"),
         (["nowhere", "DATA"], "nowhere does not exist"),
         (["nowhere.onnx", "DATA"], "there is no model at nowhere.onnx"),
         (["CHECKPOINT", "DATA", "--keep", "0"], "keep must be in (0, 1], not 0"),
@@ -195,7 +195,7 @@ def test_images_of_other_channels_are_drawn_grey():
         (["CHECKPOINT", "DATA", "--seed", "-1"], "seed must be from 0"),
         (["CHECKPOINT", "DATA", "--backend", "jacks"], "unknown backend 'jacks'"),
         (["nowhere.onnx", "DATA", "--backend", "numpy"], "an exported model has neither"),
-        (["CHECKPOINT", "TEXT"], "cannot read the image"),
+        (["CHECKPOINT", "TEXT"], "text.png (cannot identify its format; known: JPEG"),
         (["CHECKPOINT", "DATA", "--out", "TEXT"], "choose another --out"),
     ],
 )

@@ -7,11 +7,11 @@ import json
 import platform
 import re
 from collections.abc import Iterable, Mapping
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import onnx
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 import pcae_core
 from pcae_core.config import Config, DataConfig, ModelConfig
@@ -31,6 +31,7 @@ class Preprocessing(Config):
     Attributes:
         size: the centred square of the picture is resized to this many pixels a side.
         mean, std: per channel, of pixel values in [0, 1].
+        grey_bits: of 16-bit greys whose file does not say; None for 16.
     """
 
     size: int
@@ -39,6 +40,7 @@ class Preprocessing(Config):
     crop: Literal["center"] = "center"
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    grey_bits: Annotated[int, Field(ge=8, le=16)] | None = None
 
 
 class Schedule(Config):
@@ -110,7 +112,8 @@ class ModelInfo(Config):
 def preprocessing_of(model: ModelConfig, loader: DataConfig) -> Preprocessing:
     """As evaluation prepares pictures."""
     mean, std = loader.normalization(model.in_chans)
-    return Preprocessing(size=model.image_size, in_chans=model.in_chans, mean=mean, std=std)
+    size, in_chans = model.image_size, model.in_chans
+    return Preprocessing(size=size, in_chans=in_chans, mean=mean, std=std, grey_bits=loader.grey_bits)
 
 
 def schedule_of(model: ModelConfig, keep: float | None) -> Schedule:

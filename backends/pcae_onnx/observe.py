@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from pcae_core.config import ModelConfig
+from pcae_core.config import DataConfig, ModelConfig
 from pcae_core.errors import ConfigError, ModelFileError
 from pcae_core.protocol import Floats
 from pcae_core.report.figure import Split
@@ -43,6 +43,7 @@ class OnnxSubject(Subject):
                 f"the keep ratio of {path} is fixed at {info.schedule.keep:g}; export with --dynamic-keep to choose it"
             )
         self.model, self.normalization = info.model, (info.preprocessing.mean, info.preprocessing.std)
+        self.loader = DataConfig(grey_bits=info.preprocessing.grey_bits)
         self._keep = (info.model.reduction.keep if keep is None else keep) if self._session.dynamic_keep else None
         used = info.schedule.keep if self._keep is None else self._keep
         self._blocks = _dropping_blocks(info.model, used or 1.0, self._session.dynamic_keep)

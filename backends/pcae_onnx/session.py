@@ -133,7 +133,8 @@ class InferenceSession:
         if self.in_chans not in MODES:
             raise DataError(f"the model takes {self.in_chans} channels; prepare pixel_values and call run")
         try:
-            upright = (convert(ImageOps.exif_transpose(image), self.in_chans) for image in images)
+            bits = self.info.preprocessing.grey_bits
+            upright = (convert(ImageOps.exif_transpose(image), self.in_chans, bits) for image in images)
             pixels = [augment.resize_center_crop(image, self.image_size) for image in upright]
         except (ValueError, OSError) as error:
             raise DataError(f"a picture cannot be converted: {error}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import warnings
 
 import torch
 import torch.distributed as dist
@@ -29,6 +30,8 @@ class Group:
         """`module` with its gradients averaged over the processes during the backward pass."""
         if self.world_size == 1:
             return module
+        # Of one image a process, the class token's gradient has strides that DDP remarks on and copies from
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
         return DistributedDataParallel(module, gradient_as_bucket_view=True)
 
     def mean(self, value: float) -> float:

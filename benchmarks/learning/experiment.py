@@ -71,7 +71,7 @@ def _train(training: Pretraining | Supervised, steps: int, source: Part, watched
 
 def _probe(config: RunConfig, encoder: Arrays, fitted: Part, scored: Part, linear: bool = True) -> Result:
     backend = registry.create("torch", device="cpu")
-    features = [extract_features(backend, config, encoder, part, "mean") for part in (fitted, scored)]
+    features = [extract_features(backend, config, encoder, part, "mean")[0] for part in (fitted, scored)]
     return _scores(*features, fitted, scored, linear)
 
 
@@ -85,7 +85,8 @@ def _pixels(experiment: Experiment, part: Part) -> Floats:
     """Each image as one vector, as the encoder would get it."""
     config = recipe(experiment.data)
     batches = list(eval_batches(part, config.model, config.loader, 256))
-    images = normalize(np.concatenate(batches), *config.loader.normalization(config.model.in_chans))
+    pixels = np.concatenate([batch.images for batch in batches])
+    images = normalize(pixels, *config.loader.normalization(config.model.in_chans))
     return images.reshape(len(images), -1)
 
 
@@ -95,7 +96,7 @@ def _head(training: Pretraining | Supervised, part: Part) -> float:
     encoder = {name: backend.asarray(training.encoder()[name]) for name in encoder_shapes(config.model)}
     mean, std = config.loader.normalization(config.model.in_chans)
     logits = [
-        backend.to_numpy(backend.encode(config.model, encoder, normalize(images, mean, std)).logits)
-        for images in eval_batches(part, config.model, config.loader, 256)
+        backend.to_numpy(backend.encode(config.model, encoder, normalize(batch.images, mean, std)).logits)
+        for batch in eval_batches(part, config.model, config.loader, 256)
     ]
     return round(accuracy(np.concatenate(logits), part.labels).top1, 2)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from pcae_core.cli.parsing import parse
-from pcae_core.errors import ConfigError
+from pcae_core.config import Reading
+from pcae_core.config.data import MAX_CORRUPT
+from pcae_core.errors import ConfigError, IncompleteError
 
 if TYPE_CHECKING:
     from pcae_core.training.classify import KeepRow
@@ -23,6 +25,7 @@ Of a fine-tuned run, score its best checkpoint at several keep ratios: accuracy,
 batch 64, multiply-accumulates, and the speed-up measured and predicted by them.
 
 The scored split is test, else val, whichever has labels first. Classes are matched by name where both sides have names.
+Unreadable images are named and left out; the exit code is 1 then.
 
 Examples:
   pcae evaluate runs/demo --data data/fashion-mnist
@@ -44,6 +47,7 @@ class Arguments:
         pooling: of frozen features: mean of the patch tokens, which is the default, or the CLS token (which only the
             student trains).
         keep: of a fine-tuned run: shares of the patch tokens that stay at each stage; 1.0 to 0.6 when not set.
+        max_corrupt: largest share of a split that may be unreadable.
         backend: as `pcae backends` lists it.
         device: as the backend names it; "auto" takes its best one.
     """
@@ -55,6 +59,8 @@ class Arguments:
     features: tuple[Literal["student", "teacher"], ...] | None = None
     pooling: Literal["mean", "cls"] | None = None
     keep: tuple[float, ...] = ()
+    reading: Annotated[Reading, tyro.conf.arg(name="")] = field(default_factory=Reading)
+    max_corrupt: float = MAX_CORRUPT
     backend: str = "torch"
     device: str = "auto"
 
@@ -73,19 +79,22 @@ def main(arguments: Sequence[str]) -> None:
         raise ConfigError(f"--features is for pre-training runs, and {chosen.run} is none")
     if chosen.pooling is not None and tuned:
         raise ConfigError(f"--pooling is for frozen features; {chosen.run} is fine-tuned with its own")
+    if not 0 <= chosen.max_corrupt <= 1:
+        raise ConfigError(f"max_corrupt must be from 0 to 1, not {chosen.max_corrupt}")
     backend = registry.create(chosen.backend, device=chosen.device)
+    how = chosen.split, chosen.ignore_unknown_classes, chosen.reading, chosen.max_corrupt
     if tuned:
         from pcae_core.training.classify import keep_table
 
-        table = keep_table(
-            backend, chosen.run, chosen.data, chosen.keep or KEEPS, chosen.split, chosen.ignore_unknown_classes
-        )
-        show_keep_table(*table)
-        return
-    pooling = chosen.pooling or "mean"
-    features = ("student", "teacher") if chosen.features is None else chosen.features
-    results = evaluate(backend, chosen.run, chosen.data, features, pooling, chosen.split, chosen.ignore_unknown_classes)
-    show(results, f"{chosen.run}: {pooling} pooling")
+        path, rows, missing = keep_table(backend, chosen.run, chosen.data, chosen.keep or KEEPS, *how)
+        show_keep_table(path, rows)
+    else:
+        pooling = chosen.pooling or "mean"
+        features = ("student", "teacher") if chosen.features is None else chosen.features
+        results, missing = evaluate(backend, chosen.run, chosen.data, features, pooling, *how)
+        show(results, f"{chosen.run}: {pooling} pooling")
+    if missing:
+        raise IncompleteError("; ".join(missing))
 
 
 def show(results: dict[str, Evaluation], title: str) -> None:

@@ -95,17 +95,23 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def load_images(path: Path, config: EncoderConfig) -> NDArray[np.float32]:
-    """Up to `MEASURED_IMAGES` normalised images (n, C, H, W), spread over the test split, or over the whole."""
-    from pcae_core.data import augment, normalize, open_source
+    """Up to `MEASURED_IMAGES` normalised images (n, C, H, W), spread over the test split, or over the whole.
+
+    Those that cannot be read are named and left out.
+    """
+    from pcae_core.data import CorruptLog, load_readable, normalize, open_source
 
     try:
-        source = open_source(path, config.model.in_chans, "test")
+        source = open_source(path, config.model.in_chans, "test", config.loader.reading)
     except DataError:
-        source = open_source(path, config.model.in_chans)
+        source = open_source(path, config.model.in_chans, reading=config.loader.reading)
     count = min(MEASURED_IMAGES, len(source))
     places = np.linspace(0, len(source) - 1, count).astype(int)
-    pixels = augment.stack([augment.resize_center_crop(source.load(int(i)), config.model.image_size) for i in places])
-    return normalize(pixels, *config.loader.normalization(config.model.in_chans))
+    batch, reasons = load_readable(source, places.tolist(), config.model.image_size)
+    CorruptLog(source, limit=1.0).add(reasons)
+    if batch is None:
+        raise DataError(f"none of the images in {path} can be read")
+    return normalize(batch.images, *config.loader.normalization(config.model.in_chans))
 
 
 def show(done: Exported, on_real_images: bool) -> None:

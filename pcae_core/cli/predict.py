@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from pcae_core.cli.parsing import parse
-from pcae_core.errors import ConfigError
+from pcae_core.config import DataConfig, Reading
+from pcae_core.errors import ConfigError, DataError, ImageError, IncompleteError, listed
 from pcae_onnx import MEMORY_MIB
 
 if TYPE_CHECKING:
-    from pcae_onnx.session import Prediction
+    from PIL import Image
+
+    from pcae_onnx.session import InferenceSession, Prediction
 
 DESCRIPTION = """Run an exported model on pictures. Prints how many patches survive, and the most probable classes, or a
 summary of the features where the model has no label head.
+
+Pictures that cannot be read are named with the reason, on stderr and with --json as {"image", "error"} in their place;
+the others are predicted, and the exit code is 1, or 2 where there are no others.
 
 Example:
   pcae predict models/demo cat.jpg dog.jpg --keep 0.7 --json"""
@@ -45,6 +51,7 @@ class Arguments:
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
     keep: float | None = None
     topk: int = 5
+    reading: Annotated[Reading, tyro.conf.arg(name="")] = field(default_factory=Reading)
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     provider: str = "cpu"
     threads: int | None = None
@@ -59,25 +66,49 @@ def main(arguments: Sequence[str]) -> None:
     import pcae_onnx
 
     pcae_onnx.require("onnx", "onnxruntime")
-    from pcae_core.data import images
     from pcae_onnx.session import InferenceSession
 
     session = InferenceSession(chosen.model, chosen.provider, chosen.threads, chosen.memory_mib)
-    chans = session.in_chans if session.in_chans in images.MODES else 3  # preprocess says what is wrong
-    predictions = []
+    found: list[Prediction | ImageError] = []
     for start in range(0, len(chosen.images), BATCH_SIZE):  # so that few pictures are in memory
-        pictures = [images.read(path, str(path), chans) for path in chosen.images[start : start + BATCH_SIZE]]
-        predictions += session.predict(pictures, chosen.keep, topk=chosen.topk)
+        found += predict_part(session, chosen, chosen.images[start : start + BATCH_SIZE])
+    named = [(str(path), one) for path, one in zip(chosen.images, found, strict=True)]
     if chosen.json:
-        found = [as_json(str(path), p) for path, p in zip(chosen.images, predictions, strict=True)]
-        print(json.dumps(found, indent=2))
-        return
-    for path, prediction in zip(chosen.images, predictions, strict=True):
-        print("\n".join(as_text(str(path), prediction, session.info.model.num_patches)))
+        print(json.dumps([as_json(*one) for one in named], indent=2))
+    else:
+        for path, one in named:
+            if not isinstance(one, ImageError):
+                print("\n".join(as_text(path, one, session.info.model.num_patches)))
+    unreadable = [f"{path} ({one.reason})" for path, one in named if isinstance(one, ImageError)]
+    if unreadable:
+        count = f"{len(unreadable)} of {len(named)} pictures cannot be read"
+        raise (DataError if len(unreadable) == len(named) else IncompleteError)(f"{count}: {listed(unreadable)}")
 
 
-def as_json(image: str, prediction: Prediction) -> dict[str, Any]:
+def predict_part(
+    session: InferenceSession, chosen: Arguments, paths: Sequence[Path]
+) -> Sequence[Prediction | ImageError]:
+    """What each picture gives, or why it cannot be read."""
+    from pcae_core.data import greys, images
+
+    how = chosen.reading.over(DataConfig(grey_bits=session.info.preprocessing.grey_bits))
+    chans = session.in_chans if session.in_chans in images.MODES else 3  # preprocess says what is wrong
+    read: list[Image.Image | ImageError] = []
+    for path in paths:
+        try:
+            read.append(images.read(path, str(path), chans, how.max_pixels, how.grey_bits))
+        except ImageError as error:
+            read.append(error)
+    pictures = [one for one in read if not isinstance(one, ImageError)]
+    greys.announce_pictures(pictures, "--grey-bits")
+    predicted = iter(session.predict(pictures, chosen.keep, topk=chosen.topk) if pictures else ())
+    return [one if isinstance(one, ImageError) else next(predicted) for one in read]
+
+
+def as_json(image: str, prediction: Prediction | ImageError) -> dict[str, Any]:
     """Plain data of one picture."""
+    if isinstance(prediction, ImageError):
+        return {"image": image, "error": prediction.reason}
     found: dict[str, Any] = {"image": image, "kept_ids": prediction.kept_ids.tolist()}
     if prediction.classes is not None:
         found["classes"] = [vars(score) for score in prediction.classes]

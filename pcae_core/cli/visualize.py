@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from pcae_core.cli.parsing import parse
-from pcae_core.errors import ConfigError
+from pcae_core.config import Reading
+from pcae_core.errors import ConfigError, IncompleteError, listed
 from pcae_core.reduction import check_keep
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Draw which tokens of an image an encoder keeps: the tokens left after each stage, the similarity scores
 that decide, and what pre-training would show the student and ask of it. Writes PNG files and one page, index.html.
+Images that cannot be read are named and left out; the exit code is 1 then.
 
 Examples:
   pcae visualize runs/demo cat.jpg dog.jpg --out pictures
@@ -52,6 +54,7 @@ class Arguments:
     device: str = "auto"
     seed: int | None = None
     limit: int = 16
+    reading: Annotated[Reading, tyro.conf.arg(name="")] = field(default_factory=Reading)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -66,12 +69,15 @@ def main(arguments: Sequence[str]) -> None:
     from pcae_core.report import pictures
 
     subject = open_subject(chosen)
-    shown = pictures.read_images(chosen.images, subject.model, chosen.limit)
+    reading = chosen.reading.over(subject.loader).reading
+    shown = pictures.read_images(chosen.images, subject.model, chosen.limit, reading, "--grey-bits")
     drawn, warnings = pictures.figures(subject, shown)
     for line in warnings:
         print(f"WARNING: {line}", file=sys.stderr)
     written = pictures.write(chosen.out, subject.title, drawn, warnings)
     print(f"wrote {written[-1]} and {len(written) - 1} PNG files: {len(drawn)} images, {subject.title}")
+    if shown.unreadable:
+        raise IncompleteError(f"left out what cannot be read: {listed(shown.unreadable)}")
 
 
 def open_subject(chosen: Arguments) -> Subject:

@@ -5,7 +5,7 @@ on, and `finetune.FinetuneConfig` everything that a fine-tuning run depends on.
 """
 
 from pcae_core.config.base import Config, Pooling, is_utf8, read_yaml
-from pcae_core.config.data import DataConfig
+from pcae_core.config.data import DataConfig, Reading
 from pcae_core.config.model import PRESETS, ModelConfig, ReductionConfig
 from pcae_core.config.run import PretrainConfig, RunConfig
 
@@ -16,6 +16,7 @@ __all__ = [
     "ModelConfig",
     "Pooling",
     "PretrainConfig",
+    "Reading",
     "ReductionConfig",
     "RunConfig",
     "is_utf8",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -10,6 +11,10 @@ from pcae_core.config.base import Config, Fraction
 from pcae_core.errors import ConfigError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+MAX_CORRUPT = 0.01
+"""Share of a data set that may be unreadable, unless told otherwise."""
 
 
 class DataConfig(Config):
@@ -22,6 +27,10 @@ class DataConfig(Config):
         mean: per channel, of pixel values in [0, 1]; one number stands for all channels. Default: ImageNet's for three
             channels, 0.5 otherwise.
         std: likewise; ImageNet's, or 0.25.
+        max_pixels: of one picture, by its header; larger ones count as unreadable. By default what Pillow allows,
+            89,478,485.
+        grey_bits: of 16-bit greys, where their file does not say that fewer of its bits are used, such as 12 for many
+            cameras. By default 16; goes along with the encoder.
         workers: processes that load images; 0 loads in the training process.
     """
 
@@ -30,6 +39,8 @@ class DataConfig(Config):
     hflip: bool = True
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    max_pixels: Annotated[int, Field(ge=1)] | None = None
+    grey_bits: Annotated[int, Field(ge=8, le=16)] | None = None
     workers: Annotated[int, Field(ge=0)] = 2
 
     @model_validator(mode="after")
@@ -42,6 +53,11 @@ class DataConfig(Config):
             raise ValueError("std must be positive")
         return self
 
+    @property
+    def reading(self) -> Reading:
+        """How image files are read."""
+        return Reading(self.max_pixels, self.grey_bits)
+
     def normalization(self, in_chans: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and std, each with `in_chans` numbers. Raises ConfigError when another number of them is set."""
         mean = self.mean or (IMAGENET_MEAN if in_chans == 3 else (0.5,))
@@ -49,6 +65,28 @@ class DataConfig(Config):
         if not {len(mean), len(std)} <= {1, in_chans}:
             raise ConfigError(f"mean and std of the pixels need 1 or {in_chans} numbers each")
         return _per_channel(mean, in_chans), _per_channel(std, in_chans)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How image files are read; as flags of a command, what is not set is as in training.
+
+    Attributes:
+        max_pixels: of one picture, by its header; larger ones count as unreadable.
+        grey_bits: of 16-bit greys, where their file does not say that fewer of its bits are used, such as 12 for many
+            cameras.
+    """
+
+    max_pixels: int | None = None
+    grey_bits: int | None = None
+
+    def over(self, loader: DataConfig) -> DataConfig:
+        """`loader` with what is set here. Raises ConfigError for values out of range."""
+        chosen = {name: value for name, value in vars(self).items() if value is not None}
+        return DataConfig.from_dict(loader.to_dict() | chosen)
+
+
+USUAL = Reading()
 
 
 def _per_channel(values: tuple[float, ...], in_chans: int) -> tuple[float, ...]:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from pcae_core import schedule
 from pcae_core.config.base import BelowOne, Config, Positive, Rate, Share, is_utf8
-from pcae_core.config.data import DataConfig
+from pcae_core.config.data import MAX_CORRUPT, DataConfig
 from pcae_core.config.model import ModelConfig
 from pcae_core.errors import ConfigError
 
@@ -34,6 +34,7 @@ class RunConfig(Config):
         weight_decay: of AdamW, on the weights of linear layers.
         betas: of AdamW.
         grad_clip: largest global gradient norm; none when not set.
+        max_corrupt: largest share of the images that may be unreadable; others stand in for them in training.
         max_skipped_steps: steps in a row whose loss or gradient is not finite, which are skipped; so many end the run.
         drop_path: of the last encoder block; rises linearly from 0.
         checkpoint_every: optimizer steps.
@@ -62,6 +63,7 @@ class RunConfig(Config):
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.95)
     grad_clip: Annotated[float, Field(gt=0.0)] | None = None
     max_skipped_steps: Positive = 10
+    max_corrupt: Share = MAX_CORRUPT
     drop_path: BelowOne = 0.25
     checkpoint_every: Positive = 1000
     log_every: Positive = 20

@@ -3,47 +3,55 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Mapping
 
+from pcae_core.config.data import MAX_CORRUPT
 from pcae_core.data.source import Source
-from pcae_core.errors import TrainingError
+from pcae_core.errors import TrainingError, listed
 
 _logger = logging.getLogger("pcae")
 
-_MAX_NAMES = 20
-
 
 class CorruptLog:
-    """Distinct unreadable images of one run; more than `limit` (a share of the source) of them end it."""
+    """Distinct unreadable images of a source and why; more than `limit` (a share of the source) of them end the work.
 
-    def __init__(self, source: Source, limit: float = 0.01) -> None:
-        self._source, self._limit = source, limit
-        self._names: dict[int, str] = {}
+    Attributes:
+        fate: what becomes of an unreadable image, for the warnings.
+    """
+
+    def __init__(self, source: Source, limit: float = MAX_CORRUPT, fate: str = "left out") -> None:
+        self._source, self._limit, self.fate = source, limit, fate
+        self._found: dict[int, str] = {}
 
     @property
     def count(self) -> int:
         """How many there are so far."""
-        return len(self._names)
+        return len(self._found)
 
-    def add(self, ids: Iterable[int]) -> list[str]:
-        """Note the images `ids`, warn of those not seen before, and return their names.
+    def add(self, reasons: Mapping[int, str]) -> list[str]:
+        """Note images, why they cannot be read by number; warn of those not seen before, and return their names.
 
         Raises:
             TrainingError: now there are too many; names them.
         """
-        new = {index: self._source.name(index) for index in map(int, ids) if index not in self._names}
-        self._names |= new
+        new = {index: self._described(index, why) for index, why in reasons.items() if index not in self._found}
+        self._found |= new
         if new:
-            _logger.warning("cannot read %s; using the next image instead", _list(list(new.values())))
+            _logger.warning("unreadable and %s: %s", self.fate, listed(list(new.values())))
         if self.count > self._limit * len(self._source):
-            share = self.count / len(self._source)
             raise TrainingError(
-                f"{self.count} of {len(self._source)} images ({share:.1%}) cannot be read, more than "
-                f"{self._limit:.0%}; repair or remove them: {_list(list(self._names.values()))}"
+                f"{self._counted()}, more than max_corrupt {self._limit:g} allows; see why, repair or remove them, or "
+                f"raise max_corrupt: {listed(list(self._found.values()))}"
             )
-        return list(new.values())
+        return [self._source.name(index) for index in new]
 
+    def summary(self) -> list[str]:
+        """A line that counts and names them; none where all images could be read."""
+        return [f"{self._counted()} and are left out: {listed(list(self._found.values()))}"] if self._found else []
 
-def _list(names: list[str]) -> str:
-    more = len(names) - _MAX_NAMES
-    return ", ".join(names[:_MAX_NAMES]) + (f", and {more} more" if more > 0 else "")
+    def _counted(self) -> str:
+        total = len(self._source)
+        return f"{self.count} of {total} images in {self._source.path} ({self.count / total:.1%}) cannot be read"
+
+    def _described(self, index: int, reason: str) -> str:
+        return f"{self._source.name(index)} ({reason})"

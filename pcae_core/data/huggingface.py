@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pcae_core.config.data import USUAL, Reading
 from pcae_core.data import classes, images
 from pcae_core.data.source import Source
-from pcae_core.errors import DataError, MissingExtraError
+from pcae_core.errors import DataError, ImageError, MissingExtraError
 
 _LABEL_NAMES = ("label", "labels")
 
@@ -22,14 +23,14 @@ _LABEL_NAMES = ("label", "labels")
 class HuggingFaceSource(Source):
     """The first column of images, with the first `ClassLabel` column, or one named label or labels, as classes."""
 
-    def __init__(self, path: Path, in_chans: int) -> None:
+    def __init__(self, path: Path, in_chans: int, reading: Reading = USUAL) -> None:
         """Find the columns.
 
         Raises:
             DataError: the folder cannot be read or has no column of images, or `in_chans` is neither 1 nor 3.
             MissingExtraError: `datasets` is not installed.
         """
-        super().__init__(path, in_chans)
+        super().__init__(path, in_chans, reading)
         if in_chans not in images.MODES:
             raise DataError(f"image files give 1 or 3 channels, not {in_chans}; use a .npz file for other images")
         datasets = _import_datasets()
@@ -71,9 +72,9 @@ class HuggingFaceSource(Source):
         name = f"{self.path}[{index}]"
         file = self._files[index][self._image_column]
         if file is None or (file["bytes"] is None and file["path"] is None):
-            raise DataError(f"cannot read the image {name}: the entry is empty")
+            raise ImageError(name, "the entry is empty")
         content = Path(file["path"]) if file["bytes"] is None else io.BytesIO(file["bytes"])
-        return images.read(content, name, self.in_chans)
+        return self._read(content, name)
 
     @functools.cached_property
     def labels(self) -> NDArray[np.int64] | None:

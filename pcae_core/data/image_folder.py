@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pcae_core.config.data import USUAL, Reading
 from pcae_core.data import classes, images
 from pcae_core.data.source import Source
 from pcae_core.errors import DataError
@@ -27,9 +28,9 @@ class ImageFolder(Source):
     Links to folders are followed, but a folder counts under its own name where it has one here, and once in a class.
     """
 
-    def __init__(self, path: Path, in_chans: int) -> None:
+    def __init__(self, path: Path, in_chans: int, reading: Reading = USUAL) -> None:
         """Raises DataError for a folder without images, or when `in_chans` is neither 1 nor 3."""
-        super().__init__(path, in_chans)
+        super().__init__(path, in_chans, reading)
         if in_chans not in images.MODES:
             raise DataError(f"image files give 1 or 3 channels, not {in_chans}; use a .npz file for other images")
         files = _find_images(self.path)
@@ -51,7 +52,7 @@ class ImageFolder(Source):
     def load(self, index: int) -> Image.Image:
         """See `Source.load`."""
         file = self.path / self.name(index)
-        return images.read(file, str(file), self.in_chans)
+        return self._read(file, str(file))
 
     @functools.cached_property
     def _classes(self) -> tuple[NDArray[np.int64], list[str]] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from pathlib import Path
 from typing import BinaryIO
 
@@ -9,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pcae_core.errors import DataError
+from pcae_core.data import greys
+from pcae_core.errors import DataError, ImageError
 
 # A Pillow image of mode "L" or "RGB", or, for other numbers of channels, uint8 (H, W, C).
 AnyImage = Image.Image | NDArray[np.uint8]
@@ -19,74 +22,97 @@ MODES = {1: "L", 3: "RGB"}
 # Pillow would also try formats for which it starts other programs (EPS), whatever the file is called.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
-_STRIP_PIXELS = 2**20
+_MOST_CHANNELS = 4  # of usual images
+
+_PILLOW = r"PIL\."
+_QUIET = ("ignore", None, Warning, re.compile(_PILLOW), 0)
 
 
-def read(file: Path | BinaryIO, name: str, in_chans: int, max_pixels: int | None = None) -> Image.Image:
+def read(
+    file: Path | BinaryIO, name: str, in_chans: int, max_pixels: int | None = None, grey_bits: int | None = None
+) -> Image.Image:
     """Decode an image file: upright (EXIF orientation), on white where it is transparent, first frame only.
+
+    Python's warnings out of Pillow are silenced in this process: what matters of them is an error here.
 
     Args:
         file: a path, or the file's content.
         name: what to call it in an error.
         in_chans: 1 for mode "L", 3 for mode "RGB".
         max_pixels: that its header may announce; by default as many as Pillow allows.
+        grey_bits: of 16-bit greys whose file does not say; 16 by default.
 
     Raises:
-        DataError: the file cannot be opened, is damaged or truncated, or holds more pixels than allowed.
+        ImageError: the file cannot be opened, is damaged or truncated, or holds more pixels than allowed.
     """
     try:
         if isinstance(file, Path):
             if not file.is_file():  # opening a named pipe waits for who writes to it
                 raise ValueError("it is no file" if file.exists() else "it does not exist")
             with file.open("rb") as stream:
-                return _decode(stream, in_chans, max_pixels)
-        return _decode(file, in_chans, max_pixels)
+                return _decode(stream, in_chans, max_pixels, grey_bits)
+        return _decode(file, in_chans, max_pixels, grey_bits)
     except UnidentifiedImageError as error:  # whose own text holds the address of an object
         known = ", ".join(_FORMATS)
-        raise DataError(f"cannot read the image {name}: cannot identify its format; known: {known}") from error
+        raise ImageError(name, f"cannot identify its format; known: {known}") from error
+    except Image.DecompressionBombError as error:  # beyond twice Pillow's own limit
+        raise ImageError(name, f"its pixels are more than max_pixels {_limit(max_pixels)}") from error
     except Exception as error:  # Pillow's plug-ins raise about any exception on damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"cannot read the image {name}: {reason}") from error
+        raise ImageError(name, reason) from error
 
 
-def _decode(stream: BinaryIO, in_chans: int, max_pixels: int | None) -> Image.Image:
+def _limit(max_pixels: int | None) -> int | None:
+    """The most pixels; Pillow's own limit, which is global, is made no smaller."""
+    if max_pixels is not None and Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(max_pixels, Image.MAX_IMAGE_PIXELS)
+    return Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
+
+
+def _decode(stream: BinaryIO, in_chans: int, max_pixels: int | None, grey_bits: int | None) -> Image.Image:
+    if _QUIET not in warnings.filters:
+        warnings.filterwarnings("ignore", module=_PILLOW)  # not `catch_warnings`: threads share what it restores
+    limit = _limit(max_pixels)
     image: Image.Image = Image.open(stream, formats=_FORMATS)
-    # Pillow itself only warns up to twice its limit; whether that is shown depends on Python's warning filters.
-    limit = Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
+    # Pillow itself only warns up to twice its limit.
     if limit is not None and image.width * image.height > limit:
-        raise ValueError(f"{image.width} x {image.height} pixels are more than {limit}")
+        raise ValueError(f"{image.width} x {image.height} pixels are more than max_pixels {limit}")
+    deep, scaled = greys.has_16_bits(image), greys.is_scaled(image)
     image.load()
+    if not deep:
+        ImageOps.exif_transpose(image, in_place=True)
+        return convert(image, in_chans)
+    found = greys.examine(image, stream, 16 if scaled else grey_bits)
     ImageOps.exif_transpose(image, in_place=True)
-    return convert(image, in_chans)
+    converted = convert(image, in_chans, found.bits)
+    greys.remember(converted, found)
+    return converted
 
 
-def convert(image: Image.Image, in_chans: int) -> Image.Image:
-    """Mode "L" for one channel and "RGB" for three. Raises ValueError for pixels that are not 8 or 16 bits wide."""
+def convert(image: Image.Image, in_chans: int, grey_bits: int | None = None) -> Image.Image:
+    """Mode "L" for one channel and "RGB" for three.
+
+    Args:
+        grey_bits: of 16-bit greys; 16 by default.
+
+    Raises:
+        ValueError: for pixels that are not 8 or 16 bits wide, or greys of more than `grey_bits`.
+    """
     mode = MODES[in_chans]
     if not (image.mode.startswith(("I", "F")) or image.has_transparency_data):
         return image if image.mode == mode else image.convert(mode)
     converted = Image.new(mode, image.size)
-    rows = max(1, _STRIP_PIXELS // max(1, image.width))
-    for top in range(0, image.height, rows):  # else the largest pictures would be in memory four times
-        strip = image.crop((0, top, image.width, min(image.height, top + rows)))
-        converted.paste(_opaque_8_bits(strip).convert(mode), (0, top))
+    for top, strip in greys.strips(image):
+        converted.paste(_opaque_8_bits(strip, grey_bits or 16).convert(mode), (0, top))
     return converted
 
 
-def _opaque_8_bits(image: Image.Image) -> Image.Image:
+def _opaque_8_bits(image: Image.Image, grey_bits: int) -> Image.Image:
     if image.mode.startswith(("I", "F")):
-        return _to_8_bits(image)
+        return greys.to_8_bits(image, grey_bits)
     white = Image.new("RGBA", image.size, "white")
     white.alpha_composite(image.convert("RGBA"))
     return white
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit greys; Pillow's own conversion would clip them."""
-    values = np.asarray(image)
-    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
-        raise ValueError(f"pixels of mode {image.mode} beyond 16-bit integers are not supported")
-    return Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
 
 
 def from_array(values: NDArray[np.uint8], in_chans: int) -> AnyImage:
@@ -98,7 +124,27 @@ def from_array(values: NDArray[np.uint8], in_chans: int) -> AnyImage:
     return np.array(values)  # a copy: `values` may lie in a mapped file
 
 
-def check_channels(path: Path, channels: int, in_chans: int) -> None:
-    """Raises DataError when images of `channels` channels cannot become images of `in_chans` channels."""
-    if channels != in_chans and not {channels, in_chans} <= MODES.keys():
-        raise DataError(f"the images in {path} have {channels} channels, but the model takes {in_chans}; set in_chans")
+def check_channels(path: Path, shape: tuple[int, ...], in_chans: int) -> None:
+    """Raises DataError when images (n, H, W) or (n, H, W, C) cannot become images of `in_chans` channels."""
+    channels = shape[3] if len(shape) == 4 else 1
+    fits = channels == in_chans or {channels, in_chans} <= MODES.keys()
+    first = _are_channels_first(shape, in_chans, sure=fits)
+    if fits and not first:
+        return
+    said = f"the images in {path} have {channels} channels, but the model takes {in_chans} (in_chans)"
+    if first:
+        said = f"the images in {path} are {shape}, which looks like (n, C, H, W); the channels belong last: save "
+        said += "images.transpose(0, 2, 3, 1)"
+    raise DataError(said)
+
+
+def _are_channels_first(shape: tuple[int, ...], in_chans: int, sure: bool) -> bool:
+    """Whether images (n, H, W, C) look like (n, C, H, W); where `sure`, only those that cannot well be anything else.
+
+    Pictures of up to four rows and many channels there are hardly any.
+    """
+    if len(shape) == 3:
+        return False
+    _, first, height, width = shape
+    likely = first <= _MOST_CHANNELS or (not sure and (first == in_chans or height == width))
+    return likely and max(first, _MOST_CHANNELS) < min(height, width)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from pcae_core.config import DataConfig, ModelConfig, RunConfig
 from pcae_core.data import augment, worker
+from pcae_core.data.corrupt import CorruptLog
 from pcae_core.data.images import AnyImage
 from pcae_core.data.source import Source
-from pcae_core.errors import ConfigError, DataError, TrainingError
+from pcae_core.errors import ConfigError, DataError, ImageError, TrainingError
 from pcae_core.randomness import Purpose, generator
 
 _MAX_REPLACEMENTS = 20
@@ -43,11 +44,31 @@ class Batch:
         images: uint8 (b, C, H, W), augmented.
         sample_ids: int64 (b,), the images' numbers in the source.
         corrupt_ids: int64 (c,), the numbers of those that could not be read and were replaced.
+        corrupt_reasons: text (c,), why.
     """
 
     images: NDArray[np.uint8]
     sample_ids: NDArray[np.int64]
     corrupt_ids: NDArray[np.int64]
+    corrupt_reasons: NDArray[np.str_]
+
+    @property
+    def corrupt(self) -> dict[int, str]:
+        """Why images could not be read, by number."""
+        return dict(zip(self.corrupt_ids.tolist(), self.corrupt_reasons.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class EvalBatch:
+    """Images in the order of their source.
+
+    Attributes:
+        images: uint8 (b, C, H, W), resized and centred.
+        ids: int64 (b,), their numbers in the source: those that cannot be read are left out.
+    """
+
+    images: NDArray[np.uint8]
+    ids: NDArray[np.int64]
 
 
 class TrainLoader:
@@ -164,57 +185,89 @@ class _LoadSample:
         pixels = augment.random_resized_crop_flip(image, self.size, self.loader, rng)
         if self.further is not None:
             pixels = self.further(pixels, rng)
-        return {"images": pixels, "sample_ids": loaded, "corrupt_ids": corrupt}
+        return {"images": pixels, "sample_ids": loaded, "corrupt": corrupt}
 
 
-def _load_or_replace(source: Source, sample: int) -> tuple[AnyImage, int, list[int]]:
-    """The image `sample` or the next readable one, its number, and the numbers of those that cannot be read."""
-    corrupt: list[int] = []
+def _load_or_replace(source: Source, sample: int) -> tuple[AnyImage, int, dict[int, str]]:
+    """The image `sample` or the next readable one, its number, and why others cannot be read, by number."""
+    corrupt: dict[int, str] = {}
     for step in range(min(len(source), _MAX_REPLACEMENTS + 1)):
         index = (sample + step) % len(source)
         try:
             return source.load(index), index, corrupt
-        except DataError as error:
-            corrupt.append(index)
+        except ImageError as error:
+            corrupt[index] = error.reason
             problem = error
     raise DataError(f"{len(corrupt)} images in a row cannot be read; the last: {problem}")
 
 
 def _collate(samples: Sequence[dict[str, Any]]) -> dict[str, NDArray[Any]]:
+    corrupt = [pair for sample in samples for pair in sample["corrupt"].items()]
     return {
         "images": augment.stack([sample["images"] for sample in samples]),
         "sample_ids": np.array([sample["sample_ids"] for sample in samples], dtype=np.int64),
-        "corrupt_ids": np.array([index for sample in samples for index in sample["corrupt_ids"]], dtype=np.int64),
+        "corrupt_ids": np.array([index for index, _ in corrupt], dtype=np.int64),
+        "corrupt_reasons": np.array([why for _, why in corrupt], dtype=np.str_),
     }
 
 
 def eval_batches(
-    source: Source, model_config: ModelConfig, loader_config: DataConfig, batch_size: int
-) -> Iterator[NDArray[np.uint8]]:
-    """All images in order, resized and centred, in batches uint8 (b, C, H, W); the last may be smaller.
+    source: Source,
+    model_config: ModelConfig,
+    loader_config: DataConfig,
+    batch_size: int,
+    log: CorruptLog | None = None,
+) -> Iterator[EvalBatch]:
+    """All readable images in order; batches are smaller where some are left out, and at the end.
 
     Loaded by `loader_config.workers` threads, at least one: Pillow decodes and resizes without Python's lock.
 
+    Args:
+        log: account of those left out; by default one of this call's own, with the usual limit.
+
     Raises:
-        DataError: an image cannot be read.
+        DataError: the source cannot be read, or none of its images.
+        TrainingError: as `CorruptLog.add`.
     """
+    log = log or CorruptLog(source)
+    any_read = False
+    for batch, reasons in _in_threads(source, model_config.image_size, batch_size, max(1, loader_config.workers)):
+        log.add(reasons)
+        if batch is not None:
+            any_read = True
+            yield batch
+    if not any_read:
+        raise DataError(f"none of the {len(source)} images in {source.path} can be read")
 
-    def load(start: int) -> NDArray[np.uint8]:
-        indices = range(start, min(start + batch_size, len(source)))
-        return augment.stack([augment.resize_center_crop(source.load(i), model_config.image_size) for i in indices])
 
-    threads = max(1, loader_config.workers)
+def _in_threads(
+    source: Source, size: int, batch_size: int, threads: int
+) -> Iterator[tuple[EvalBatch | None, dict[int, str]]]:
+    """`load_readable` of one part of the source after the other."""
     pool = ThreadPoolExecutor(threads)
-    upcoming: deque[Future[NDArray[np.uint8]]] = deque()
+    upcoming: deque[Future[tuple[EvalBatch | None, dict[int, str]]]] = deque()
     try:
         for start in range(0, len(source), batch_size):
-            upcoming.append(pool.submit(load, start))
+            part = range(start, min(start + batch_size, len(source)))
+            upcoming.append(pool.submit(load_readable, source, part, size))
             if len(upcoming) > threads:
                 yield upcoming.popleft().result()
         while upcoming:
             yield upcoming.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def load_readable(source: Source, indices: Iterable[int], size: int) -> tuple[EvalBatch | None, dict[int, str]]:
+    """Those of the images that can be read, `size` pixels wide, if any; and why the others cannot, by number."""
+    images, ids, reasons = [], [], {}
+    for index in indices:
+        try:
+            images.append(augment.resize_center_crop(source.load(index), size))
+            ids.append(index)
+        except ImageError as error:
+            reasons[index] = error.reason
+    return EvalBatch(augment.stack(images), np.array(ids, dtype=np.int64)) if images else None, reasons
 
 
 def normalize(images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:

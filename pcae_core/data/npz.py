@@ -43,7 +43,7 @@ class NpzSource(Source):
             raise DataError(
                 f"images in {self.path} must be uint8 (n, H, W) or (n, H, W, C), not {member.dtype} {member.shape}"
             )
-        images.check_channels(self.path, member.shape[3] if len(member.shape) == 4 else 1, self.in_chans)
+        images.check_channels(self.path, member.shape, self.in_chans)
         labels, names = self._members.get("labels"), self._members.get("class_names")
         if labels is not None and (labels.dtype.kind not in "iu" or labels.shape != member.shape[:1]):
             raise DataError(

@@ -10,11 +10,14 @@ import abc
 import functools
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from pcae_core.config.data import USUAL, Reading
+from pcae_core.data import images
 from pcae_core.data.images import AnyImage
 
 
@@ -24,9 +27,10 @@ class Source(abc.ABC):
     What a subclass keeps in a `functools.cached_property` (open files, mapped arrays) is not pickled.
     """
 
-    def __init__(self, path: Path, in_chans: int) -> None:
+    def __init__(self, path: Path, in_chans: int, reading: Reading = USUAL) -> None:
         self.path = path.absolute()
         self.in_chans = in_chans
+        self._reading = reading
 
     def __getstate__(self) -> dict[str, Any]:
         def is_cached(name: str) -> bool:
@@ -42,8 +46,13 @@ class Source(abc.ABC):
         """A decoded image: Pillow's "L" or "RGB", or uint8 (H, W, C) for other numbers of channels.
 
         Raises:
-            DataError: the image cannot be read; names it.
+            ImageError: the image cannot be read; the others may be.
+            DataError: the source cannot be read.
         """
+
+    def _read(self, file: Path | BinaryIO, name: str) -> Image.Image:
+        """An image out of its file, or of the file's content. Raises ImageError."""
+        return images.read(file, name, self.in_chans, self._reading.max_pixels, self._reading.grey_bits)
 
     @abc.abstractmethod
     def name(self, index: int) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from pcae_core.config.data import USUAL, Reading
 from pcae_core.data.classes import Labelled, labelled
 from pcae_core.data.huggingface import HuggingFaceSource
 from pcae_core.data.image_folder import ImageFolder
@@ -20,7 +21,7 @@ _SPLIT_NAMES: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("tes
 _ALL_SPLIT_NAMES = ("train", "test", *_VALIDATION)
 
 
-def open_source(path: Path | str, in_chans: int, split: Split | None = None) -> Source:
+def open_source(path: Path | str, in_chans: int, split: Split | None = None, reading: Reading = USUAL) -> Source:
     """Open a data set: a `.npz` file, a folder of images, or a folder that Hugging Face's `datasets` wrote.
 
     A folder may also hold splits: `train.npz` with `test.npz` or `val.npz`, folders `train` with `test` or `val`, or
@@ -30,6 +31,7 @@ def open_source(path: Path | str, in_chans: int, split: Split | None = None) -> 
         in_chans: channels of the images to deliver.
         split: "train" (also None) takes the train split, or the whole where there are no splits. "test" takes the
             test split, else the validation split.
+        reading: how image files are read.
 
     Raises:
         DataError: there is no such data set or split, or it cannot be read.
@@ -38,15 +40,16 @@ def open_source(path: Path | str, in_chans: int, split: Split | None = None) -> 
     path, split = Path(path), split or "train"
     splits = _splits(path)
     if not splits and split == "train":
-        return _open(path, in_chans)
-    return _open(_first(path, splits, _SPLIT_NAMES[split], split), in_chans)
+        return _open(path, in_chans, reading)
+    return _open(_first(path, splits, _SPLIT_NAMES[split], split), in_chans, reading)
 
 
-def open_scored(path: Path | str, in_chans: int, split: str | None = None) -> Labelled:
+def open_scored(path: Path | str, in_chans: int, split: str | None = None, reading: Reading = USUAL) -> Labelled:
     """The labelled images of a data set that a classifier is scored on.
 
     Args:
         split: name of a split; by default the first of test, val, validation and valid that has labels.
+        reading: how image files are read.
 
     Raises:
         DataError, MissingExtraError: as `open_source`, or the split has no labels.
@@ -55,11 +58,11 @@ def open_scored(path: Path | str, in_chans: int, split: str | None = None) -> La
     splits = _splits(path)
     if split is not None:
         names = _VALIDATION if split in _VALIDATION else (split,)
-        return labelled(_open(_first(path, splits, names, split), in_chans))
+        return labelled(_open(_first(path, splits, names, split), in_chans, reading))
     _first(path, splits, _SPLIT_NAMES["test"], "test")
     reasons: list[str] = []
     for name in _SPLIT_NAMES["test"]:
-        source = _open(splits[name], in_chans) if name in splits else None
+        source = _open(splits[name], in_chans, reading) if name in splits else None
         if source is not None and source.labels is not None:
             found = labelled(source)
             passed = [f"the split {name} of {path} is scored; {reason}" for reason in reasons]
@@ -94,11 +97,11 @@ def _splits(path: Path) -> dict[str, Path]:
     return folders if "train" in folders and len(folders) > 1 else {}
 
 
-def _open(path: Path, in_chans: int) -> Source:
+def _open(path: Path, in_chans: int, reading: Reading) -> Source:
     if path.is_file() and path.suffix.lower() == ".npz":
         return NpzSource(path, in_chans)
     if not path.is_dir():
         raise DataError(f"{path} is neither a folder nor a .npz file")
     if (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
-        return HuggingFaceSource(path, in_chans)
-    return ImageFolder(path, in_chans)
+        return HuggingFaceSource(path, in_chans, reading)
+    return ImageFolder(path, in_chans, reading)

@@ -5,15 +5,16 @@ Letters: B images, C channels, H = W pixels.
 
 from __future__ import annotations
 
-import itertools
+import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pcae_core.config import ModelConfig
-from pcae_core.data import augment, images, normalize, open_source
-from pcae_core.errors import ConfigError, DataError
+from pcae_core.config import ModelConfig, Reading
+from pcae_core.config.data import USUAL
+from pcae_core.data import augment, greys, images, normalize, open_source
+from pcae_core.errors import ConfigError, DataError, ImageError, listed
 from pcae_core.report import page, sheet
 from pcae_core.report.figure import Figure, draw
 from pcae_core.report.panels import Pixels
@@ -29,45 +30,58 @@ _EXPLANATION = (
 
 @dataclass(frozen=True)
 class Shown:
-    """Images to draw: their names, and pixels uint8 (B, C, H, W)."""
+    """Images to draw: their names, pixels uint8 (B, C, H, W), and others that cannot be read, with the reasons."""
 
     names: list[str]
     pixels: Pixels
+    unreadable: list[str]
 
 
-def read_images(paths: Sequence[Path], model: ModelConfig, limit: int) -> Shown:
-    """The first `limit` images of files, folders and data sets, prepared as for evaluation.
+def read_images(
+    paths: Sequence[Path], model: ModelConfig, limit: int, reading: Reading = USUAL, flag: str = "loader.grey_bits"
+) -> Shown:
+    """The first `limit` readable images of files, folders and data sets, prepared as for evaluation.
 
     Of a data set with splits it is the test split.
 
+    Args:
+        reading: how image files are read.
+        flag: that sets `grey_bits`.
+
     Raises:
-        DataError: something cannot be read, or there is no image.
+        DataError: a data set cannot be read, or there is no image.
     """
-    names: list[str] = []
-    pixels: list[Pixels] = []
-    found = (image for path in paths for image in _images(path, model.in_chans))
-    for name, image in itertools.islice(found, limit):
-        names.append(name)
-        pixels.append(augment.resize_center_crop(image, model.image_size))
-    if not names:
-        raise DataError("there is no image to draw; name image files, a folder or an .npz file")
-    return Shown(names, augment.stack(pixels))
+    found: list[tuple[str, images.AnyImage]] = []
+    unreadable: list[str] = []
+    for name, load in (image for path in paths for image in _images(path, model.in_chans, reading)):
+        if len(found) == limit:
+            break
+        try:
+            found.append((name, load()))
+        except ImageError as error:
+            unreadable.append(f"{name} ({error.reason})")
+    if not found:
+        why = f": {listed(unreadable)}" if unreadable else "; name image files, a folder or an .npz file"
+        raise DataError(f"there is no image to draw{why}")
+    greys.announce_pictures([image for _, image in found], flag)
+    pixels = augment.stack([augment.resize_center_crop(image, model.image_size) for _, image in found])
+    return Shown([name for name, _ in found], pixels, unreadable)
 
 
-def _images(path: Path, in_chans: int) -> Iterator[tuple[str, images.AnyImage]]:
-    if not path.exists():
-        raise DataError(f"there is no image and no data set at {path}")
-    if path.is_file() and path.suffix.lower() != ".npz":
+def _images(path: Path, in_chans: int, reading: Reading) -> Iterator[tuple[str, Callable[[], images.AnyImage]]]:
+    """Names of images, and what reads them or raises ImageError."""
+    if path.suffix.lower() != ".npz" and not path.is_dir():
         if in_chans not in images.MODES:
             raise DataError(f"image files give 1 or 3 channels, but the model takes {in_chans}; use an .npz file")
-        yield path.name, images.read(path, str(path), in_chans)
+        how = reading.max_pixels, reading.grey_bits
+        yield path.name, functools.partial(images.read, path, str(path), in_chans, *how)
         return
     try:
-        source = open_source(path, in_chans, "test")
+        source = open_source(path, in_chans, "test", reading)
     except DataError:
-        source = open_source(path, in_chans)
+        source = open_source(path, in_chans, reading=reading)
     for index in range(len(source)):
-        yield source.name(index), source.load(index)
+        yield source.name(index), functools.partial(source.load, index)
 
 
 def figures(subject: Subject, shown: Shown) -> tuple[list[Figure], list[str]]:

@@ -49,7 +49,7 @@ def section(
     try:
         if source is None:
             raise DataError("the run names no data set")
-        shown = pictures.read_images([source], model, count)
+        shown = pictures.read_images([source], model, count, _loader(values).reading)
     except DataError as error:
         if data is not None:
             raise
@@ -57,6 +57,7 @@ def section(
     share = model.reduction.keep if keep is None else keep
     pixels = normalize(shown.pixels, *_loader(values).normalization(model.in_chans))
     kept, warnings = _kept_by_step(run, values, model, backend, pixels, share)
+    warnings += [f"a picture cannot be read: {name}" for name in shown.unreadable]
     text = f"What the encoder keeps of whole images after its last stage, at keep {share:g}."
     return [page.paragraph(text, "faint"), page.figures(_figures(shown, model, kept), small=True)], warnings
 

@@ -16,7 +16,7 @@ import yaml
 from pcae_core import checkpoint
 from pcae_core.checkpoint import Manifest
 from pcae_core.config import ModelConfig, read_yaml
-from pcae_core.errors import CheckpointError, DataError
+from pcae_core.errors import CheckpointError, DataError, TrainingError
 from pcae_core.protocol import Backend
 from pcae_core.report import charts, history, page, progress, tables
 from pcae_core.report.history import History
@@ -131,16 +131,17 @@ def _evaluation(
         return [page.paragraph(f"{why}. With a labelled data set, {command} adds what pcae evaluate measures.")], []
     try:
         if manifest.kind == "finetune":
-            path, rows = keep_table(backend, run, data, tables.KEEPS, options.split, options.ignore_unknown)
+            found = keep_table(backend, run, data, tables.KEEPS, options.split, options.ignore_unknown)
+            path, rows, missing = found
             note = f"{path.name}, percent of the scored split, by the share of the patch tokens that each stage keeps; "
             note += "images per second of batches of 64 on the machine that wrote this page."
-            return [page.paragraph(note, "faint"), tables.keep_table(rows)], []
-        results = evaluate(backend, run, data, split=options.split, ignore_unknown=options.ignore_unknown)
-    except (DataError, CheckpointError) as error:
+            return [page.paragraph(note, "faint"), tables.keep_table(rows)], missing
+        results, missing = evaluate(backend, run, data, split=options.split, ignore_unknown=options.ignore_unknown)
+    except (DataError, CheckpointError, TrainingError) as error:
         return [page.paragraph(f"Not measured: {error}")], [f"no evaluation: {error}"]
     note = f"Frozen features at step {manifest.step}, mean of the patch tokens, percent of the scored split. The row "
     note += "random is the same encoder before training; the rank is the effective rank of the features."
-    return [page.paragraph(note, "faint"), tables.evaluation_table(results)], []
+    return [page.paragraph(note, "faint"), tables.evaluation_table(results)], missing
 
 
 def _as_yaml(values: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import functools
 from pathlib import Path
 
 from pcae_core import checkpoint, randomness
-from pcae_core.config import ModelConfig
+from pcae_core.config import DataConfig, ModelConfig
 from pcae_core.pretrained import Side
 from pcae_core.protocol import Backend, Floats, TrainState
 from pcae_core.report.figure import Split
@@ -25,11 +25,13 @@ class Subject(abc.ABC):
         title: what a page calls it.
         model: its architecture.
         normalization: mean and std, a number for each channel.
+        loader: of the images.
     """
 
     title: str
     model: ModelConfig
     normalization: tuple[tuple[float, ...], tuple[float, ...]]
+    loader: DataConfig
 
     @abc.abstractmethod
     def stages(self, images: Floats) -> tuple[list[Stage], list[str]]:
@@ -68,6 +70,7 @@ class CheckpointSubject(Subject):
         stored = StoredEncoder(path, side)
         config = stored.config
         self.model, self.normalization = config.model, config.loader.normalization(config.model.in_chans)
+        self.loader = config.loader
         self._backend, self._path, self._encoder = backend, stored.path, dict(stored)
         self._keep = config.model.reduction.keep if keep is None else keep
         self._pretrains = stored.step is not None and not config.model.num_classes

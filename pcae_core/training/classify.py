@@ -15,8 +15,9 @@ import numpy as np
 
 from pcae_core import checkpoint, cost
 from pcae_core.config import RunConfig
+from pcae_core.config.data import MAX_CORRUPT, USUAL, Reading
 from pcae_core.config.finetune import FinetuneConfig
-from pcae_core.data import Source, eval_batches, normalize, open_scored
+from pcae_core.data import CorruptLog, Source, eval_batches, greys, normalize, open_scored
 from pcae_core.data.classes import Labelled, match, warn
 from pcae_core.errors import ConfigError
 from pcae_core.parameters import Arrays, encoder_shapes
@@ -54,24 +55,39 @@ def best_parameters(state: TrainState) -> Arrays:
 
 
 def logits_of(
-    backend: Backend, config: RunConfig, parameters: Mapping[str, Array], source: Source, keep: float
-) -> Floats:
-    """Logits (n, classes) of whole images."""
+    backend: Backend,
+    config: RunConfig,
+    parameters: Mapping[str, Array],
+    source: Source,
+    keep: float,
+    log: CorruptLog | None = None,
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Logits (n, classes) of whole images, and their numbers (n,) in the source: of those that can be read.
+
+    Raises:
+        DataError, TrainingError: as `eval_batches`, which also says what `log` is.
+    """
     on_device = {name: backend.asarray(parameters[name]) for name in encoder_shapes(config.model)}
     mean, std = config.loader.normalization(config.model.in_chans)
-    found = []
-    for images in eval_batches(source, config.model, config.loader, 2 * BATCH):
-        found.append(
-            backend.to_numpy(backend.encode(config.model, on_device, normalize(images, mean, std), keep).logits)
-        )
-    return np.concatenate(found)
+    found, ids = [], []
+    for batch in eval_batches(source, config.model, config.loader, 2 * BATCH, log):
+        pixels = normalize(batch.images, mean, std)
+        found.append(backend.to_numpy(backend.encode(config.model, on_device, pixels, keep).logits))
+        ids.append(batch.ids)
+    return np.concatenate(found), np.concatenate(ids)
 
 
 def score(
-    backend: Backend, config: RunConfig, parameters: Mapping[str, Array], test: Labelled, keep: float
+    backend: Backend,
+    config: RunConfig,
+    parameters: Mapping[str, Array],
+    test: Labelled,
+    keep: float,
+    log: CorruptLog | None = None,
 ) -> Accuracy:
-    """Top-1 and top-5 of images labelled with the model's numbers. Raises DataError."""
-    return accuracy(logits_of(backend, config, parameters, test.source, keep), test.labels)
+    """Top-1 and top-5 of the readable images labelled with the model's numbers. Raises as `logits_of`."""
+    logits, ids = logits_of(backend, config, parameters, test.source, keep, log)
+    return accuracy(logits, test.labels[ids])
 
 
 def one_class_warning(found: Accuracy, test: Labelled) -> str | None:
@@ -95,17 +111,24 @@ def keep_table(
     keeps: Sequence[float],
     split: str | None = None,
     ignore_unknown: bool = False,
-) -> tuple[Path, list[KeepRow]]:
-    """The best checkpoint of a fine-tuned run, and a row for each keep ratio. Warns of what is assumed or left out.
+    reading: Reading = USUAL,
+    max_corrupt: float = MAX_CORRUPT,
+) -> tuple[Path, list[KeepRow], list[str]]:
+    """The best checkpoint of a fine-tuned run, a row for each keep ratio, and a line about unreadable images, if any.
+
+    Warns of what is assumed or left out.
 
     Args:
         run: a run's folder, or one of its checkpoints.
         data: labelled data set with a test (or val) split.
         split: which split is scored; by default test, else val, whichever has labels first.
         ignore_unknown: leave out images of classes that the run does not have, instead of raising.
+        reading: how image files are read where not as in training.
+        max_corrupt: largest share of the images that may be unreadable; the results leave them out.
 
     Raises:
         CheckpointError, ConfigError, DataError.
+        TrainingError: too many images cannot be read.
     """
     for keep in keeps:
         check_keep(keep, "--keep")
@@ -114,9 +137,12 @@ def keep_table(
     config = found.manifest.config
     if not isinstance(config, FinetuneConfig):
         raise ConfigError(f"{run} is no fine-tuned run: fine-tune it with pcae finetune")
-    found_data = open_scored(data, config.model.in_chans, split)
-    test = match(found_data, config.class_names, config.model.num_classes, f"the run {run}", ignore_unknown)
+    config = config.model_copy(update={"loader": reading.over(config.loader)})
+    scored = open_scored(data, config.model.in_chans, split, config.loader.reading)
+    test = match(scored, config.class_names, config.model.num_classes, f"the run {run}", ignore_unknown)
     warn(test.notes)
+    log = CorruptLog(test.source, max_corrupt)
+    greys.announce(test.source, "--grey-bits")
     parameters = best_parameters(found.state)
     seconds = measure_speed(backend, config, parameters, {1.0, *keeps})
     full = cost.encoder_macs(config.model)
@@ -126,14 +152,14 @@ def keep_table(
         rows.append(
             KeepRow(
                 keep=keep,
-                accuracy=score(backend, config, parameters, test, keep),
+                accuracy=score(backend, config, parameters, test, keep, log),
                 images_per_second=BATCH / float(np.median(seconds[keep])),
                 gmacs=macs / 1e9,
                 speedup=float(np.median(seconds[1.0] / seconds[keep])),
                 predicted=full / macs,
             )
         )
-    return path, rows
+    return path, rows, log.summary()
 
 
 def measure_speed(

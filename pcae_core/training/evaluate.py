@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcae_core import parameters, pretrained
-from pcae_core.data import Source, eval_batches, normalize, open_scored, open_source
-from pcae_core.data.classes import labelled, match, warn
+from pcae_core.config.data import MAX_CORRUPT, USUAL, Reading
+from pcae_core.data import CorruptLog, Source, eval_batches, greys, normalize, open_scored, open_source
+from pcae_core.data.classes import Labelled, labelled, match, warn
 from pcae_core.errors import ConfigError, DataError
 from pcae_core.parameters import Arrays
 from pcae_core.pretrained import EncoderConfig, Side
@@ -42,15 +43,24 @@ def extract_features(
     source: Source,
     pooling: Pooling,
     batch_size: int = 128,
-) -> Floats:
-    """Pooled features (n, D) of whole images: the mean patch token ("mean") or the CLS token ("cls")."""
+    log: CorruptLog | None = None,
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Pooled features (n, D) of whole images: the mean patch token ("mean") or the CLS token ("cls").
+
+    Returns:
+        The features, and the images' numbers (n,) in the source: of those that can be read.
+
+    Raises:
+        DataError, TrainingError: as `eval_batches`, which also says what `log` is.
+    """
     on_device = {name: backend.asarray(encoder[name]) for name in parameters.encoder_shapes(config.model)}
     mean, std = config.loader.normalization(config.model.in_chans)
-    pooled = []
-    for images in eval_batches(source, config.model, config.loader, batch_size):
-        hidden = backend.encode(config.model, on_device, normalize(images, mean, std)).last_hidden_state
+    pooled, ids = [], []
+    for batch in eval_batches(source, config.model, config.loader, batch_size, log):
+        hidden = backend.encode(config.model, on_device, normalize(batch.images, mean, std)).last_hidden_state
         pooled.append(backend.to_numpy(hidden[:, 1:].mean(1) if pooling == "mean" else hidden[:, 0]))
-    return np.concatenate(pooled)
+        ids.append(batch.ids)
+    return np.concatenate(pooled), np.concatenate(ids)
 
 
 def evaluate(
@@ -61,7 +71,9 @@ def evaluate(
     pooling: Pooling = "mean",
     split: str | None = None,
     ignore_unknown: bool = False,
-) -> dict[str, Evaluation]:
+    reading: Reading = USUAL,
+    max_corrupt: float = MAX_CORRUPT,
+) -> tuple[dict[str, Evaluation], list[str]]:
     """Probe the checkpoint's encoders, and the same encoder at random initialisation. Warns of what is assumed.
 
     Args:
@@ -69,36 +81,57 @@ def evaluate(
         data: data set with labels; features are fitted on its train split and scored on another.
         split: which split is scored; by default test, else val, whichever has labels first.
         ignore_unknown: leave out scored images of classes that the train split does not have, instead of raising.
+        reading: how image files are read where not as in training.
+        max_corrupt: largest share of a split that may be unreadable; the results leave such images out.
 
     Returns:
-        By encoder: the sides asked for, or "encoder", and "random".
+        By encoder: the sides asked for, or "encoder", and "random". And a line about each split of which images cannot
+        be read.
 
     Raises:
         CheckpointError, DataError.
+        TrainingError: too many images cannot be read.
         ConfigError: no side is asked for.
     """
     if not sides:
         raise ConfigError("name the features to evaluate: student, teacher or both")
     found = pretrained.load_all(run, sides)
     config = next(iter(found.values())).config
-    train = labelled(open_source(data, config.model.in_chans, "train"))
-    if len(np.unique(train.labels)) < 2:
-        raise DataError(f"the train split of {data} has images of one class only; evaluation needs at least two")
-    count, whose = int(train.labels.max()) + 1, f"the train split of {data}"
-    test = match(open_scored(data, config.model.in_chans, split), train.names, count, whose, ignore_unknown)
-    if train.names:
-        train = match(train, train.names, count, whose)  # which notes the classes that have no images
-    warn([*train.notes, *test.notes])
+    config = config.model_copy(update={"loader": reading.over(config.loader)})
+    train, test = _splits(data, config, split, ignore_unknown)
+    greys.announce(train.source, "--grey-bits")
     labels = _numbered(train.labels, test.labels)
     encoders: dict[str, Arrays] = {name: one.encoder for name, one in found.items()}
     encoders["random"] = parameters.initial_parameters(config.model, config.seed)
     results = {}
+    logs = [CorruptLog(part.source, max_corrupt) for part in (train, test)]
     for name, encoder in encoders.items():
-        fit, score = (extract_features(backend, config, encoder, part.source, pooling) for part in (train, test))
-        results[name] = Evaluation(
-            knn(fit, labels[0], score, labels[1]), linear_probe(fit, labels[0], score, labels[1]), effective_rank(score)
+        (fit, fit_ids), (score, score_ids) = (
+            extract_features(backend, config, encoder, part.source, pooling, log=log)
+            for part, log in zip((train, test), logs, strict=True)
         )
-    return results
+        known = fit, labels[0][fit_ids], score, labels[1][score_ids]
+        _check_classes(known[1], data)
+        results[name] = Evaluation(knn(*known), linear_probe(*known), effective_rank(score))
+    return results, [line for log in logs for line in log.summary()]
+
+
+def _splits(data: Path, config: EncoderConfig, split: str | None, ignore_unknown: bool) -> tuple[Labelled, Labelled]:
+    """The images to fit on and those to score, with numbers of the train split's classes. Warns of what is assumed."""
+    in_chans, reading = config.model.in_chans, config.loader.reading
+    train = labelled(open_source(data, in_chans, "train", reading))
+    _check_classes(train.labels, data)
+    count, whose = int(train.labels.max()) + 1, f"the train split of {data}"
+    test = match(open_scored(data, in_chans, split, reading), train.names, count, whose, ignore_unknown)
+    if train.names:
+        train = match(train, train.names, count, whose)  # which notes the classes that have no images
+    warn([*train.notes, *test.notes])
+    return train, test
+
+
+def _check_classes(labels: NDArray[np.int64], data: Path) -> None:
+    if len(np.unique(labels)) < 2:
+        raise DataError(f"the train split of {data} has images of one class only; evaluation needs at least two")
 
 
 def _numbered(train: NDArray[np.int64], test: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

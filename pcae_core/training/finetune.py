@@ -10,7 +10,7 @@ from rich.console import Console
 from pcae_core import checkpoint, parameters, pretrained, registry
 from pcae_core.config import ModelConfig, is_utf8
 from pcae_core.config.finetune import FinetuneConfig
-from pcae_core.data import Batch, mixing, open_scored, open_source
+from pcae_core.data import Batch, CorruptLog, mixing, open_scored, open_source
 from pcae_core.data.augment_more import AugmentMore
 from pcae_core.data.classes import Labelled, labelled, match
 from pcae_core.errors import ConfigError, DataError
@@ -51,15 +51,18 @@ def finetune(config: FinetuneConfig, console: Console | None = None) -> Path:
         finetuner.close()
 
 
+_ABOUT_PIXELS = ("mean", "std", "max_pixels", "grey_bits")
+
+
 def with_model(config: FinetuneConfig) -> FinetuneConfig:
-    """With the model of the pre-trained encoder, and its pixels' mean and std. Raises CheckpointError, ConfigError."""
+    """With the pre-trained encoder's model and pixel settings, where unset. Raises CheckpointError, ConfigError."""
     if config.model.num_classes:  # a run that is continued
         return config
     found = _encoder_config(_source(config))
     reduction = found.model.reduction.model_copy(update={"keep": config.keep})
     model = found.model.model_copy(update={"pooling": config.pooling, "num_classes": 0, "reduction": reduction})
     loader = config.loader
-    unset = {name: getattr(found.loader, name) for name in ("mean", "std") if getattr(loader, name) is None}
+    unset = {name: getattr(found.loader, name) for name in _ABOUT_PIXELS if getattr(loader, name) is None}
     return config.model_copy(update={"model": model, "loader": loader.model_copy(update=unset)})
 
 
@@ -90,8 +93,9 @@ def _with_classes(config: FinetuneConfig) -> tuple[FinetuneConfig, Labelled, Lab
     Raises:
         DataError: labels or splits are missing, or do not fit together.
     """
-    data, in_chans = _data(config), config.model.in_chans
-    train, test = labelled(open_source(data, in_chans, "train")), open_scored(data, in_chans, config.split)
+    data, in_chans, reading = _data(config), config.model.in_chans, config.loader.reading
+    train = labelled(open_source(data, in_chans, "train", reading))
+    test = open_scored(data, in_chans, config.split, reading)
     classes, names, whose = config.model.num_classes, config.class_names, f"the run {config.out}"
     if not classes:  # not a run that is continued
         named, whose = len(train.names or ()), f"the train split of {data}"
@@ -143,6 +147,7 @@ class _FinetuneLoop(Loop[FinetuneOutput]):
         super().__init__(config, train.source, backend, finetuner, start_step, console, AugmentMore.of(config))
         self._config, self._finetuner = config, finetuner
         self._labels, self._notes = train.labels, (*train.notes, *self._test.notes)
+        self._unscored = CorruptLog(self._test.source, config.max_corrupt, "left out of the scores")
         self._scores: dict[str, float] = {}
 
     def _warnings(self) -> list[str]:
@@ -169,8 +174,8 @@ class _FinetuneLoop(Loop[FinetuneOutput]):
             return False
         if self._leads:
             weights = best_parameters(self._finetuner.state())
-            found = score(self._backend, self._config, weights, self._test, self._config.keep)
-            self._scores = {"top1": found.top1, "top5": found.top5}
+            found = score(self._backend, self._config, weights, self._test, self._config.keep, self._unscored)
+            self._scores = {"top1": found.top1, "top5": found.top5, "scored_images": float(found.samples)}
             for logger in loggers:
                 logger.write(self._step, self._scores)
             display.say(

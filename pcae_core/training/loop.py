@@ -17,7 +17,7 @@ from pcae_core import checkpoint, randomness, registry, schedule
 from pcae_core.checkpoint import DataPosition
 from pcae_core.config import RunConfig
 from pcae_core.config.finetune import AnyRunConfig
-from pcae_core.data import Batch, CorruptLog, Source, TrainLoader
+from pcae_core.data import Batch, CorruptLog, Source, TrainLoader, greys
 from pcae_core.data.loader import Augmentation
 from pcae_core.errors import ConfigError, PcaeError, TrainingError
 from pcae_core.protocol import Array, Backend, FinetuneOutput, StepOutput, Trainer
@@ -77,7 +77,7 @@ class Loop(abc.ABC, Generic[O]):
         self._leads = trainer.rank == 0
         self._console = console if self._leads else Console(quiet=True)
         self._rates = schedule.drop_path_rates(config.drop_path, config.model.depth)
-        self._corrupt = CorruptLog(source)
+        self._corrupt = CorruptLog(source, config.max_corrupt, "replaced by the next readable image")
         self._further = further
         self._metrics: dict[str, float] = {}
         self._window = _Window()
@@ -129,6 +129,8 @@ class Loop(abc.ABC, Generic[O]):
                 self._print(f"warning: {warning}")
             display = stack.enter_context(open_display(self._console, self._step, self._total))
             stop = stack.enter_context(StopRequest())
+            if self._leads:
+                greys.announce(self._source, "--loader.grey-bits")
             if self._trainer.compiles and self._step < self._total:
                 display.compiling()
             for batch in self._batches(stack):
@@ -204,7 +206,7 @@ class Loop(abc.ABC, Generic[O]):
 
     def _advance(self, batch: Batch, loggers: list[MetricLogger], display: Display) -> None:
         """One step, and its measurement when it is due."""
-        self._corrupt.add(batch.corrupt_ids)
+        self._corrupt.add(batch.corrupt)
         count = len(batch.images)
         rate, momentum = self._run_config.hyper_parameters(self._step, self._total)
         inputs = self._inputs(batch, Place(self._step, self._trainer.rank * count, count))

@@ -32,7 +32,7 @@ def pretrain(config: PretrainConfig, console: Console | None = None) -> Path:
     """
     if config.data is None:
         raise ConfigError("no data set: name a folder of images or an .npz file with --data")
-    source = open_source(config.data, config.model.in_chans, split="train")
+    source = open_source(config.data, config.model.in_chans, split="train", reading=config.loader.reading)
     backend = registry.create(config.backend, device=config.device)
     start = run.find_start(config, data_position(config, source, 0))
     pretrainer = backend.create_pretrainer(config, start.resumed.state if start.resumed else None)

@@ -21,17 +21,22 @@ CHUNK = 1024  # test samples whose similarities are in memory at once
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares of test samples, in percent, whose class is the first, or among the first five, answers."""
+    """Shares of test samples, in percent, whose class is the first, or among the first five, answers.
+
+    Attributes:
+        samples: how many were scored.
+    """
 
     top1: float
     top5: float
+    samples: int
 
 
 def accuracy(scores: Floats, labels: Labels) -> Accuracy:
     """From the classes' scores (m, classes) and the true classes (m,)."""
     order = np.argsort(-scores, axis=1, kind="stable")[:, :5]
     hits = order == labels[:, None]
-    return Accuracy(100.0 * float(hits[:, 0].mean()), 100.0 * float(hits.any(axis=1).mean()))
+    return Accuracy(100.0 * float(hits[:, 0].mean()), 100.0 * float(hits.any(axis=1).mean()), len(labels))
 
 
 def knn(

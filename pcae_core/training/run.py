@@ -21,7 +21,7 @@ LOCK = ".lock"
 
 FREE_TO_CHANGE = {
     *("data", "out", "pretrained", "backend", "device", "compile", "accumulation", "precision"),
-    *("checkpoint_every", "log_every", "max_skipped_steps", "tensorboard", "wandb"),
+    *("checkpoint_every", "log_every", "max_skipped_steps", "max_corrupt", "tensorboard", "wandb"),
     *("split", "ignore_unknown_classes"),
 }
 """Settings that a continued run may change: they do not enter what is trained, or only its rounding."""

@@ -36,7 +36,8 @@ async def predict(
 def _prepare(file: bytes, session: InferenceSession, max_pixels: int) -> np.ndarray:
     """float32 (1, C, H, W). Raises DataError."""
     chans = session.in_chans if session.in_chans in images.MODES else 3  # preprocess says what is wrong
-    return session.preprocess([images.read(io.BytesIO(file), "in the body", chans, max_pixels)])
+    grey_bits = session.info.preprocessing.grey_bits
+    return session.preprocess([images.read(io.BytesIO(file), "in the body", chans, max_pixels, grey_bits)])
 
 
 def _answer(session: InferenceSession, outputs: Outputs, topk: int) -> dict[str, Any]:

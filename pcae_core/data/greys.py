@@ -1,0 +1,171 @@
+"""Images of 16 bits: how many of them are used, and scaling greys to 8.
+
+Cameras and scanners write 12 bits into 16, which look nearly black when all 16 are taken for the range.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pcae_core.errors import ImageError
+
+if TYPE_CHECKING:
+    from pcae_core.data.images import AnyImage
+    from pcae_core.data.source import Source
+
+_logger = logging.getLogger("pcae")
+
+_INFO = "pcae.deep"  # in an image's `info`
+_LOOKED_AT = 8  # images of a source
+_STRIP_PIXELS = 2**20
+_BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE = 258, 281  # of TIFF
+_PNG_SIGNATURE_SIZE = 8
+
+
+class Deep(NamedTuple):
+    """What a file of 16 bits holds: "greys" or "colours", the bits that are taken for the range, the largest value."""
+
+    kind: str
+    bits: int
+    brightest: int
+
+
+def strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """The first row and the pixels of one part after the other: the largest pictures are in memory often enough."""
+    rows = max(1, _STRIP_PIXELS // max(1, image.width))
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(image.height, top + rows)))
+
+
+def to_8_bits(image: Image.Image, bits: int) -> Image.Image:
+    """Scale greys of so many bits; Pillow's own conversion would clip them. Raises ValueError for larger values."""
+    values = np.asarray(image)
+    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
+        raise ValueError(f"pixels of mode {image.mode} beyond 16-bit integers are not supported")
+    full = 2**bits - 1
+    if values.max() > full:
+        raise ValueError(f"a grey of {values.max()} is more than grey_bits {bits} hold")
+    return Image.fromarray(((values.astype(np.uint32) * 255 + full // 2) // full).astype(np.uint8))
+
+
+def has_16_bits(image: Image.Image) -> bool:
+    """Whether the file of an image that is not loaded yet holds 16 bits a channel."""
+    tiles = getattr(image, "tile", ()) if image.format in ("PNG", "TIFF") else ()  # BMP's 16 bits are of three colours
+    return image.mode.startswith("I") or any(";16" in str(tile.args) for tile in tiles)
+
+
+def is_scaled(image: Image.Image) -> bool:
+    """Whether Pillow scales the values of an image that is not loaded yet to 16 bits itself: PGM's largest value."""
+    return image.format == "PPM" and any(tile.codec_name != "raw" for tile in getattr(image, "tile", ()))
+
+
+def examine(image: Image.Image, stream: BinaryIO, otherwise: int | None) -> Deep:
+    """What a loaded image of 16 bits holds.
+
+    Args:
+        stream: the file.
+        otherwise: bits where the file does not say.
+    """
+    if not image.mode.startswith("I"):  # of colours Pillow keeps the upper 8 bits
+        return Deep("colours", 16, 257 * max(int(np.asarray(strip.convert("L")).max()) for _, strip in strips(image)))
+    brightest = int(max(np.asarray(strip).max() for _, strip in strips(image)))
+    said = _bits_of_png(image, stream, brightest) if image.format == "PNG" else _bits_of_tiff(image, brightest)
+    return Deep("greys", said or otherwise or 16, brightest)
+
+
+def remember(image: Image.Image, found: Deep) -> None:
+    """Keep with a decoded image what its file held."""
+    image.info[_INFO] = found
+
+
+def announce(source: Source, flag: str) -> None:
+    """Say once how images of 16 bits are scaled, and what to do when they look nearly black.
+
+    Some images, spread over the source, are looked at.
+
+    Args:
+        flag: that sets `grey_bits` in this command.
+    """
+    found = []
+    for index in np.linspace(0, len(source) - 1, min(_LOOKED_AT, len(source))).astype(int):
+        try:
+            found.append(source.load(int(index)))
+        except ImageError:
+            continue
+    announce_pictures(found, flag)
+
+
+def announce_pictures(pictures: Sequence[AnyImage], flag: str) -> None:
+    """`announce` of pictures out of `images.read`."""
+    found = [getattr(picture, "info", {}).get(_INFO) for picture in pictures]
+    for line in describe([deep for deep in found if deep], flag):
+        _logger.warning("%s", line)
+
+
+def describe(found: list[Deep], flag: str) -> list[str]:
+    """A line for greys and one for colours, where there are any."""
+    lines = []
+    for kind in ("greys", "colours"):
+        group = [deep for deep in found if deep.kind == kind]
+        if not group:
+            continue
+        brightest = max(deep.brightest for deep in group)
+        bits = sorted({deep.bits for deep in group})
+        dark = brightest.bit_length() <= max(bits) - 2
+        advice = {
+            "greys": f"if they hold fewer bits, such as {max(8, brightest.bit_length())}, say so with {flag}",
+            "colours": "if they hold fewer bits, write them anew with 8",
+        }[kind]
+        found_so = f"; the brightest of {len(group)} images looked at is only {brightest}: {advice}" if dark else ""
+        if kind == "greys" or dark:
+            lines.append(f"16-bit {kind} are scaled from {' and '.join(map(str, bits))} bits to 8{found_so}")
+    return lines
+
+
+def _bits_of_tiff(image: Image.Image, brightest: int) -> int | None:
+    """Bits that a TIFF says it has, or whose largest value it gives; other "largest values" are mere statistics."""
+    tags = getattr(image, "tag_v2", {})
+    width = tags.get(_BITS_PER_SAMPLE, (16,))[0]
+    if width < 16:
+        return int(width)
+    largest = tags.get(_MAX_SAMPLE_VALUE, (0,))
+    largest = int(largest[0] if isinstance(largest, tuple) else largest)
+    bits = largest.bit_length()
+    return bits if 8 <= bits <= 16 and largest == 2**bits - 1 and brightest <= largest else None
+
+
+def _bits_of_png(image: Image.Image, stream: BinaryIO, brightest: int) -> int | None:
+    """Significant bits of a grey PNG whose values were not scaled up to 16 bits, as the format asks of its writers.
+
+    Values that were have zeros, or a one by rounding, below their significant bits.
+    """
+    bits = _significant_bits(stream)
+    if bits is None or not 8 <= bits < 16 or brightest >= 2**bits:
+        return None
+    step = 2 ** (16 - bits)
+    low = any(_has_low_bits(np.asarray(strip), step) for _, strip in strips(image))
+    return bits if low else None
+
+
+def _has_low_bits(values: NDArray[np.integer[Any]], step: int) -> bool:
+    return bool((values % step > 1).any())
+
+
+def _significant_bits(stream: BinaryIO) -> int | None:
+    """The first number in a PNG's chunk sBIT, which comes before its pixels."""
+    stream.seek(_PNG_SIGNATURE_SIZE)
+    while len(header := stream.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", header)
+        if kind == b"sBIT":
+            return next(iter(stream.read(1)), None)
+        if kind == b"IDAT":
+            return None
+        stream.seek(length + 4, 1)
+    return None
