@@ -173,8 +173,8 @@ def test_predict_refuses_in_one_line(capsys, dynamic, fixed, picture, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(picture.read_bytes()[:300])
     for arguments, message in (
-        ((dynamic, broken), f"cannot read the image {broken}"),
-        ((dynamic, tmp_path / "no.png"), "cannot read the image"),
+        ((dynamic, broken), f"1 of 1 pictures cannot be read: {broken} (image file is truncated"),
+        ((dynamic, tmp_path / "no.png"), "no.png (it does not exist)"),
         ((tmp_path, picture), "there is no model at"),
         ((fixed, picture, "--keep", "0.5"), "fixed at 0.7"),
         ((dynamic, picture, "--keep", "7"), "keep must be in (0, 1]"),

@@ -16,6 +16,7 @@ import pytest
 import runs
 
 from pcae_core import checkpoint
+from pcae_core.cli import main as cli
 from pcae_core.config import PretrainConfig
 
 STEPS = 40
@@ -203,6 +204,28 @@ def test_continuing_with_other_data_is_refused(whole, tmp_path):
     done = runs.pcae(*arguments(tmp_path / "other.npz", whole))
     assert done.returncode == 2
     assert "is not the data set that the run" in done.stderr
+
+
+def test_processes_with_one_image_each_are_one_with_two(data, tmp_path):
+    ends = []
+    for name, command in (("one", runs.command), ("two", runs.torchrun)):
+        settings = ("--batch-size", 2, "--steps", 4, "--loader.workers", 0)
+        line = command(*arguments(data, tmp_path / name, *settings))
+        done = subprocess.run(line, capture_output=True, text=True, env=runs.environment(), timeout=600)
+        assert done.returncode == 0, done.stderr
+        assert "UserWarning" not in done.stderr
+        ends.append([row["grad_norm"] for row in runs.metrics(tmp_path / name)])
+    np.testing.assert_allclose(*ends, rtol=1e-4)
+
+
+def test_a_run_of_single_images(data, tmp_path):
+    out = tmp_path / "run"
+    assert cli.run(list(map(str, arguments(data, out, "--batch-size", 1, "--steps", 3, "--loader.workers", 0)))) == 0
+    assert len(runs.metrics(out)) == 3
+    done = ("finetune", out, "--data", data, "--out", tmp_path / "tuned", "--batch-size", 1, "--steps", 2)
+    done = (*map(str, done), "--device", "cpu", "--loader.workers", "0")
+    assert cli.run([*done, "--mixup", "0", "--cutmix", "0"]) == 0
+    assert cli.run(done) == 2  # pairs are mixed
 
 
 def test_corrupt_images_are_named_and_too_many_stop_the_run(tmp_path):

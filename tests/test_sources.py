@@ -181,6 +181,27 @@ def test_npz_channels(tmp_path, channels):
         open_source(path, 5)
 
 
+@pytest.mark.parametrize(
+    ("shape", "in_chans"),
+    [((60, 3, 32, 32), 3), ((60, 3, 32, 32), 1), ((60, 3, 32, 32), 32), ((9, 1, 28, 20), 1), ((9, 13, 64, 64), 13),
+     ((9, 13, 64, 64), 3)],
+)  # fmt: skip
+def test_npz_with_the_channels_first_is_recognised(tmp_path, shape, in_chans):
+    values = np.zeros(shape, np.uint8)
+    path = save_npz(tmp_path / "d.npz", images=values)
+    with pytest.raises(DataError, match=r"looks like \(n, C, H, W\).* save images.transpose\(0, 2, 3, 1\)") as error:
+        open_source(path, in_chans)
+    assert str(path) in one_line(error)
+    if shape[1] in (in_chans, 1, 3):
+        assert len(open_source(save_npz(path, images=values.transpose(0, 2, 3, 1)), shape[1])) == shape[0]
+
+
+def test_npz_of_many_channels_is_still_read(tmp_path):
+    for shape in ((9, 24, 32, 32), (9, 32, 32, 13), (9, 3, 3, 3), (9, 28, 28, 1), (9, 3, 32, 3)):
+        path = save_npz(tmp_path / "d.npz", images=np.zeros(shape, np.uint8))
+        assert len(open_source(path, shape[3])) == 9
+
+
 def test_npz_fingerprint_follows_the_content(tmp_path):
     first = open_source(save_npz(tmp_path / "a.npz"), 1).fingerprint
     np.savez_compressed(tmp_path / "b.npz", images=GREYS)

@@ -14,6 +14,7 @@ from pathlib import Path
 from pcae_core.config import ModelConfig, Reading
 from pcae_core.config.data import USUAL
 from pcae_core.data import augment, greys, images, normalize, open_source
+from pcae_core.data.image_folder import EXTENSIONS
 from pcae_core.errors import ConfigError, DataError, ImageError, listed
 from pcae_core.report import page, sheet
 from pcae_core.report.figure import Figure, draw
@@ -70,6 +71,8 @@ def read_images(
 
 def _images(path: Path, in_chans: int, reading: Reading) -> Iterator[tuple[str, Callable[[], images.AnyImage]]]:
     """Names of images, and what reads them or raises ImageError."""
+    if not path.exists() and path.suffix.lower() not in EXTENSIONS:
+        raise DataError(f"there is no image and no data set at {path}")
     if path.suffix.lower() != ".npz" and not path.is_dir():
         if in_chans not in images.MODES:
             raise DataError(f"image files give 1 or 3 channels, but the model takes {in_chans}; use an .npz file")

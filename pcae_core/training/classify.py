@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pcae_core import checkpoint, cost
 from pcae_core.config import RunConfig

@@ -103,17 +103,16 @@ def evaluate(
     labels = _numbered(train.labels, test.labels)
     encoders: dict[str, Arrays] = {name: one.encoder for name, one in found.items()}
     encoders["random"] = parameters.initial_parameters(config.model, config.seed)
+    logs = [(source, CorruptLog(source, max_corrupt)) for source in (train.source, test.source)]
     results = {}
-    logs = [CorruptLog(part.source, max_corrupt) for part in (train, test)]
     for name, encoder in encoders.items():
         (fit, fit_ids), (score, score_ids) = (
-            extract_features(backend, config, encoder, part.source, pooling, log=log)
-            for part, log in zip((train, test), logs, strict=True)
+            extract_features(backend, config, encoder, source, pooling, log=log) for source, log in logs
         )
         known = fit, labels[0][fit_ids], score, labels[1][score_ids]
         _check_classes(known[1], data)
         results[name] = Evaluation(knn(*known), linear_probe(*known), effective_rank(score))
-    return results, [line for log in logs for line in log.summary()]
+    return results, [line for _, log in logs for line in log.summary()]
 
 
 def _splits(data: Path, config: EncoderConfig, split: str | None, ignore_unknown: bool) -> tuple[Labelled, Labelled]:
