@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from pcae_core import ModelConfig, PretrainConfig, checkpoint, registry
 from pcae_core.convert import sources
-from pcae_core.data import images
+from pcae_core.data import greys, images
 from pcae_core.data.sources import open_source
 from pcae_core.errors import CheckpointError, ConfigError, DataError, PcaeError
 
@@ -226,7 +226,7 @@ def test_large_pictures_are_converted_in_strips_as_small_ones(monkeypatch, mode,
         picture = Image.fromarray(rng.integers(0, 256, (23, 7, 4), dtype=np.uint8)).convert(mode)
         picture.info |= {"transparency": 3} if mode == "P" else {}
     whole = images.convert(picture, in_chans)
-    monkeypatch.setattr(images, "_STRIP_PIXELS", 35)
+    monkeypatch.setattr(greys, "_STRIP_PIXELS", 35)
     assert images.convert(picture, in_chans).tobytes() == whole.tobytes()
 
 
