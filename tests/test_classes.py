@@ -193,7 +193,7 @@ def test_probes_match_the_splits_by_name(kind, pretrained, tmp_path):
         other = labelled_sets.write(kind, tmp_path / f"{name}-test", {"test": TRAINED * 4}, order)
         (test,) = other.glob("test*")
         test.rename(data / test.name)
-        results.append(evaluate(backend, pretrained, data, ("student",))["student"])
+        results.append(evaluate(backend, pretrained, data, ("student",))[0]["student"])
     assert results[0] == results[1]
     assert results[0].linear.top1 == 100.0
 
@@ -204,7 +204,7 @@ def test_probes_name_classes_of_one_split(kind, pretrained, tmp_path, capsys, ca
     line = refused(capsys, "evaluate", pretrained, "--data", data, "--device", "cpu")
     assert "does not have: wolf (and no images of dog, fox)" in line
     backend = registry.create("torch", device="cpu")
-    found = evaluate(backend, pretrained, data, ("student",), ignore_unknown=True)
+    found, _ = evaluate(backend, pretrained, data, ("student",), ignore_unknown=True)
     assert found["student"].linear.top1 == 100.0
     assert "1 of 2 images" in caplog.text
 

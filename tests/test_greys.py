@@ -128,17 +128,17 @@ def source_of(request, tmp_path):
 def test_it_is_said_once_whatever_the_source(source_of, caplog):
     files = {f"{i}.tif": tiff(TWELVE) for i in range(20)}
     source = source_of(files, Reading())
-    greys.announce(source, "--loader.grey-bits")
+    greys.announce(source)
     (record,) = caplog.records
     assert (
         "16-bit greys are scaled from 16 bits to 8; the brightest of 8 images looked at is only 4095" in record.message
     )
-    assert "such as 12, say so with --loader.grey-bits" in record.message
+    assert "such as 12, say so with grey_bits" in record.message
 
 
 def test_nothing_is_advised_where_the_range_is_used(source_of, caplog):
     source = source_of({"a.tif": tiff(TWELVE), "b.png": png(TWELVE)}, Reading(grey_bits=12))
-    greys.announce(source, "--grey-bits")
+    greys.announce(source)
     assert [record.message for record in caplog.records] == ["16-bit greys are scaled from 12 bits to 8"]
     assert np.array_equal(np.asarray(source.load(1)), EXPECTED)
 
@@ -152,7 +152,7 @@ def test_dark_colours_are_pointed_out(tmp_path, caplog):
     for kind, body in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
         data += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
     (tmp_path / "x.png").write_bytes(data)
-    greys.announce(open_source(tmp_path, 3), "--grey-bits")
+    greys.announce(open_source(tmp_path, 3))
     assert "16-bit colours are scaled from 16 bits to 8" in caplog.text
     assert "write them anew with 8" in caplog.text
 
@@ -160,7 +160,7 @@ def test_dark_colours_are_pointed_out(tmp_path, caplog):
 def test_8_bits_are_not_worth_a_word(tmp_path, caplog):
     Image.fromarray(EXPECTED // 20).save(tmp_path / "x.png")
     Image.fromarray(EXPECTED // 20).save(tmp_path / "x.bmp")
-    greys.announce(open_source(tmp_path, 1), "--grey-bits")
+    greys.announce(open_source(tmp_path, 1))
     assert caplog.records == []
 
 

@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> None:
     session = InferenceSession(chosen.model, chosen.provider, chosen.threads, chosen.memory_mib)
     found: list[Prediction | ImageError] = []
     for start in range(0, len(chosen.images), BATCH_SIZE):  # so that few pictures are in memory
-        found += predict_part(session, chosen, chosen.images[start : start + BATCH_SIZE])
+        found += predict_part(session, chosen, chosen.images[start : start + BATCH_SIZE], announce=start == 0)
     named = [(str(path), one) for path, one in zip(chosen.images, found, strict=True)]
     if chosen.json:
         print(json.dumps([as_json(*one) for one in named], indent=2))
@@ -86,9 +86,9 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def predict_part(
-    session: InferenceSession, chosen: Arguments, paths: Sequence[Path]
+    session: InferenceSession, chosen: Arguments, paths: Sequence[Path], announce: bool
 ) -> Sequence[Prediction | ImageError]:
-    """What each picture gives, or why it cannot be read."""
+    """What each picture gives, or why it cannot be read; `announce`: say how 16-bit greys are scaled."""
     from pcae_core.data import greys, images
 
     how = chosen.reading.over(DataConfig(grey_bits=session.info.preprocessing.grey_bits))
@@ -100,7 +100,8 @@ def predict_part(
         except ImageError as error:
             read.append(error)
     pictures = [one for one in read if not isinstance(one, ImageError)]
-    greys.announce_pictures(pictures, "--grey-bits")
+    if announce:
+        greys.announce_pictures(pictures)
     predicted = iter(session.predict(pictures, chosen.keep, topk=chosen.topk) if pictures else ())
     return [one if isinstance(one, ImageError) else next(predicted) for one in read]
 

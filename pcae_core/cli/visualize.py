@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> None:
 
     subject = open_subject(chosen)
     reading = chosen.reading.over(subject.loader).reading
-    shown = pictures.read_images(chosen.images, subject.model, chosen.limit, reading, "--grey-bits")
+    shown = pictures.read_images(chosen.images, subject.model, chosen.limit, reading)
     drawn, warnings = pictures.figures(subject, shown)
     for line in warnings:
         print(f"WARNING: {line}", file=sys.stderr)

@@ -85,13 +85,10 @@ def remember(image: Image.Image, found: Deep) -> None:
     image.info[_INFO] = found
 
 
-def announce(source: Source, flag: str) -> None:
+def announce(source: Source) -> None:
     """Say once how images of 16 bits are scaled, and what to do when they look nearly black.
 
     Some images, spread over the source, are looked at.
-
-    Args:
-        flag: that sets `grey_bits` in this command.
     """
     found = []
     for index in np.linspace(0, len(source) - 1, min(_LOOKED_AT, len(source))).astype(int):
@@ -99,17 +96,17 @@ def announce(source: Source, flag: str) -> None:
             found.append(source.load(int(index)))
         except ImageError:
             continue
-    announce_pictures(found, flag)
+    announce_pictures(found)
 
 
-def announce_pictures(pictures: Sequence[AnyImage], flag: str) -> None:
+def announce_pictures(pictures: Sequence[AnyImage]) -> None:
     """`announce` of pictures out of `images.read`."""
     found = [getattr(picture, "info", {}).get(_INFO) for picture in pictures]
-    for line in describe([deep for deep in found if deep], flag):
+    for line in describe([deep for deep in found if deep]):
         _logger.warning("%s", line)
 
 
-def describe(found: list[Deep], flag: str) -> list[str]:
+def describe(found: list[Deep]) -> list[str]:
     """A line for greys and one for colours, where there are any."""
     lines = []
     for kind in ("greys", "colours"):
@@ -120,7 +117,7 @@ def describe(found: list[Deep], flag: str) -> list[str]:
         bits = sorted({deep.bits for deep in group})
         dark = brightest.bit_length() <= max(bits) - 2
         advice = {
-            "greys": f"if they hold fewer bits, such as {max(8, brightest.bit_length())}, say so with {flag}",
+            "greys": f"if they hold fewer bits, such as {max(8, brightest.bit_length())}, say so with grey_bits",
             "colours": "if they hold fewer bits, write them anew with 8",
         }[kind]
         found_so = f"; the brightest of {len(group)} images looked at is only {brightest}: {advice}" if dark else ""

@@ -38,16 +38,13 @@ class Shown:
     unreadable: list[str]
 
 
-def read_images(
-    paths: Sequence[Path], model: ModelConfig, limit: int, reading: Reading = USUAL, flag: str = "loader.grey_bits"
-) -> Shown:
+def read_images(paths: Sequence[Path], model: ModelConfig, limit: int, reading: Reading = USUAL) -> Shown:
     """The first `limit` readable images of files, folders and data sets, prepared as for evaluation.
 
     Of a data set with splits it is the test split.
 
     Args:
         reading: how image files are read.
-        flag: that sets `grey_bits`.
 
     Raises:
         DataError: a data set cannot be read, or there is no image.
@@ -64,7 +61,7 @@ def read_images(
     if not found:
         why = f": {listed(unreadable)}" if unreadable else "; name image files, a folder or an .npz file"
         raise DataError(f"there is no image to draw{why}")
-    greys.announce_pictures([image for _, image in found], flag)
+    greys.announce_pictures([image for _, image in found])
     pixels = augment.stack([augment.resize_center_crop(image, model.image_size) for _, image in found])
     return Shown([name for name, _ in found], pixels, unreadable)
 

@@ -143,7 +143,7 @@ def keep_table(
     test = match(scored, config.class_names, config.model.num_classes, f"the run {run}", ignore_unknown)
     warn(test.notes)
     log = CorruptLog(test.source, max_corrupt)
-    greys.announce(test.source, "--grey-bits")
+    greys.announce(test.source)
     parameters = best_parameters(found.state)
     seconds = measure_speed(backend, config, parameters, {1.0, *keeps})
     full = cost.encoder_macs(config.model)

@@ -99,7 +99,7 @@ def evaluate(
     config = next(iter(found.values())).config
     config = config.model_copy(update={"loader": reading.over(config.loader)})
     train, test = _splits(data, config, split, ignore_unknown)
-    greys.announce(train.source, "--grey-bits")
+    greys.announce(train.source)
     labels = _numbered(train.labels, test.labels)
     encoders: dict[str, Arrays] = {name: one.encoder for name, one in found.items()}
     encoders["random"] = parameters.initial_parameters(config.model, config.seed)

@@ -130,7 +130,7 @@ class Loop(abc.ABC, Generic[O]):
             display = stack.enter_context(open_display(self._console, self._step, self._total))
             stop = stack.enter_context(StopRequest())
             if self._leads:
-                greys.announce(self._source, "--loader.grey-bits")
+                greys.announce(self._source)
             if self._trainer.compiles and self._step < self._total:
                 display.compiling()
             for batch in self._batches(stack):
