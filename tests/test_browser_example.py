@@ -8,7 +8,6 @@ import io
 import json
 import shutil
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from browser import CHROMIUM, FLAGS
 from onnx_models import CLASSES, CONFIG, HEADLESS, exported
 from PIL import Image
 
-from pcae_onnx.export import Exported
 from pcae_onnx.session import InferenceSession
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "browser"
@@ -72,11 +70,6 @@ def browser():
         browser.close()
 
 
-def prepare(done: Exported, page_folder: Path) -> None:
-    command = [sys.executable, EXAMPLE / "prepare_model.py", done.path.parent, page_folder / "model"]
-    subprocess.run(command, check=True, capture_output=True)
-
-
 def picture() -> bytes:
     """An RGBA PNG, larger than the model takes and not square."""
     values = np.random.default_rng(0).integers(0, 256, (13, 19, 3), dtype=np.uint8)
@@ -98,7 +91,7 @@ def slide(page, keep: float) -> dict:
 @pytest.mark.parametrize("opset", [20, 23])
 def test_page_computes_what_onnx_runtime_computes(page_folder, site, browser, config, opset):
     names = CLASSES if config.num_classes else None
-    prepare(exported(page_folder / "exported", config, keep=None, opset=opset, class_names=names), page_folder)
+    exported(page_folder / "model", config, keep=None, opset=opset, class_names=names)
     session = InferenceSession(page_folder / "model", threads=1)
     with browser.new_page(viewport={"width": 360, "height": 740}) as page:
         errors = []
@@ -131,8 +124,8 @@ def test_page_says_what_is_wrong(page_folder, site, browser):
     with browser.new_page() as page:
         page.goto(site)
         page.wait_for_selector("[data-state=error]")
-        assert "export with --dynamic-keep, then run prepare_model.py" in page.locator("#status").text_content()
-        prepare(exported(page_folder / "exported", keep=None), page_folder)
+        assert "export with --dynamic-keep" in page.locator("#status").text_content()
+        exported(page_folder / "model", keep=None)
         page.reload()
         page.wait_for_selector("[data-state=ready]")
         page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": b"garbage"})

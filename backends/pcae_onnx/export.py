@@ -14,6 +14,7 @@ import pydantic
 
 from pcae_core.config import DataConfig, ModelConfig
 from pcae_core.convert.preprocessing import image_processor
+from pcae_core.convert.vit_config import labels, vit_config
 from pcae_core.errors import ConfigError, ConformanceError, describe_validation_error
 from pcae_core.parameters import encoder_shapes
 from pcae_core.reduction import check_keep
@@ -43,6 +44,7 @@ class Options:
         task: None takes image classification where there is a head.
         opset: 20 for runtimes that lack the operator `Attention`.
         keep: share of the patch tokens that each stage keeps; None makes it an input of the model.
+        keep_default: let that input be 1 where it is not given; most tools then make it the constant 1.
         atol: largest difference from the reference that is accepted, of the float32 model.
     """
 
@@ -50,6 +52,7 @@ class Options:
     opset: Literal[20, 23] = 23
     dtype: Dtype = "fp32"
     keep: float | None = 1.0
+    keep_default: bool = False
     atol: float = 1e-4
     name: str | None = None
     class_names: tuple[str, ...] | None = None
@@ -119,25 +122,30 @@ def _write_narrow(
     if options.dtype == "int8":
         quantize.to_int8(exact, path, info)
     else:
-        write_model(info, parameters, path, options.opset, "float16")
+        write_model(info, parameters, path, options.opset, "float16", options.keep_default)
     pixels = verify.random_images(info.model, _RANDOM_IMAGES) if images is None else images
     agreement = quantize.measure(*(InferenceSession(model, memory_mib=None) for model in (exact, path)), pixels)
     return report, agreement
 
 
 def write_model(
-    info: ModelInfo, parameters: Mapping[str, np.ndarray], path: Path, opset: int = 23, dtype: str = "float32"
+    info: ModelInfo,
+    parameters: Mapping[str, np.ndarray],
+    path: Path,
+    opset: int = 23,
+    dtype: str = "float32",
+    keep_default: bool = False,
 ) -> None:
-    """Write the model alone. Raises OSError."""
-    graph = Graph(opset, dtype)
-    model.encoder(graph, info.model, parameters, info.schedule.keep, info.task == "image-classification")
+    """Write the model alone; `opset` and `keep_default` as in `Options`, dtype by NumPy's name. Raises OSError."""
+    graph, logits = Graph(opset, dtype), info.task == "image-classification"
+    model.encoder(graph, info.model, parameters, info.schedule.keep, logits, keep_default)
     writer.write(graph.proto(info.name, info.to_metadata()), graph.weights, path)
 
 
 def _write_and_verify(
     info: ModelInfo, parameters: Mapping[str, np.ndarray], path: Path, options: Options
 ) -> verify.Report:
-    write_model(info, parameters, path, options.opset)
+    write_model(info, parameters, path, options.opset, keep_default=options.keep_default)
     return verify.verify(path, info.model, parameters, info.schedule.keep, options.atol, options.opset)
 
 
@@ -150,6 +158,8 @@ def describe(
         raise ConfigError("the checkpoint has no label head; export it with --task feature-extraction")
     if options.keep is not None:
         check_keep(options.keep)
+        if options.keep_default:
+            raise ConfigError("only a keep ratio that is an input can have a default; set keep to None for one")
     if not options.atol > 0.0:
         raise ConfigError(f"atol must be positive, not {options.atol}")
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", folder.resolve().name).lstrip("_.-")
@@ -178,9 +188,16 @@ def _write_settings(folder: Path, info: ModelInfo) -> None:
 
 
 def _config_json(info: ModelInfo) -> dict[str, object]:
-    """Our settings, and the class names as Hugging Face writes them."""
-    names = info.class_names or ()
-    labels = {"id2label": {str(i): n for i, n in enumerate(names)}, "label2id": {n: i for i, n in enumerate(names)}}
+    """Our settings under a key of their own, since Hugging Face gives some of their names another meaning."""
     described = info.to_dict()
-    settings = {key: described[key] for key in ("name", "task", "dtype", "schedule", "versions", "weights_sha256")}
-    return {"model_type": "pcae"} | described["model"] | settings | (labels if names else {})
+    keys = ("name", "task", "dtype", "model", "schedule", "versions", "weights_sha256")
+    ours = {"pcae": {key: described[key] for key in keys}}
+    if _answers_as_vit(info):
+        features = {"num_classes": 0} if info.task == "feature-extraction" else {}
+        return vit_config(info.model.model_copy(update=features), info.class_names) | ours
+    return {"model_type": "pcae"} | (labels(info.class_names) if info.class_names else {}) | ours
+
+
+def _answers_as_vit(info: ModelInfo) -> bool:
+    """Whether Hugging Face's ViT with the same weights would give the same answers."""
+    return info.schedule.keep == 1.0 and (info.task == "feature-extraction" or info.model.pooling == "cls")

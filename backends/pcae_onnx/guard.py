@@ -12,10 +12,11 @@ from pcae_core.errors import ModelFileError
 from pcae_onnx.info import ModelInfo
 
 OPERATORS = frozenset({
-    "Abs", "Add", "Attention", "Cast", "Ceil", "Concat", "Conv", "Div", "Expand", "GatherND", "Gelu", "Greater",
-    "Identity", "IsNaN", "LayerNormalization", "Less", "MatMul", "Max", "Mul", "ReduceMax", "ReduceMean", "ReduceSum",
-    "Reshape", "Shape", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "TopK", "Transpose", "Unsqueeze",
-    "Where",
+    "Abs", "Add", "Attention", "Cast", "Ceil", "Concat", "Conv", "Div", "Equal", "Expand", "GatherND", "Gelu",
+    "GlobalAveragePool", "Greater", "Identity", "LayerNormalization", "Less", "MatMul", "Max", "Mul", "ReduceMax",
+    "ReduceMean", "ReduceSum", "Reshape", "Shape", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "TopK",
+    "Transpose", "Unsqueeze", "Where",
+    "IsNaN",  # of models that former versions exported
     "DynamicQuantizeLinear", "MatMulInteger",  # of int8 models
 })  # fmt: skip
 """Of the standard domain; an exported encoder uses no others."""

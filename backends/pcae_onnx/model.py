@@ -142,14 +142,24 @@ def reduced_blocks(
     return tokens, ids
 
 
-def encoder(g: Graph, config: ModelConfig, parameters: Parameters, keep: float | None, logits: bool) -> None:
+def encoder(
+    g: Graph,
+    config: ModelConfig,
+    parameters: Parameters,
+    keep: float | None,
+    logits: bool,
+    keep_default: bool = False,
+) -> None:
     """Inputs `pixel_values`, and `keep` when `keep` is None; outputs `last_hidden_state`, `kept_ids`, `logits`.
 
     Pixels and outputs are float32 whatever the graph's dtype.
+
+    Args:
+        keep_default: let the input `keep` be 1 in runs that do not give it.
     """
     size, layers = config.image_size, Layers(g, config, parameters)
     images = g.input("pixel_values", "float32", ["batch_size", config.in_chans, size, size])
-    ratio = g.input("keep", "float32", [], np.float32(1.0)) if keep is None else keep
+    ratio = g.input("keep", "float32", [], np.float32(1.0) if keep_default else None) if keep is None else keep
     tokens = layers.prepend_cls(layers.patches(g.cast(images, g.dtype) if g.dtype != "float32" else images))
     tokens, ids = reduced_blocks(layers, tokens, 1, config.num_patches, ratio)
     hidden = layers.norm(tokens, "norm")
@@ -170,8 +180,8 @@ def _pooled(layers: Layers, tokens: str, hidden: str) -> str:
     g = layers.g
     if layers.config.pooling == "cls":
         return g.add("Squeeze", ops.slice_tokens(g, hidden, 0, 1), g.ints(1))
-    mean = g.add("ReduceMean", ops.slice_tokens(g, tokens, 1), g.ints(1), keepdims=0)
-    return layers.norm(mean, "fc_norm")
+    mean = ops.token_mean(g, ops.slice_tokens(g, tokens, 1), g.dtype)
+    return layers.norm(g.add("Squeeze", mean, g.ints(1)), "fc_norm")
 
 
 def _output_float32(g: Graph, value: str, name: str, shape: list[int | str]) -> None:

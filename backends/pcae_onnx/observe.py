@@ -18,7 +18,7 @@ from pcae_core.report.figure import Split
 from pcae_core.report.stages import Ids, Stage
 from pcae_core.report.subjects import Subject
 from pcae_onnx import MEMORY_MIB, runtime
-from pcae_onnx.session import InferenceSession, images_in_cache
+from pcae_onnx.session import InferenceSession
 
 
 class OnnxSubject(Subject):
@@ -54,7 +54,7 @@ class OnnxSubject(Subject):
         """See `Subject`; warns when the model as it is keeps other tokens than while it is watched."""
         pixels = np.asarray(images, dtype=np.float32)
         feeds = {} if self._keep is None else {"keep": np.array(self._keep, dtype=np.float32)}
-        step = images_in_cache(self.model)
+        step = self._session.part or len(pixels)
         values = runtime.run_in_parts(self._observed, pixels, feeds, step) if self._observed else []
         ids: Ids = np.tile(np.arange(self.model.num_patches), (len(images), 1))
         found = []

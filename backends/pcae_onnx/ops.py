@@ -64,13 +64,30 @@ def unit_length(g: Graph, vectors: str, dtype: str) -> str:
 def similarity_scores(g: Graph, tokens: str, dtype: str, center: Center) -> str:
     """(B, N, D) of `dtype`, float32 or float64, to (B, N)."""
     unit = unit_length(g, tokens, dtype)
-    mean = g.add("ReduceMean", unit if center == "unit" else tokens, g.ints(1), keepdims=1)
+    mean = token_mean(g, unit if center == "unit" else tokens, dtype)
     product = g.add("Mul", unit, unit_length(g, mean, dtype))
     cosine = g.add("ReduceSum", product, g.ints(-1), keepdims=0)
     low, high = g.constant(-1.0, dtype), g.constant(1.0, dtype)
     # Clip may turn NaN into a bound
     cosine = g.add("Where", g.add("Greater", cosine, high), high, cosine)
     return g.add("Where", g.add("Less", cosine, low), low, cosine)
+
+
+def token_mean(g: Graph, x: str, dtype: str) -> str:
+    """(B, n, D) of `dtype` to (B, 1, D).
+
+    Pooling, since ONNX Runtime's `ReduceMean` over this axis sums in another order where images are more than threads:
+    an image alone would get other scores than in a batch.
+    """
+    if dtype == "float64":  # ONNX Runtime does not pool it
+        return g.add("ReduceMean", x, g.ints(1), keepdims=1)
+    pooled = g.add("GlobalAveragePool", g.add("Transpose", x, perm=[0, 2, 1]))
+    return g.add("Transpose", pooled, perm=[0, 2, 1])
+
+
+def is_number(g: Graph, x: str) -> str:
+    """Where `x` is not NaN. Fewer runtimes know `IsNaN`."""
+    return g.add("Equal", x, x)
 
 
 def ascending(g: Graph, ids: str, k: Count) -> str:
@@ -80,17 +97,17 @@ def ascending(g: Graph, ids: str, k: Count) -> str:
 
 def lowest(g: Graph, scores: str, k: Count, dtype: str) -> str:
     """Ids (B, k) of the k lowest of scores in [-1, 1] or NaN (B, N), ties to the lower index; ascending."""
-    numbers = g.add("Where", g.add("IsNaN", scores), g.constant(_NAN_SCORE, dtype), scores)
+    numbers = g.add("Where", is_number(g, scores), scores, g.constant(_NAN_SCORE, dtype))
     return ascending(g, _top(g, numbers, k)[1], k)
 
 
 def order(g: Graph, values: str, dtype: str) -> str:
     """Ids (B, N) that sort any values (B, N), NaN last, ties to the lower index."""
     size = g.add("Shape", values, start=1, end=2)
-    missing = g.add("IsNaN", values)
-    by_value = _top(g, g.add("Where", missing, g.constant(np.inf, dtype), values), size)[1]
-    is_missing = g.cast(gather(g, g.cast(missing, "int64"), by_value), "float32")
-    return gather(g, by_value, _top(g, is_missing, size)[1])  # numbers before NaN, else as they were
+    number = is_number(g, values)
+    by_value = _top(g, g.add("Where", number, values, g.constant(np.inf, dtype)), size)[1]
+    is_missing = g.add("Where", number, g.constant(0.0, "float32"), g.constant(1.0, "float32"))
+    return gather(g, by_value, _top(g, gather(g, is_missing, by_value), size)[1])  # numbers first, else as they were
 
 
 def _top(g: Graph, values: str, k: Count) -> list[str]:
@@ -131,7 +148,7 @@ def restore_grid(g: Graph, tokens: str, ids: str, num_patches: int, features: st
         unit = unit_length(g, features, dtype)
         similarity = g.add("MatMul", unit, g.add("Transpose", gather(g, unit, survivors), perm=[0, 2, 1]))
     lowest, highest = g.constant(-np.inf, dtype), g.constant(np.inf, dtype)
-    similarity = g.add("Where", g.add("IsNaN", similarity), lowest, similarity)
+    similarity = g.add("Where", is_number(g, similarity), similarity, lowest)
     similarity = g.add("Where", g.add("Equal", columns, places), highest, similarity)
     nearest = g.add("ArgMax", similarity, axis=2, keepdims=0)  # (B, N), the first of equals
     return gather(g, tokens, gather(g, in_order, nearest))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,8 @@ PROVIDERS = {
 }
 """ONNX Runtime's names by ours."""
 _MOST_THREADS = 1024  # ONNX Runtime starts whatever it is asked for, and takes minutes
-_ERRORS_ONLY, _NOTHING = 3, 4
+_NOTHING = 4  # of what ONNX Runtime logs: its exceptions say it
+_BEYOND_OPSET_20 = re.compile(r"ONNX operations: .*\bAttention\b|Unsupported model IR version: 11\b")
 _EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"
 _RETURN_MEMORY = "memory.enable_memory_arena_shrinkage"
 _BEYOND_ARENA = "is smaller than requested bytes"
@@ -57,7 +59,7 @@ def session(
     if not is_available(provider):
         raise BackendError(_unavailable(provider))
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _NOTHING
     if threads is not None and not 1 <= threads <= _MOST_THREADS:
         raise BackendError(f"threads must be from 1 to {_MOST_THREADS}, not {threads}")
     options.intra_op_num_threads = threads or _threads_of_environment()
@@ -72,16 +74,27 @@ def session(
             )
     except Exception as error:  # ONNX Runtime has a dozen exception classes without a common base of their own
         name = "the model" if isinstance(model, bytes) else str(model)
-        raise ModelFileError(f"ONNX Runtime {onnxruntime.__version__} refuses {name}: {error}") from None
+        raise ModelFileError(f"{_who(provider)} {_why(name, str(error))}") from None
     if wanted not in loaded.get_providers():
         raise BackendError(_unavailable(provider))
     return loaded
 
 
+def _who(provider: str) -> str:
+    own = "" if provider == "cpu" else f" with the provider {provider!r}"
+    return f"ONNX Runtime {onnxruntime.__version__}{own}"
+
+
+def _why(name: str, error: str) -> str:
+    if _BEYOND_OPSET_20.search(error):
+        return f"does not know opset 23, which {name} has; export it again with --opset 20"
+    return f"refuses {name}: {error}"
+
+
 def run(session: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """All outputs for inputs that fit the model. Raises ModelFileError when the graph fails on them."""
     options = onnxruntime.RunOptions()
-    options.log_severity_level = _NOTHING  # the exception says it
+    options.log_severity_level = _NOTHING
     if session.get_providers() == [PROVIDERS["cpu"]]:
         options.add_run_config_entry(_RETURN_MEMORY, "cpu:0")  # so that sessions at rest hold next to none
     try:

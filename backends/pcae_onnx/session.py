@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from pcae_core.config import ModelConfig
+    from pcae_onnx.info import ModelInfo
 
 _CACHE_BYTES = 5_000_000
 _MOST_MEMORY_MIB = 2**40  # more than any machine has; ONNX Runtime takes the bytes in 64 bits
@@ -76,6 +77,7 @@ class InferenceSession:
         metadata: the model's `metadata_props`.
         info: the same, parsed.
         provider: in use.
+        part: most images that `run` computes together; None for all. An image's answer does not depend on it.
     """
 
     def __init__(
@@ -114,7 +116,7 @@ class InferenceSession:
         self.image_size, self.in_chans = self.info.model.image_size, self.info.model.in_chans
         self.dynamic_keep = self.info.schedule.keep is None
         self.class_names = self.info.class_names
-        self._part = images_in_cache(self.info.model) if provider == "cpu" else None
+        self.part = images_together(self.info, provider)
 
     def preprocess(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Pictures of any size, mode and EXIF orientation to pixels, float32 (B, C, H, W), as the metadata says.
@@ -165,7 +167,7 @@ class InferenceSession:
             raise DataError(f"pixel_values must be floating and normalised, not {pixels.dtype}; use preprocess")
         dynamic = self.dynamic_keep or keep is not None
         feeds = {"keep": self._keep(1.0 if keep is None else keep)} if dynamic else {}
-        step = self._part or len(pixels)
+        step = self.part or len(pixels)
         hidden, kept_ids, *logits = runtime.run_in_parts(self._session, pixels, feeds, step)
         outputs = Outputs(hidden, kept_ids, logits[0] if logits else None)
         self._check_outputs(outputs, len(pixels))
@@ -181,7 +183,7 @@ class InferenceSession:
         """
         if min(batch_size, topk) < 1:
             raise ConfigError(f"batch_size and topk must be at least 1, not {batch_size} and {topk}")
-        found, step = [], min(batch_size, self._part or batch_size)
+        found, step = [], min(batch_size, self.part or batch_size)
         for start in range(0, max(1, len(images)), step):
             outputs = self.run(self.preprocess(images[start : start + step]), keep)
             for i, kept_ids in enumerate(outputs.kept_ids):
@@ -231,7 +233,18 @@ def _check_memory(path: Path, model: ModelConfig, memory_mib: int) -> None:
         )
 
 
-def images_in_cache(model: ModelConfig) -> int:
-    """Images whose widest activations, or pixels, a CPU's cache holds: beyond, a batch costs more than its parts."""
+def images_together(info: ModelInfo, provider: str) -> int | None:
+    """The most images to compute at a time, so that each gets the answer that it gets alone; None for any number.
+
+    An int8 model takes its scales from the whole batch. On CPUs the rounding of a float16 model depends on an image's
+    place in the batch, and beyond what a cache holds a batch costs more than its parts.
+    """
+    if info.dtype == "int8" or (info.dtype == "fp16" and provider == "cpu"):
+        return 1
+    return _images_in_cache(info.model) if provider == "cpu" else None
+
+
+def _images_in_cache(model: ModelConfig) -> int:
+    """Images whose widest activations, or pixels, fit."""
     widest = max((1 + model.num_patches) * model.hidden_dim(model.embed_dim), model.in_chans * model.image_size**2)
     return max(1, _CACHE_BYTES // (widest * 4))

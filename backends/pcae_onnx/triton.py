@@ -19,7 +19,8 @@ def write_repository(model: Path, info: ModelInfo, folder: Path) -> Path:
     """Write the repository of one model; returns the model's folder in it.
 
     Triton batches the requests of a model with a fixed ratio. Where the ratio is an input it cannot, since requests may
-    differ in it; there each request is a batch of its own.
+    differ in it; there each request is a batch of its own. An int8 model gets one image a request: its scales are of
+    the whole batch, so that other images would change the answer.
 
     Raises:
         ModelFileError: the folder cannot be written.
@@ -31,8 +32,9 @@ def write_repository(model: Path, info: ModelInfo, folder: Path) -> Path:
         for file in data_files(model):
             shutil.copyfile(file, version / file.name)
         proto = onnx.load(model, load_external_data=False)
-        if info.schedule.keep is None:  # Triton offers no input that has a default
-            proto.graph.initializer.remove(next(t for t in proto.graph.initializer if t.name == "keep"))
+        defaults = [tensor for tensor in proto.graph.initializer if tensor.name == "keep"]
+        if defaults:  # Triton offers no input that has one
+            proto.graph.initializer.remove(defaults[0])
             onnx.save(proto, version / MODEL_FILE)
         else:
             shutil.copyfile(model, version / MODEL_FILE)
@@ -44,17 +46,24 @@ def write_repository(model: Path, info: ModelInfo, folder: Path) -> Path:
 
 
 def _config(graph: onnx.GraphProto, info: ModelInfo) -> str:
-    dynamic = info.schedule.keep is None
-    lines = [f'name: "{info.name}"', 'backend: "onnxruntime"', f"max_batch_size: {0 if dynamic else MAX_BATCH_SIZE}"]
-    lines += [_tensor("input", value, dynamic) for value in graph.input]
-    lines += [_tensor("output", value, dynamic) for value in graph.output]
-    if not dynamic:
+    single, dynamic = info.dtype == "int8", info.schedule.keep is None
+    most = 0 if dynamic else 1 if single else MAX_BATCH_SIZE
+    lines = [f'name: "{info.name}"', 'backend: "onnxruntime"', f"max_batch_size: {most}"]
+    for value in graph.input:
+        dims = _dims(value)
+        lines.append(_tensor("input", value, [1, *dims[1:]] if single and dims else dims, dynamic))
+    lines += [_tensor("output", value, _dims(value), dynamic) for value in graph.output]
+    if not dynamic and not single:
         lines.append(f"dynamic_batching {{ max_queue_delay_microseconds: {QUEUE_DELAY_MICROSECONDS} }}")
     return "\n".join(lines) + "\n"
 
 
-def _tensor(kind: str, value: onnx.ValueInfoProto, with_batch: bool) -> str:
-    dims = [dim.dim_value or -1 for dim in value.type.tensor_type.shape.dim]
+def _dims(value: onnx.ValueInfoProto) -> list[int]:
+    """With -1 for a size that varies."""
+    return [dim.dim_value or -1 for dim in value.type.tensor_type.shape.dim]
+
+
+def _tensor(kind: str, value: onnx.ValueInfoProto, dims: list[int], with_batch: bool) -> str:
     scalar = not dims  # which Triton cannot say but by a reshape
     shown = [1] if scalar else dims if with_batch else dims[1:]
     text = f'name: "{value.name}", data_type: {_TYPES[value.type.tensor_type.elem_type]}, dims: {shown}'

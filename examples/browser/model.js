@@ -26,7 +26,7 @@ export class Model {
     ]);
     const session = await ort.InferenceSession.create(file, { executionProviders: ["wasm"] });
     if (!session.inputNames.includes("keep")) {
-      throw new Error("the model has no keep ratio to set; export with --dynamic-keep, then run prepare_model.py");
+      throw new Error("the model has no keep ratio to set; export with --dynamic-keep");
     }
     return new Model(session, config, preprocessing);
   }
@@ -34,8 +34,9 @@ export class Model {
   constructor(session, config, preprocessing) {
     this.session = session;
     this.config = config;
+    this.shape = config.pcae.model;
     this.preprocessing = preprocessing;
-    this.grid = config.image_size / config.patch_size; // patches in a row
+    this.grid = this.shape.image_size / this.shape.patch_size; // patches in a row
   }
 
   /** pixel_values of a picture that `readPixels` has read. */
@@ -48,7 +49,7 @@ export class Model {
    * Resolves to {keep, keptIds, logits, hidden, milliseconds}: the median of a few runs; logits is null without a head.
    */
   async run(values, keep) {
-    const { in_chans: channels, image_size: size } = this.config;
+    const { in_chans: channels, image_size: size } = this.shape;
     const feeds = {
       pixel_values: new ort.Tensor("float32", values, [1, channels, size, size]),
       keep: new ort.Tensor("float32", [keep], []),

@@ -43,6 +43,7 @@ class Arguments:
         dtype: fp16 and int8 are measured against fp32, and warn when they are worth little.
         keep: share of the patch tokens that each stage keeps; 1 by default.
         dynamic_keep: make that share an input of the model.
+        keep_default: let that input be 1 in runs that do not give it; most tools then fix it at 1 (docs/onnx.md).
         atol: largest difference from the reference that is accepted.
         data: images on which fp16 and int8, and only they, are measured, as pcae pretrain takes them.
         triton: write a model repository for Triton there too.
@@ -57,6 +58,7 @@ class Arguments:
     dtype: Literal["fp32", "fp16", "int8"] = "fp32"
     keep: float | None = None
     dynamic_keep: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    keep_default: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     atol: float = 1e-4
     data: Path | None = None
     triton: Path | None = None
@@ -68,6 +70,8 @@ def main(arguments: Sequence[str]) -> None:
     chosen = parse(Arguments, "export", arguments, description=DESCRIPTION)
     if chosen.dynamic_keep and chosen.keep is not None:
         raise ConfigError("--keep fixes the ratio and --dynamic-keep leaves it open; give one of them")
+    if chosen.keep_default and not chosen.dynamic_keep:
+        raise ConfigError("--keep-default gives a default to the input of --dynamic-keep; give both or neither")
     if chosen.data is not None and chosen.dtype == "fp32":
         raise ConfigError("--data gives images on which fp16 and int8 are measured; leave it out, or give --dtype")
     import pcae_onnx
@@ -83,6 +87,7 @@ def main(arguments: Sequence[str]) -> None:
         opset=chosen.opset,
         dtype=chosen.dtype,
         keep=None if chosen.dynamic_keep else fixed,
+        keep_default=chosen.keep_default,
         atol=chosen.atol,
         name=chosen.name,
         class_names=config.class_names,
@@ -129,12 +134,13 @@ def show(done: Exported, on_real_images: bool) -> None:
         return
     found = done.agreement
     top1 = "" if found.top1 is None else f", same best class {found.top1:.3f}"
-    where = f"against fp32 on {found.images} images at keep {found.keep:g}"
-    print(f"{where}: kept patches {found.kept_ids:.3f}, cosine {found.cosine:.4f}{top1}")
-    print("  speed " + ", ".join(f"{ratio:.2f} x at batch {batch}" for batch, ratio in found.speed))
+    kind = "images of --data" if on_real_images else "images of random pixels"
+    print(f"measured against fp32 on {found.images} {kind} at keep {found.keep:g}:")
+    print(f"  kept patches {found.kept_ids:.3f}, cosine {found.cosine:.4f}{top1}")
+    print("  speed " + ", ".join(f"{ratio:.2f} x at batch {batch}" for batch, ratio in found.speed) + " (CPU time)")
     warnings = found.warnings()
     if not on_real_images:
-        warnings.append("measured on random pixels, which say little; name real images with --data")
+        warnings.append("random pixels say little of what it is worth; name real images with --data")
     for line in warnings:
         print(f"WARNING: {info.dtype}: {line}")
 

@@ -18,6 +18,7 @@ from pcae_core.convert.coverage import Coverage
 from pcae_core.convert.files import HF_CONFIG, HF_PIXELS, HF_WEIGHTS, SAFETENSORS
 from pcae_core.convert.names import to_hf
 from pcae_core.convert.preprocessing import image_processor
+from pcae_core.convert.vit_config import vit_config
 from pcae_core.errors import CheckpointError, ConfigError
 from pcae_core.parameters import Arrays, head_shapes
 from pcae_core.pretrained import EncoderConfig, Pretrained
@@ -127,26 +128,7 @@ def _hf_tensors(found: Pretrained) -> Arrays:
 
 def _write_hf(folder: Path, config: EncoderConfig, tensors: Arrays) -> None:
     model = config.model
-    names = config.class_names or [f"LABEL_{i}" for i in range(model.num_classes)]
-    classes = {str(i): name for i, name in enumerate(names)}
-    settings = {
-        "architectures": ["ViTForImageClassification" if classes else "ViTModel"],
-        "model_type": "vit",
-        "image_size": model.image_size,
-        "patch_size": model.patch_size,
-        "num_channels": model.in_chans,
-        "hidden_size": model.embed_dim,
-        "num_hidden_layers": model.depth,
-        "num_attention_heads": model.num_heads,
-        "intermediate_size": model.hidden_dim(model.embed_dim),
-        "hidden_act": "gelu",
-        "layer_norm_eps": model.layer_norm_eps,
-        "qkv_bias": True,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-    }
-    if classes:
-        settings |= {"id2label": classes, "label2id": {label: int(i) for i, label in classes.items()}}
+    settings = vit_config(model, config.class_names)
     mean, std = config.loader.normalization(model.in_chans)
     pixels = image_processor(model.image_size, model.in_chans, mean, std)
     for name, values in ((HF_CONFIG, settings), (HF_PIXELS, pixels)):

@@ -1,0 +1,41 @@
+"""An encoder's shape as `config.json` of Hugging Face's ViT has it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pcae_core.config import ModelConfig
+
+
+def vit_config(model: ModelConfig, class_names: Sequence[str] | None) -> dict[str, object]:
+    """Settings of a ViT whose head, if `model` has one, reads the CLS token.
+
+    Args:
+        class_names: of the head's outputs; None for LABEL_0 and so on.
+    """
+    names = class_names or [f"LABEL_{i}" for i in range(model.num_classes)]
+    settings: dict[str, object] = {
+        "architectures": ["ViTForImageClassification" if model.num_classes else "ViTModel"],
+        "model_type": "vit",
+        "image_size": model.image_size,
+        "patch_size": model.patch_size,
+        "num_channels": model.in_chans,
+        "hidden_size": model.embed_dim,
+        "num_hidden_layers": model.depth,
+        "num_attention_heads": model.num_heads,
+        "intermediate_size": model.hidden_dim(model.embed_dim),
+        "hidden_act": "gelu",
+        "layer_norm_eps": model.layer_norm_eps,
+        "qkv_bias": True,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    }
+    return settings | (labels(names) if model.num_classes else {})
+
+
+def labels(class_names: Sequence[str]) -> dict[str, object]:
+    """Class names by their number, and the other way round."""
+    return {
+        "id2label": {str(i): name for i, name in enumerate(class_names)},
+        "label2id": {name: i for i, name in enumerate(class_names)},
+    }
