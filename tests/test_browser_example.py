@@ -7,10 +7,10 @@ import http.server
 import io
 import json
 import shutil
-import subprocess
 import threading
 from pathlib import Path
 
+import node_packages
 import numpy as np
 import pytest
 from browser import CHROMIUM, FLAGS
@@ -34,13 +34,7 @@ def page_folder(tmp_path_factory):
     chromium()
     folder = tmp_path_factory.mktemp("browser") / "example"
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("node_modules", "model"))
-    if (EXAMPLE / "node_modules" / "onnxruntime-web").is_dir():
-        (folder / "node_modules").symlink_to(EXAMPLE / "node_modules")
-        return folder
-    npm = shutil.which("npm") or pytest.skip("needs npm, which is not installed")
-    done = subprocess.run([npm, "ci", "--ignore-scripts"], cwd=folder, capture_output=True, text=True, timeout=300)
-    if done.returncode:
-        pytest.skip(f"npm ci does not reach its packages: {done.stderr.strip().splitlines()[-1]}")
+    node_packages.install(EXAMPLE, folder, "onnxruntime-web")
     return folder
 
 

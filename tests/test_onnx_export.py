@@ -69,6 +69,7 @@ def test_raw_center_and_a_default_ratio_without_input(tmp_path):
     config = CONFIG.model_copy(update={"reduction": CONFIG.reduction.model_copy(update={"center": "raw"})})
     path = exported(tmp_path, config, keep=None).path
     assert_equals_reference(InferenceSession(path).run(pixels(2), 0.6), config, 2, 0.6)
+    path = exported(tmp_path, config, keep=None, keep_default=True).path
     hidden, _, _ = runtime.session(path).run(None, {"pixel_values": pixels(2)})
     assert hidden.shape[1] == 1 + config.num_patches
 
@@ -106,7 +107,7 @@ def test_files_beside_the_model(tmp_path):
     assert {path.name for path in folder.iterdir()} == {"model.onnx", "config.json", "preprocessor_config.json"}
     config = json.loads((folder / "config.json").read_text())
     assert config["id2label"] == {str(i): name for i, name in enumerate(CLASSES)}
-    assert config["embed_dim"] == CONFIG.embed_dim
+    assert config["pcae"]["model"]["embed_dim"] == CONFIG.embed_dim
     assert json.loads((folder / "preprocessor_config.json").read_text())["crop_size"] == {"height": 24, "width": 24}
     proto = onnx.load(folder / "model.onnx")
     onnx.checker.check_model(proto, full_check=True)
@@ -223,11 +224,11 @@ def test_command_line(run, tmp_path, capsys):
     assert cli.run([str(a) for a in arguments]) == 0
     printed = capsys.readouterr().out
     assert "feature-extraction, int8, keep 0.7" in printed
-    assert "against fp32 on 32 images at keep 0.7: kept patches " in printed
+    assert "measured against fp32 on 32 images of --data at keep 0.7:" in printed
     assert "speed " in printed
     assert (tmp_path / "triton" / "model" / "1" / "model.onnx").is_file()
     assert cli.run(["export", str(run), str(out), "--dtype", "fp16"]) == 0
-    assert "WARNING: fp16: measured on random pixels" in capsys.readouterr().out
+    assert "WARNING: fp16: random pixels say little" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_an_export_that_stops_anywhere_leaves_a_whole_model(tmp_path, monkeypatc
         stops += 1
         found = state(folder)
         assert found in (before, after)
-        assert found == after or json.loads((folder / "config.json").read_text())["weights_sha256"] == before[0]
+        assert found == after or json.loads((folder / "config.json").read_text())["pcae"]["weights_sha256"] == before[0]
         assert not list(folder.glob(".*"))
     assert stops >= 7
     assert state(folder) == after
