@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from onnx_models import CLASSES, CONFIG, HEADLESS, exported, pixels, weights
@@ -16,7 +17,7 @@ from pcae_conformance import runner
 from pcae_core import registry
 from pcae_core.cli import main as cli
 from pcae_core.data import augment, images, normalize
-from pcae_core.errors import BackendError, ConfigError, DataError
+from pcae_core.errors import BackendError, ConfigError, DataError, ModelFileError
 from pcae_onnx import runtime, triton
 from pcae_onnx import session as session_module
 from pcae_onnx.session import InferenceSession
@@ -211,6 +212,52 @@ def test_triton_configuration_matches_the_model(dynamic, fixed, tmp_path):
                 assert ([-1, *dims] if batched else dims) == shape
         assert ("keep" in _tensors("input", text)) == (path == dynamic)
         assert InferenceSession(root / "1" / "model.onnx").run(pixels(2, info.model)).kept_ids.shape[0] == 2
+
+
+@pytest.mark.parametrize("keep", [0.7, None])
+def test_triton_gets_the_images_of_an_int8_model_one_by_one(tmp_path, keep):
+    done = exported(tmp_path / "narrow", keep=keep, dtype="int8")
+    text = (triton.write_repository(done.path, done.info, tmp_path) / "config.pbtxt").read_text()
+    assert "dynamic_batching" not in text
+    most = int(re.search(r"max_batch_size: (\d+)", text).group(1))
+    dims = _tensors("input", text)["pixel_values"][1]
+    assert (most, dims) == ((1, [3, 24, 24]) if keep else (0, [1, 3, 24, 24]))
+
+
+def test_triton_offers_no_input_with_a_default(tmp_path):
+    done = exported(tmp_path / "default", keep=None, keep_default=True)
+    root = triton.write_repository(done.path, done.info, tmp_path)
+    served = onnx.load(root / "1" / "model.onnx")
+    assert "keep" not in {tensor.name for tensor in served.graph.initializer}
+
+
+# The first line of what onnxruntime-openvino 1.24.1 says, cut, and its last; and what onnxruntime 1.22.1 says, cut.
+OPENVINO = (
+    "[ONNXRuntimeError] : 1 : FAIL : Exception during initialization: basic_backend.cc:136 BasicBackend::BasicBackend"
+    "(...) [OpenVINO-EP] Exception while Reading network: Check 'false' failed at src/frontends/onnx/frontend/src/"
+    "frontend.cpp:221:\nFrontEnd API failed with GeneralFailure:\n"
+    "OpenVINO does not support the following ONNX operations: Attention\n\n"
+)
+OLD = (
+    "[ONNXRuntimeError] : 1 : FAIL : Load model from m failed: model.cc:181 onnxruntime::Model::Model(...) Unsupported "
+    "model IR version: 11, max supported IR version: 10\n"
+)
+
+
+@pytest.mark.parametrize(("provider", "text"), [("openvino", OPENVINO), ("cpu", OLD)])
+def test_a_runtime_without_opset_23_is_one_line_that_says_what_to_do(dynamic, monkeypatch, provider, text):
+    """With the recorded words: the runtimes themselves share their import name with the one that is installed."""
+
+    class Old:
+        def __init__(self, *arguments: object, **options: object) -> None:
+            raise RuntimeError(text)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Old)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [runtime.PROVIDERS[provider]])
+    with pytest.raises(ModelFileError) as caught:
+        InferenceSession(dynamic, provider=provider)
+    assert str(caught.value).endswith(f"does not know opset 23, which {dynamic} has; export it again with --opset 20")
+    assert len(str(caught.value)) < 150 + len(str(dynamic))
 
 
 def test_backend_conforms():

@@ -101,6 +101,51 @@ def test_ties_and_nan_keep_the_lower_ids(tmp_path):
     assert ids.tolist() == [list(range(ids.shape[1]))] * 2
 
 
+@pytest.mark.parametrize("opset", [20, 23])
+def test_nan_scores_stay_last_without_the_operator(tmp_path, opset):
+    """In the runtime with all its rewriting, and in ONNX's evaluator; MNN has no IsNaN."""
+    scores = np.random.default_rng(0).uniform(-1, 1, (6, 36)).astype(np.float32)
+    for row, places in enumerate(([], [0], [3, 4, 35], range(30), range(35), range(36))):
+        scores[row, list(places)] = np.nan
+    g = graph.Graph(opset)
+    g.input("scores", "float32", ["batch_size", 36])
+    for k in (1, 7, 35):
+        g.output(ops.lowest(g, "scores", k, "float32"), f"lowest_{k}")
+    g.output(ops.order(g, "scores", "float32"), "order")
+    content = writer.to_bytes(g.proto("nan", {}), [])
+    expected = [np.sort(np.argsort(scores, axis=1, kind="stable")[:, :k], axis=1) for k in (1, 7, 35)]
+    expected.append(np.argsort(scores, axis=1, kind="stable"))
+    for run in (runtime.session(content).run, ReferenceEvaluator(onnx.load_from_string(content)).run):
+        for got, want in zip(run(None, {"scores": scores}), expected, strict=True):
+            np.testing.assert_array_equal(got, want)
+    written = onnx.load(exported(tmp_path, keep=None, opset=opset).path)
+    assert "IsNaN" not in {node.op_type for node in written.graph.node}
+
+
+def test_models_of_former_versions_are_loaded(tmp_path):
+    """With a default of `keep`, IsNaN, and config.json as it was, which is not read."""
+    path = exported(tmp_path, keep=None, keep_default=True).path
+    proto = onnx.load(path)
+    for node in proto.graph.node:
+        if node.op_type == "Equal":
+            node.op_type, node.name = "IsNaN", f"{node.name}_not"
+            del node.input[1]
+            where = next(other for other in proto.graph.node if node.output[0] in other.input)
+            where.input[1], where.input[2] = where.input[2], where.input[1]
+    onnx.save(proto, path)
+    (tmp_path / "config.json").write_text('{"dtype": "fp32"}')
+    assert_equals_reference(InferenceSession(tmp_path).run(pixels(2), 0.6), CONFIG, 2, 0.6)
+    assert_equals_reference(InferenceSession(tmp_path).run(pixels(2)), CONFIG, 2, 1.0)
+
+
+def test_a_required_ratio_is_asked_for(tmp_path):
+    """ONNX Runtime itself names it; our session takes 1."""
+    path = exported(tmp_path, keep=None).path
+    with pytest.raises(ValueError, match="keep"):
+        runtime.session(path).run(None, {"pixel_values": pixels(1)})
+    assert InferenceSession(path).run(pixels(1)).kept_ids.shape == (1, CONFIG.num_patches)
+
+
 def test_files_beside_the_model(tmp_path):
     info = exported(tmp_path / "my model", keep=0.7, class_names=CLASSES).info
     folder = tmp_path / "my model"
@@ -118,6 +163,65 @@ def test_files_beside_the_model(tmp_path):
     assert json.loads(found["pcae.schedule"])["tokens_per_block"] == [37, 26, 26, 18, 18, 12]
     assert len(json.loads(found["pcae.weights_sha256"])) == 64
     assert info.name == "my_model"
+
+
+@pytest.mark.parametrize("options", [{"keep": None}, {"keep": 0.7}, {"keep": 1.0}, {"keep": 1.0, "dtype": "int8"}])
+def test_config_says_nothing_that_hugging_face_reads_otherwise(tmp_path, options):
+    from transformers import AutoConfig, PretrainedConfig, ViTConfig
+
+    exported(tmp_path, class_names=CLASSES, **options)
+    written = json.loads((tmp_path / "config.json").read_text())
+    theirs = {*vars(ViTConfig()), *PretrainedConfig().to_dict(), *dir(ViTConfig)} | {"num_labels", "torch_dtype"}
+    assert {key for key in written if key not in theirs} == {"pcae"}
+    read = PretrainedConfig.from_pretrained(tmp_path)
+    assert read.id2label == dict(enumerate(CLASSES))
+    assert read.dtype is None
+    assert read.pcae["schedule"]["keep"] == options["keep"]
+    assert PretrainedConfig.from_dict(read.to_dict()).pcae == read.pcae
+    if options["keep"] == 1.0:
+        config = AutoConfig.from_pretrained(tmp_path)
+        assert isinstance(config, ViTConfig)
+    else:
+        assert written["model_type"] == "pcae"
+        with pytest.raises(ValueError, match="pcae"):
+            AutoConfig.from_pretrained(tmp_path)
+
+
+def test_a_model_that_says_vit_answers_as_their_vit(tmp_path):
+    """Their model, made from our config.json, with the same weights."""
+    import torch
+    from transformers import AutoConfig, ViTForImageClassification
+
+    from pcae_core.convert.names import to_hf
+
+    exported(tmp_path, keep=1.0)
+    theirs = ViTForImageClassification(AutoConfig.from_pretrained(tmp_path)).eval()
+    state = {}
+    for name, value in weights().items():
+        names = to_hf(name)
+        for key, part in zip(names, np.split(value, len(names)), strict=True):
+            state[key if name.startswith("head.") else f"vit.{key}"] = torch.from_numpy(part)
+    shapes = {key: value.shape for key, value in theirs.state_dict().items()}
+    theirs.load_state_dict({key: value.reshape(shapes[key]) for key, value in state.items()})
+    with torch.no_grad():
+        logits = theirs(torch.from_numpy(pixels(2))).logits.numpy()
+    np.testing.assert_allclose(InferenceSession(tmp_path).run(pixels(2)).logits, logits, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("config", "task"), [(HEADLESS, None), (CONFIG, "feature-extraction"), (CONFIG, None)], ids=["none", "left", "head"]
+)
+def test_config_of_a_vit_says_whether_there_is_a_head(tmp_path, config, task):
+    exported(tmp_path, config, keep=1.0, task=task)
+    written = json.loads((tmp_path / "config.json").read_text())
+    head = config is CONFIG and task is None
+    assert written["architectures"] == ["ViTForImageClassification" if head else "ViTModel"]
+    assert ("id2label" in written) == head
+
+
+def test_a_head_of_the_mean_is_no_vit_of_theirs(tmp_path):
+    exported(tmp_path, CONFIG.model_copy(update={"pooling": "mean"}), keep=1.0)
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "pcae"
 
 
 @pytest.mark.parametrize(("size", "most"), [((24, 24), 0.001), ((50, 37), 6.0), ((200, 320), 1.0)])
@@ -178,6 +282,7 @@ def test_wrong_weights_are_told_and_the_file_is_kept(tmp_path, monkeypatch, run,
     [
         ({"keep": 1.5}, "keep must be in"),
         ({"keep": 0.0}, "keep must be in"),
+        ({"keep": 0.5, "keep_default": True}, "only a keep ratio that is an input"),
         ({"atol": 0.0}, "atol must be positive"),
         ({"class_names": ("a",)}, "1 class names do not fit 5 outputs"),
         ({"name": "../elsewhere"}, r"name '\.\./elsewhere' must be letters"),
@@ -235,6 +340,7 @@ def test_command_line(run, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--keep", "0.7", "--dynamic-keep"], "give one of them"),
+        (["--keep", "0.7", "--keep-default"], "--keep-default gives a default to the input of --dynamic-keep"),
         (["--data", "photos"], "--data gives images on which fp16 and int8 are measured; leave it out"),
         (["--keep", "2"], "keep must be in (0, 1], not 2.0"),
         (["--task", "image-classification"], "has no label head"),

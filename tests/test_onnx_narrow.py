@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -46,6 +49,40 @@ def test_a_full_disk_at_quantising_is_one_line_and_changes_nothing(tmp_path):
     with files_up_to(size + 300), pytest.raises(ModelFileError, match="cannot quantise the model; is the disk full"):
         exported(tmp_path, keep=0.7, dtype="int8")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+class _Counted:
+    """A session, and the CPU time of its runs."""
+
+    def __init__(self, session: InferenceSession) -> None:
+        self.session, self.runs, self.seconds = session, 0, 0.0
+
+    def run(self, *arguments: object) -> object:
+        begin = time.process_time()
+        answer = self.session.run(*arguments)
+        self.runs, self.seconds = self.runs + 1, self.seconds + time.process_time() - begin
+        return answer
+
+
+def test_a_round_of_a_small_model_is_long_enough(tmp_path):
+    exported(tmp_path, keep=0.7)
+    counted = _Counted(InferenceSession(tmp_path, threads=1))
+    quantize._speed(counted, counted, pixels(1), None)
+    assert counted.seconds > 14 * 0.5 * quantize._ROUND_SECONDS
+    assert counted.runs > 14
+
+
+def test_speeds_do_not_hang_on_what_else_the_machine_does(tmp_path):
+    """Beside programs that want every core, a model is as fast as itself."""
+    exported(tmp_path, keep=0.7)
+    session = InferenceSession(tmp_path, threads=1)
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
+    try:
+        assert 0.7 < quantize._speed(session, session, pixels(1), None) < 1.4
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def test_warnings_name_what_is_below_its_limit():
