@@ -9,7 +9,8 @@ from PIL import Image
 
 from pcae_core import registry
 from pcae_onnx.observe import OnnxSubject
-from pcae_onnx.session import InferenceSession
+from pcae_onnx.serving.batching import Batcher
+from pcae_onnx.session import InferenceSession, images_together
 
 BATCH = 7
 MODELS = {
@@ -69,10 +70,21 @@ def test_predictions_alone_equal_those_in_a_batch(tmp_path):
         np.testing.assert_array_equal(alone.last_hidden_state, whole.last_hidden_state)
 
 
+def test_requests_that_a_service_gathers_get_what_they_get_alone(tmp_path):
+    exported(tmp_path, keep=None, dtype="int8")
+    session, gathered = InferenceSession(tmp_path), []
+    batcher = Batcher(session.run, BATCH, 60.0, BATCH, lambda images, seconds: gathered.append(images))
+    answers = [batcher.submit(image[None], 0.6) for image in pixels(BATCH)]
+    for image, answer in zip(pixels(BATCH), answers, strict=True):
+        alone, found = session.run(image[None], 0.6), answer.result()
+        np.testing.assert_array_equal(alone.kept_ids, found.kept_ids)
+        np.testing.assert_array_equal(alone.logits, found.logits)
+    batcher.close()
+    assert gathered == [BATCH]
+
+
 @pytest.mark.parametrize(
     ("dtype", "provider", "part"), [("int8", "cuda", 1), ("fp16", "cuda", None), ("fp16", "cpu", 1)]
 )
 def test_images_that_are_computed_together(tmp_path, dtype, provider, part):
-    from pcae_onnx.session import images_together
-
     assert images_together(exported(tmp_path, keep=0.7, dtype=dtype).info, provider) == part
