@@ -14,7 +14,7 @@ from pcae_core.cli import main as cli
 ROOT = Path(__file__).parents[1]
 FLAG = re.compile(r"--[a-z][a-z0-9.-]*[a-z0-9](?!\w)")
 SETTING = re.compile(r"(?<![\w.-])loader\.[a-z_]+")
-COMMAND = re.compile(r"pcae (\w+)|\b(export|fine-tune)(?:ed)? (?:it )?with")
+COMMAND = re.compile(r"pcae (\w+)|\b(export|fine-tune)(?:ed)? (?:it )?(?:again )?with")
 """What makes the flags after it another command's."""
 
 SHOWN_BY = {
