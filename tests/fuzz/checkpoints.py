@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -45,7 +46,7 @@ class _Folders(Kind):
         file = choose(rng, sorted(it.glob("*.safetensors")))
         if rng.random() < 0.05:
             file.unlink()
-            choose(rng, (file.mkdir, lambda: file.symlink_to(file), lambda: file.symlink_to("/dev/zero")))()
+            choose(rng, (file.mkdir, lambda: file.symlink_to(file), lambda: file.symlink_to(os.devnull)))()
             return f"{file.name} is no file"
         data, what = tensors.hostile(rng, file.read_bytes())
         file.write_bytes(data)

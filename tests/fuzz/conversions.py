@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import pickletools
 import shutil
 import zipfile
 from pathlib import Path
@@ -52,20 +53,20 @@ def _itself() -> dict[str, object]:
 
 
 def _laughs(tree: object) -> object:
-    for _ in range(60):
+    for _ in range(8):
         tree = {"a": tree, "b": tree}
     return tree
 
 
 GREEDY = {
-    "bytearray": Call(bytearray, 2**33),
-    "tensor": Call(torch.Tensor, 2**31),
-    "storage": Call(torch.UntypedStorage, 2**31),
-    "doubled": _doubled(40),
+    "bytearray": Call(bytearray, 1000),
+    "tensor": Call(torch.Tensor, 250),
+    "storage": Call(torch.UntypedStorage, 1000),
+    "doubled": _doubled(3),
     "itself": _itself(),
     "laughs": _laughs({}),
 }
-"""Little that makes much."""
+"""Little that would make much of larger numbers."""
 
 
 def pickled_into(data: bytes, program: bytes) -> bytes:
@@ -75,6 +76,18 @@ def pickled_into(data: bytes, program: bytes) -> bytes:
         for info in old.infolist():
             new.writestr(info.filename, program if info.filename.endswith("data.pkl") else old.read(info))
     return file.getvalue()
+
+
+def _asks_for_more(data: bytes) -> bool:
+    """Whether one of the pickles before the tensors asks for more bytes than there are."""
+    file = io.BytesIO(data)
+    try:
+        for _ in range(5):
+            for _ in pickletools.genops(file):
+                pass
+    except ValueError as error:
+        return "remain" in str(error)
+    return False
 
 
 def _read(path: Path, facts: Facts) -> None:
@@ -153,7 +166,7 @@ class TorchFiles(_Files):
         if what == "bytes":
             data = mutated(rng, self.data)
         elif what == "legacy":
-            data = mutated(rng, self.legacy) if rng.random() < 0.9 else self.legacy
+            data = self._legacy(rng) if rng.random() < 0.9 else self.legacy
         elif what == "members":
             data = archives.rebuilt(rng, self.data)
         elif what == "odd":
@@ -165,6 +178,12 @@ class TorchFiles(_Files):
         (folder / self.name).write_bytes(data)
         return what
 
+    def _legacy(self, rng: np.random.Generator) -> bytes:
+        while True:
+            data = mutated(rng, self.legacy)
+            if not _asks_for_more(data):
+                return data
+
     def _odd(self, rng: np.random.Generator) -> object:
         """A tree that torch itself takes."""
         name, tensor = choose(rng, list(self.weights.items()))
@@ -175,7 +194,7 @@ class TorchFiles(_Files):
             tensor.to_sparse(), tensor.to(torch.complex64), tensor.to(torch.bfloat16), tensor.to(torch.int32),
             tensor.bool(), tensor.to(torch.float8_e4m3fn), tensor.to("meta"), tensor.double(), None, 3, "x", [tensor],
             torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8), tensor.expand(3, *tensor.shape), tensor[:0],
-            torch.zeros(1).expand(10**6, 10**6), tensor.t() if tensor.ndim == 2 else tensor, deep, float("nan"),
+            torch.zeros(1).expand(100, 100), tensor.t() if tensor.ndim == 2 else tensor, deep, float("nan"),
         )  # fmt: skip
         value = choose(rng, values)
         key = choose(rng, (3, "", None, (1, 2), "../x", "blocks.99999999999.norm1.weight"))
@@ -198,6 +217,7 @@ class NumpyFiles(_Files):
 
     def __init__(self, samples: Path) -> None:
         super().__init__(samples)
+        archives.lower_the_limit()
         file = io.BytesIO()
         np.savez(file, **WEIGHTS)
         self.data = file.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ class Measurements(Kind):
         lines = list(self.lines)
         if what == "no file":
             (folder / NAME).unlink()
-            choose(rng, ((folder / NAME).mkdir, lambda: (folder / NAME).symlink_to("/dev/zero")))()
+            choose(rng, ((folder / NAME).mkdir, lambda: (folder / NAME).symlink_to(os.devnull)))()
             return what
         for _ in range(int(rng.integers(1, 4))):
             place = int(rng.integers(len(lines)))

@@ -22,28 +22,46 @@ def _writes(folder: Path) -> None:
     (folder.parents[1] / "escaped").write_text("")
 
 
-ACTS = (
+def _compute(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+_ACTS = (
     lambda folder: 1 / 0,
     lambda folder: os.system("true"),
     _writes,
     lambda folder: pickle.loads(pickle.dumps(Command())),
-    lambda folder: time.sleep(0.3),
-    lambda folder: os.abort(),
+    lambda folder: _compute(0.3),
+    lambda folder: time.sleep(0.3),  # which takes no time of the machine's, and is no fault
 )
+_HARM = (lambda folder: _compute(0.3), lambda folder: bytearray(b"x" * 15_000_000), lambda folder: os.abort())
+ACTS = len(_ACTS) + len(_HARM)
+
+
+def _act(folder: Path) -> int:
+    return int((folder / "act").read_text())
+
+
+def unguarded(folder: Path) -> None:
+    """The last of the acts."""
+    if _act(folder) >= len(_ACTS):
+        _HARM[_act(folder) - len(_ACTS)](folder)
 
 
 class Misbehaving(Kind):
     def good(self, folder: Path) -> None:
-        (folder / "act").write_text("none")
+        (folder / "act").write_text("-1")
         self.next = 0
 
     def write(self, rng: np.random.Generator, folder: Path) -> str:
-        watch.LIMIT_SECONDS = 0.2
+        watch.LIMIT_SECONDS = watch.HARMLESS_SECONDS = 0.2
+        watch.HARMLESS_MB = 20.0
         (folder / "act").write_text(str(self.next))
         self.next += 1
         return "act"
 
     def read(self, folder: Path) -> None:
-        act = (folder / "act").read_text()
-        if act != "none":
-            ACTS[int(act)](folder)
+        if 0 <= _act(folder) < len(_ACTS):
+            _ACTS[_act(folder)](folder)

@@ -155,6 +155,6 @@ def json_text(rng: np.random.Generator, tree: Any) -> bytes:
             + b"".join(b", %s: %s" % (json.dumps(n).encode(), json.dumps(tree[n]).encode()) for n in names)
             + b"}"
         )
-    depth = choose(rng, (50, 1000, 100_000))
+    depth = choose(rng, (50, 1000, 20_000))
     nested = choose(rng, (b"[" * depth + b"]" * depth, b'{"a":' * depth + b"1" + b"}" * depth, b"[" * depth))
     return choose(rng, (nested, text[:-1] + b', "x": ' + nested + b"}", text.replace(b"null", nested, 1)))

@@ -78,13 +78,13 @@ class Settings(Kind):
                 else choose(rng, _TAGS).encode()
             )
         if what == "laughs":
-            return (self.text + _laughs(int(rng.integers(2, 30)), int(rng.integers(2, 12)))).encode()
+            return (self.text + _laughs(int(rng.integers(2, 4)), int(rng.integers(2, 5)))).encode()
         if what == "merges":
-            return (self.text + _merges(int(rng.integers(2, 12)))).encode()
+            return (self.text + _merges(int(rng.integers(2, 4)))).encode()
         if what == "cycle":
             return choose(rng, (b"&a [*a]", b"&a {b: *a}", self.text.encode() + b"x: &a [*a]\n", b"&a ? *a\n: 1\n"))
-        depth = int(choose(rng, (20, 300, 3000, 30_000)))
-        stairs = "\n".join(" " * i + "a:" for i in range(min(depth, 1000)))
+        depth = int(choose(rng, (19, 21, 100, 300)))
+        stairs = "\n".join(" " * i + "a:" for i in range(depth))
         flat = ("[" * depth, "[" * depth + "]" * depth, "{a: " * depth + "}" * depth, "- " * depth + "x", "? " * depth)
         return choose(rng, (*flat, stairs)).encode()
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from pcae_core.errors import PcaeError
 
 LIMIT_BYTES = 2**30
-LIMIT_SECONDS = 10.0
+LIMIT_SECONDS = 10.0  # of CPU time, since the machine may be busy
 LONGEST_LINE = 20_000
+HARMLESS_MB, HARMLESS_SECONDS = 50.0, 1.0  # what a file may cost the library below, without our guards
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _FORBIDDEN = frozenset({
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.startfile", "subprocess.Popen", "pty.spawn",
@@ -24,22 +25,23 @@ _CHANGING = frozenset({
     "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod",
     "os.chown", "shutil.rmtree", "shutil.move", "shutil.copyfile", "shutil.unpack_archive",
 })  # fmt: skip
-_OUT_OF_MEMORY = re.compile(
+OUT_OF_MEMORY = re.compile(
     r"(?i)memory ?error|bad_alloc|bad allocation|alloc\w*( memory| requested| \d|Raw)|out of memory"
 )
 
 
 @dataclass
 class Outcome:
-    """Of one case: "accepted", "refused", "limited" or "failed"; `peak_mb` is of the whole process, while it read.
+    """Of one case: "accepted", "refused" or "failed"; in seconds of CPU time.
 
-    "limited" is refused as well, but only because this process must not take more memory.
+    `peak_mb` is of the whole process, while it read. `harm` is what the file does to the libraries below, if anything.
     """
 
     outcome: str
     says: str
     seconds: float
     peak_mb: float
+    harm: str = ""
 
 
 @dataclass
@@ -64,24 +66,25 @@ class Watch:
 
     def read(self, read, folder: Path) -> Outcome:
         """Call `read(folder)`, and judge."""
-        _reset_peak()
         self.seen.clear()
         beside = sorted(folder.parent.iterdir())
-        self.folder, start = folder, time.monotonic()
+        reset_peak()
+        self.folder, start = folder, time.process_time()
         try:
             read(folder)
             outcome, says = "accepted", ""
         except PcaeError as error:
-            says = str(error)
-            outcome = "limited" if _OUT_OF_MEMORY.search(says) else "refused"
+            outcome, says = "refused", str(error)
         except BaseException as error:  # SystemExit too is no way to refuse
             outcome, says = "failed", f"{type(error).__name__}: {error} ({_where(error)})"
         finally:
             self.folder = None
-        seconds, peak = time.monotonic() - start, peak_mb()
+        seconds, peak = time.process_time() - start, peak_mb()
         faults = list(self.seen)
-        if outcome in ("refused", "limited") and (len(says.splitlines()) != 1 or len(says) > LONGEST_LINE):
+        if outcome == "refused" and (len(says.splitlines()) != 1 or len(says) > LONGEST_LINE):
             faults.append(f"an error of {len(says.splitlines())} lines, {len(says)} characters: {says[:300]}")
+        if outcome == "refused" and OUT_OF_MEMORY.search(says):
+            faults.append(f"it asked for more memory than it may take: {says[:300]}")
         if seconds > LIMIT_SECONDS:
             faults.append(f"it took {seconds:.1f} s")
         if peak > LIMIT_BYTES / 1e6:
@@ -93,6 +96,19 @@ class Watch:
         return Outcome(outcome, says[:600], seconds, peak)
 
 
+def harm(read, *arguments: object) -> str:
+    """What a call did that a library would need a guard against; nothing where it was harmless."""
+    done = []
+    before, start = reset_peak(), time.process_time()
+    try:
+        read(*arguments)
+    except Exception as error:
+        done.append(f"asks for more memory than there is ({error})")
+    seconds, grown = time.process_time() - start, peak_mb() - before
+    done += [f"takes {seconds:.1f} s"] if seconds > HARMLESS_SECONDS else []
+    return ", ".join([*done, *([f"takes {grown:.0f} MB"] if grown > HARMLESS_MB else [])])
+
+
 def limit_memory(limited: bool) -> None:
     """Let this process map so much more than it has, and no more; or as much as it wants."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
@@ -100,8 +116,10 @@ def limit_memory(limited: bool) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + LIMIT_BYTES if limited else most, most))
 
 
-def _reset_peak() -> None:
+def reset_peak() -> float:
+    """Begin to measure anew; what is resident now, in MB."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return peak_mb()
 
 
 def peak_mb() -> float:

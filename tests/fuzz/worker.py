@@ -13,7 +13,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from fuzz import watch
+from fuzz import unguarded, watch
 from fuzz.kind import Kind, stream
 from fuzz.registry import KINDS, NO_INPUT
 
@@ -38,7 +38,8 @@ def main() -> None:
         folder.mkdir(parents=True)
         note = kind.write(stream(name, int(argument), seed), folder)
         print(json.dumps(note), file=answers, flush=True)
-        print(json.dumps(asdict(watcher.read(kind.read, folder))), file=answers, flush=True)
+        harm = watch.harm(unguarded.read, name, folder)
+        print(json.dumps(asdict(watcher.read(kind.read, folder)) | {"harm": harm}), file=answers, flush=True)
         shutil.rmtree(folder)
 
 
@@ -53,6 +54,7 @@ def _prepared(name: str, root: Path) -> Kind:
     kind: Kind = getattr(importlib.import_module(module), member)(samples)
     kind.good(good)
     kind.read(good)
+    watch.harm(unguarded.read, name, good)
     watch.limit_memory(True)
     return kind
 
