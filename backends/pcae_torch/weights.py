@@ -1,7 +1,7 @@
 """PyTorch's files from anywhere: what they hold as plain tensors, in time and memory that their size bounds.
 
-`weights_only=True` keeps torch.load from running programs. It still unpacks what PyTorch never packs, and calls what
-makes much of little: `bytearray(2**40)`, or `encode` on its own result, again and again.
+`weights_only=True` keeps torch.load from running programs. It bounds neither what a file unpacks to nor what a few of
+the calls that it allows return (PyTorch 2.13).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pcae_core.errors import CheckpointError
 
 _ZIP = b"PK\x03\x04"
 _CALLS = re.compile(rb"\n(bytearray|encode|\w*Tensor)\n")
-"""Names of what makes much of little, as a pickle writes them, which tells them by no other bytes."""
+"""Names of calls that can expand in memory, as a pickle writes them, which tells them by no other bytes."""
 _TIMES = 4
 """Tensors may share numbers, but all together be no larger than so many times the file."""
 _LONGEST_NAME = 1000
