@@ -9,6 +9,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import patience
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 FLAGS = [
@@ -46,6 +48,6 @@ def measure(page: str, widths: tuple[int, ...], folder: Path) -> tuple[list[dict
     outer = folder / "measure.html"
     outer.write_text(_MEASURE.format(frames=frames), encoding="utf-8")
     command = [str(CHROMIUM), *_OPTIONS, f"--user-data-dir={folder / 'profile'}", "--dump-dom", outer.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patience.SECONDS)
     (found,) = re.findall(r'<pre id="found">(.*?)</pre>', done.stdout)
     return json.loads(html.unescape(found)), [line for line in done.stderr.splitlines() if "CONSOLE" in line]

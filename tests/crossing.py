@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import patience
 import runs
 
 from pcae_core.protocol import TrainState
@@ -60,7 +61,9 @@ def back_to(run: Path, step: int) -> None:
 def resume(run: Path, backend: str, working: Path) -> None:
     command = runs.command("pretrain", "--resume", run, "--backend", backend)
     environment = runs.environment()
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, cwd=working)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=patience.SECONDS, cwd=working
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert ("compiling the first step" in done.stdout) == (backend == "mindspore")
@@ -76,7 +79,7 @@ def start_job(command: list[str], working: Path) -> subprocess.Popen[str]:
 def launched(command: list[str], working: Path) -> None:
     """Run it to its end."""
     process = start_job(command, working)
-    output, _ = process.communicate(timeout=400)
+    output, _ = process.communicate(timeout=patience.SECONDS)
     assert process.returncode == 0, output
 
 

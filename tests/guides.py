@@ -16,11 +16,15 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import patience
+
 BLOCK = re.compile(
     r"(?:<!-- not run: (?P<reason>.+?) -->\n)?^```(?P<language>bash|python)\n(?P<code>.*?)^```", re.S | re.M
 )
 # Guides are written for real models; the commands that train are given these in place of what they say.
 SMALLER = {"--steps": "3", "--batch-size": "8", "--loader.workers": "0"}
+PATIENT = (("--retry 60 ", f"--retry {patience.SECONDS:.0f} "),)
+"""A reader waits a minute for a service, a test as long as it takes."""
 CHECKPOINT = (("step_00001000", f"step_{int(SMALLER['--steps']):08}"),)
 TRAINING = {"pretrain": SMALLER | {"--preset": "vit_micro_patch4_32"}, "finetune": SMALLER}
 
@@ -53,7 +57,7 @@ def script(path: Path, port: int) -> str:
     for number, block in enumerate(blocks(path), 1):
         if block.reason is None:
             code = block.code
-            for old, new in ((":8000", f":{port}"), ("--port 8000", f"--port {port}"), *CHECKPOINT):
+            for old, new in ((":8000", f":{port}"), ("--port 8000", f"--port {port}"), *CHECKPOINT, *PATIENT):
                 code = code.replace(old, new)
             whole = code if block.language == "bash" else f"python - <<'END OF BLOCK'\n{code}\nEND OF BLOCK"
             lines += [f"echo '### block {number} of {path.name}'", whole]
@@ -87,7 +91,7 @@ def run(path: Path, folder: Path) -> str:
         start_new_session=True,  # so that a service that a block has started ends with it
     )
     try:
-        printed, _ = shell.communicate(timeout=300)
+        printed, _ = shell.communicate(timeout=patience.SECONDS)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(shell.pid, signal.SIGKILL)

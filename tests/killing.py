@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import patience
 import runs
 
 from pcae_core import checkpoint
@@ -101,7 +102,7 @@ def kill_runs(folder: Path, kills: int, seed: int = 0) -> Outcome:
             *RUN,
         ]
         done = subprocess.run(
-            list(map(str, child)), capture_output=True, text=True, env=runs.environment(), timeout=120
+            list(map(str, child)), capture_output=True, text=True, env=runs.environment(), timeout=patience.SECONDS
         )
         if done.returncode == -signal.SIGKILL:
             outcome.deaths[kind] += 1

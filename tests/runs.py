@@ -8,12 +8,12 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import patience
 from rich.console import Console
 from safetensors.numpy import load_file
 
@@ -55,9 +55,11 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "pcae_core.cli", *map(str, arguments)]
 
 
-def pcae(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def pcae(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run `pcae` to its end."""
-    return subprocess.run(command(*arguments), capture_output=True, text=True, env=environment(), timeout=timeout)
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, env=environment(), timeout=patience.SECONDS
+    )
 
 
 def torchrun(*arguments: object) -> list[str]:
@@ -79,11 +81,13 @@ def started(command: list[object]) -> subprocess.Popen[str]:
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     """Until the condition holds, while the process lives."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+
+    def holds() -> bool:
+        held = condition()
+        assert held or process.poll() is None, (process.stderr or process.stdout).read()
+        return held
+
+    patience.wait_for(holds)
 
 
 def children(pid: int) -> list[int]:

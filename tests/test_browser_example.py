@@ -12,6 +12,7 @@ from pathlib import Path
 
 import node_packages
 import numpy as np
+import patience
 import pytest
 from browser import CHROMIUM, FLAGS
 from onnx_models import CLASSES, CONFIG, HEADLESS, exported
@@ -88,6 +89,7 @@ def test_page_computes_what_onnx_runtime_computes(page_folder, site, browser, co
     exported(page_folder / "model", config, keep=None, opset=opset, class_names=names)
     session = InferenceSession(page_folder / "model", threads=1)
     with browser.new_page(viewport={"width": 360, "height": 740}) as page:
+        page.set_default_timeout(1000 * patience.SECONDS)
         errors = []
         page.on("pageerror", lambda error: errors.append(error))
         page.goto(site)
@@ -116,6 +118,7 @@ def test_page_computes_what_onnx_runtime_computes(page_folder, site, browser, co
 def test_page_says_what_is_wrong(page_folder, site, browser):
     exported(page_folder / "model", keep=0.7)
     with browser.new_page() as page:
+        page.set_default_timeout(1000 * patience.SECONDS)
         page.goto(site)
         page.wait_for_selector("[data-state=error]")
         assert "export with --dynamic-keep" in page.locator("#status").text_content()

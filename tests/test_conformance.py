@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 
+import patience
 import pytest
 
 from pcae_conformance import known_failures
@@ -55,7 +56,12 @@ def stranger(tmp_path):
 def python(folder, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, "-m", *arguments], capture_output=True, text=True, env=environment, cwd=folder, timeout=300
+        [sys.executable, "-m", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=folder,
+        timeout=patience.SECONDS,
     )
 
 

@@ -8,6 +8,8 @@ import sys
 import venv
 from pathlib import Path
 
+import patience
+
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "jax_backend"
 # The suite has XLA compile 1700 graphs that run once: half of the time.
@@ -24,7 +26,9 @@ def constraints() -> str:
 
 def run(*command: object) -> str:
     environment = os.environ | {"XLA_FLAGS": " ".join(QUICK_COMPILATION)}
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600, env=environment)
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, timeout=patience.SECONDS, env=environment
+    )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 

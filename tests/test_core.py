@@ -19,22 +19,17 @@ from pcae_torch import model as torch_model
 VIT_B = ModelConfig.preset("vit_base_patch16_224")
 
 
-def test_import_is_light_and_quick():
-    """No framework, no pydantic, under 0.3 s of CPU time (best of three: the machine may be busy)."""
+def test_import_is_light():
+    """No framework, no pydantic, and few modules beside NumPy's: how long that takes is the machine's affair."""
     code = (
-        "import time; t = time.process_time(); import pcae_core; t = time.process_time() - t\n"
-        "import sys; heavy = {'torch', 'mindspore', 'onnxruntime', 'pydantic', 'scipy', 'sklearn', 'grain', 'PIL'}\n"
-        "print(t, *sorted(heavy & set(sys.modules)))"
+        "import sys, numpy; before = set(sys.modules); import pcae_core\n"
+        "heavy = {'torch', 'mindspore', 'onnxruntime', 'pydantic', 'scipy', 'sklearn', 'grain', 'PIL'}\n"
+        "print(len(set(sys.modules) - before), *sorted(heavy & set(sys.modules)))"
     )
-    outputs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)
-    ]
-    seconds = []
-    for output in outputs:
-        first, *loaded = output.stdout.split()
-        assert loaded == []
-        seconds.append(float(first))
-    assert min(seconds) < 0.3
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    count, *loaded = done.stdout.split()
+    assert loaded == []
+    assert int(count) < 120
 
 
 def test_every_public_name_exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import patience
 import pytest
 import runs
 
@@ -65,8 +66,12 @@ def broken(tmp_path, monkeypatch, code: str) -> None:
 @pytest.mark.parametrize(
     ("code", "seconds", "reason"),
     [
-        ("raise ImportError('libcudart.so.12: cannot open')", 60, "ImportError: libcudart.so.12: cannot open"),
-        ("import os; os.abort()", 60, "its process ended with -6"),
+        (
+            "raise ImportError('libcudart.so.12: cannot open')",
+            patience.SECONDS,
+            "ImportError: libcudart.so.12: cannot open",
+        ),
+        ("import os; os.abort()", patience.SECONDS, "its process ended with -6"),
         ("import time; time.sleep(60)", 1, "it did not answer within 1 s"),
     ],
 )
@@ -82,7 +87,7 @@ def test_broken_frameworks(tmp_path, monkeypatch, code, seconds, reason):
 
 def test_an_accelerator_that_a_backend_cannot_use(tmp_path, monkeypatch):
     """The reference runs on the CPU only, whatever it is asked for."""
-    result = devices.probe("numpy", ["cuda", "cpu"], 60)
+    result = devices.probe("numpy", ["cuda", "cpu"], patience.SECONDS)
     assert result.device == "cpu"
     info = registry.available()["numpy"]
     assert devices.findings("numpy", info, result, {}) == []
@@ -104,11 +109,13 @@ def test_the_command_imports_no_framework(tmp_path):
     """Of this environment, with a PyTorch that cannot be imported before the real one."""
     (tmp_path / "torch.py").write_text("raise ImportError('broken on purpose')")
     code = (
-        "import sys; from pcae_core.cli.main import run; code = run(['doctor'])\n"
+        "import sys; from pcae_core.cli.main import run; code = run(['doctor', '--timeout', '3600'])\n"
         "print([name for name in ('torch', 'mindspore', 'onnxruntime', 'onnx') if name in sys.modules], code)"
     )
     environment = runs.environment() | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=patience.SECONDS
+    )
     assert done.stdout.splitlines()[-1] == "[] 1", done.stdout + done.stderr
     assert "torch backend is installed and does not work: ImportError: broken on purpose" in done.stdout
     assert all(name in done.stdout for name in ("numpy", "mindspore", "onnx", "Python 3."))

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import encoders
+import patience
 import pytest
 import runs
 import torch
@@ -169,7 +170,7 @@ def test_ddp_and_fsdp(folder, tmp_path):
     launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     done = subprocess.run(
         [sys.executable, *launch, tmp_path / "sharded.py", folder],
-        capture_output=True, text=True, env=runs.environment(), timeout=120,
+        capture_output=True, text=True, env=runs.environment(), timeout=patience.SECONDS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[:3] == ["ddp equal", "fsdp equal", "fsdp2 equal"]

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import patience
 import pytest
 import runs
 from PIL import Image
@@ -60,7 +61,7 @@ def held_after(steps: int, out: Path, process: subprocess.Popen[str]) -> Iterato
 
 def one_line(process: subprocess.Popen[str], code: int) -> str:
     """How the process ends."""
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=patience.SECONDS)
     assert process.returncode == code, stderr
     assert stderr.startswith("pcae: error: ")
     assert stderr.count("\n") == 1
@@ -129,7 +130,7 @@ def test_a_folder_that_cannot_be_written_is_refused_but_can_be_read(whole, data,
     assert f"cannot write {out / 'report.html'}: Permission denied" in message
     small = runs.write_data(tmp_path / "small")
     process = start_as_others("evaluate", out, "--data", small, "--backend", "numpy")
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=patience.SECONDS)
     assert (process.returncode, stderr) == (0, "")
     assert "random" in stdout
     out.chmod(0o755)
@@ -231,7 +232,7 @@ def test_mapped_data_that_vanishes_is_read_on(write, archive, whole, tmp_path):
     with held_after(11, out, process):
         copy.rename(tmp_path / "elsewhere")
         shutil.rmtree(tmp_path / "elsewhere") if copy.suffix == "" else (tmp_path / "elsewhere").unlink()
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=patience.SECONDS)
     assert (process.returncode, stderr) == (0, "")
     assert_ended_as(whole, out)
 
@@ -257,7 +258,7 @@ def test_clocks_that_jump_change_nothing(whole, data, tmp_path):
 
     def run(*arguments: object) -> None:
         process = runs.started([sys.executable, tmp_path / "clock.py", *arguments])
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=patience.SECONDS)
         assert (process.returncode, stderr) == (0, "")
 
     run(*pretraining(data, out, "--loader.workers", 1))
@@ -283,8 +284,8 @@ def test_a_second_job_in_a_folder_is_refused_and_the_first_goes_on(whole, data, 
     first = runs.start(*pretraining(data, out))
     with held_after(11, out, first):
         second = runs.started(runs.torchrun(*pretraining(data, out, "--backend", "torch")))
-        _, stderr = second.communicate(timeout=60)
-    _, complaint = first.communicate(timeout=60)
+        _, stderr = second.communicate(timeout=patience.SECONDS)
+    _, complaint = first.communicate(timeout=patience.SECONDS)
     assert second.returncode == 1
     assert f"pcae: error: another process trains in {out}; wait for it, stop it, or choose another --out\n" in stderr
     assert re.search(r"Root Cause.*exitcode +: 2 ", stderr, re.DOTALL), stderr

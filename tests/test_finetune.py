@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pages
+import patience
 import pytest
 import runs
 import torch
@@ -140,7 +141,11 @@ def test_two_processes_equal_one(data, pretrained, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m"]
     command = ["pcae_core.cli", "finetune", pretrained, "--config", tmp_path / "c.yaml", "--out", tmp_path / "two"]
     done = subprocess.run(
-        [*launcher, *map(str, command)], capture_output=True, text=True, env=runs.environment(), timeout=180
+        [*launcher, *map(str, command)],
+        capture_output=True,
+        text=True,
+        env=runs.environment(),
+        timeout=patience.SECONDS,
     )
     assert done.returncode == 0, done.stderr
     one = tune(data, pretrained, tmp_path / "one", **settings)

@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import patience
 import pytest
 import runs
 from rich.console import Console
@@ -98,7 +99,7 @@ def test_two_processes_skip_the_same_steps(whole, data, tmp_path):
     file, out = tmp_path / "run.yaml", tmp_path / "run"
     file.write_text(settings(data, out).to_yaml())
     command = runs.torchrun("pretrain", "--config", file)
-    done = subprocess.run(command, capture_output=True, text=True, env=runs.environment(), timeout=180)
+    done = subprocess.run(command, capture_output=True, text=True, env=runs.environment(), timeout=patience.SECONDS)
     assert done.returncode == 0, done.stderr
     assert skipped_at(out) == skipped_at(whole)
     one, two = ([row.get("loss", np.nan) for row in runs.metrics(run)] for run in (whole, out))

@@ -8,10 +8,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
+import patience
 import pytest
 from data_files import GREYS, MODEL, WHOLE, one_line, rng, save_image, save_npz
 
@@ -219,7 +219,7 @@ def start_script(tmp_path):
 @pytest.mark.parametrize("end", ["all", "break"])
 def test_nothing_is_printed_at_the_end(start_script, end):
     process = start_script(end)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=patience.SECONDS)
     assert (errors, process.returncode) == (b"", 0)
     assert (output == b"ready\n") == (end == "all")
 
@@ -229,7 +229,7 @@ def test_nothing_is_printed_when_a_signal_ends_all_processes(start_script, numbe
     process = start_script("never")
     assert process.stdout.readline() == b"ready\n"
     os.killpg(process.pid, number)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=patience.SECONDS)
     assert (output, errors, process.returncode) == (b"", b"", 0)
 
 
@@ -237,11 +237,8 @@ def test_loading_processes_do_not_outlive_a_killed_run(start_script):
     process = start_script("never")
     process.stdout.readline()
     process.kill()
-    process.communicate(timeout=60)  # returns when nobody holds the pipes any more
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and running_in_group(process.pid):
-        time.sleep(0.1)
-    assert running_in_group(process.pid) == []
+    process.communicate(timeout=patience.SECONDS)  # returns when nobody holds the pipes any more
+    patience.wait_for(lambda: not running_in_group(process.pid))
 
 
 def running_in_group(group: int) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import golden_cases
 import numpy as np
+import patience
 import pytest
 import runs
 from crossing import STEPS, arguments, assert_same_end, assert_same_states, back_to, launched, resume, whole_run
@@ -181,7 +182,9 @@ def test_a_graph_that_does_not_compile_leaves_nothing_in_the_working_directory(t
     # This process set that variable when it created the backend.
     environment = {name: value for name, value in runs.environment().items() if name != "MS_OM_PATH"}
     command = [sys.executable, script.name]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, cwd=tmp_path)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=patience.SECONDS, cwd=tmp_path
+    )
     assert "refused" in done.stdout
     assert list(tmp_path.iterdir()) == [script]
 
@@ -246,10 +249,10 @@ def test_weights_that_are_in_several_parts_or_no_tensors(backend, stored):
     message.value.insert(1, rest)
     stored.write_bytes(message.SerializeToString())
     np.testing.assert_array_equal(backend.load_weights(stored)["a.float32"], whole["a.float32"])
-    first.dims[:] = [2**40, 2**40]
+    first.dims[:] = [3, 5]
     assert "which are no Float32 of shape" in refused(backend, stored, message)
-    first.tensor_type = "Int4"
-    assert "a.float32 is no tensor of numbers, but Int4" in refused(backend, stored, message)
+    first.tensor_type = "Complex64"
+    assert "a.float32 is no tensor of numbers, but Complex64" in refused(backend, stored, message)
 
 
 def refused(backend, path: Path, message) -> str:
@@ -261,14 +264,14 @@ def refused(backend, path: Path, message) -> str:
 
 def test_conforms():
     """Operator by operator; the tests above and below train with compiled steps."""
-    done = runs.pcae("conformance", "mindspore", "--max-examples", 2, timeout=900)
+    done = runs.pcae("conformance", "mindspore", "--max-examples", 2)
     assert done.returncode == 0, done.stdout
     assert f"mindspore conforms: {len(all_checks())} passed" in done.stdout
 
 
 def test_compiled_steps_conform():
     chosen = ("--compiled", "--only", "train-step", "--dtype", "float32", "--max-examples", 1)
-    done = runs.pcae("conformance", "mindspore", *chosen, timeout=600)
+    done = runs.pcae("conformance", "mindspore", *chosen)
     assert done.returncode == 0, done.stdout
 
 
