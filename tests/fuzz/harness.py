@@ -31,7 +31,8 @@ class Worker:
         self.root = root
         shutil.rmtree(root / "cases", ignore_errors=True)
         root.mkdir(parents=True, exist_ok=True)
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
+        paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": ":".join(paths)}
         self._log = (root / "stderr.txt").open("w+", encoding="utf-8", errors="replace")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "fuzz.worker", str(root), str(seed)],
@@ -40,8 +41,12 @@ class Worker:
         self._pending = b""
 
     def prepare(self, kind: str) -> None:
-        self._tell(f"prepare {kind}")
-        self._hear(OTHERS_SECONDS)
+        try:
+            self._tell(f"prepare {kind}")
+            self._hear(OTHERS_SECONDS)
+        except WorkerDiedError:
+            self.close()
+            raise
 
     def case(self, number: int) -> tuple[str, Outcome]:
         """What it was, and what came of it."""
@@ -75,6 +80,7 @@ class Worker:
             if select.select([self._process.stdout], [], [], 1.0)[0]:
                 more = os.read(self._process.stdout.fileno(), 65536)
                 if not more:
+                    self._process.wait(patience.SECONDS)
                     raise self._dead("")
                 self._pending += more
             elif time.monotonic() > until or patience.cpu_seconds(self._process.pid) > most:
