@@ -31,7 +31,7 @@ def main() -> int:
     fine = True
     with tempfile.TemporaryDirectory() as folder:
         exported(Path(folder), keep=None)
-        with services.serving(Path(folder), "--read-timeout", 5, "--max-body-mb", 4) as client:
+        with services.serving(Path(folder), "--read-timeout", 5, "--max-body-mb", 4, "--max-pixels", 10**6) as client:
             memory = []
             for turn in range(2):
                 for attack in attacks.ATTACKS:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import patience
 import pytest
 
 
@@ -18,6 +19,7 @@ def install(source: Path, folder: Path, package: str) -> None:
         (folder / "node_modules").symlink_to(source / "node_modules")
         return
     npm = shutil.which("npm") or pytest.skip("needs npm, which is not installed")
-    done = subprocess.run([npm, "ci", "--ignore-scripts"], cwd=folder, capture_output=True, text=True, timeout=900)
+    command = [npm, "ci", "--ignore-scripts"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=patience.SECONDS)
     if done.returncode:
         pytest.skip(f"npm ci does not reach its packages: {done.stderr.strip().splitlines()[-1]}")

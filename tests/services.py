@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import patience
 import runs
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
@@ -45,7 +46,7 @@ class Client:
     port: int
 
     def ask(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=patience.SECONDS)
         with contextlib.closing(connection):
             connection.request(method, path, body, headers or {})
             answer = connection.getresponse()
@@ -61,7 +62,7 @@ class Client:
         return self.ask("POST", f"/v2/models/{self.name}/infer", body, JSON if headers is None else headers)
 
     def raw(self, data: bytes) -> socket.socket:
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=120)
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=patience.SECONDS)
         connection.sendall(data)
         return connection
 
@@ -143,7 +144,7 @@ def serving(model: Path, *flags: object) -> Iterator[Client]:
             assert line.startswith("serving "), process.communicate()[1]
             yield Client(process, line.split()[1], int(line.rpartition(":")[2]))
             process.send_signal(signal.SIGTERM)
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=patience.SECONDS)
             assert (process.returncode, out, err) == (0, "", ""), (process.returncode, out, err)
         finally:
             process.kill()

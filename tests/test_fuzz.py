@@ -246,7 +246,7 @@ def test_large_pictures_are_converted_in_strips_as_small_ones(monkeypatch, mode,
 def test_pictures_are_converted_in_the_memory_of_the_result_and_a_strip(monkeypatch):
     """Not in that of several copies: 4 MB where the picture has 16."""
     picture = Image.new("RGBA", (2000, 2000))
-    monkeypatch.setattr(images, "_STRIP_PIXELS", 2**16)
+    monkeypatch.setattr(greys, "_STRIP_PIXELS", 2**16)
     before = watch.reset_peak()
     images.convert(picture, 1)
     assert watch.peak_mb() - before < 10

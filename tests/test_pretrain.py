@@ -213,7 +213,7 @@ def test_processes_with_one_image_each_are_one_with_two(data, tmp_path):
     for name, command in (("one", runs.command), ("two", runs.torchrun)):
         settings = ("--batch-size", 2, "--steps", 4, "--loader.workers", 0)
         line = command(*arguments(data, tmp_path / name, *settings))
-        done = subprocess.run(line, capture_output=True, text=True, env=runs.environment(), timeout=600)
+        done = subprocess.run(line, capture_output=True, text=True, env=runs.environment(), timeout=patience.SECONDS)
         assert done.returncode == 0, done.stderr
         assert "UserWarning" not in done.stderr
         ends.append([row["grad_norm"] for row in runs.metrics(tmp_path / name)])

@@ -9,12 +9,12 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import attacks
 import numpy as np
+import patience
 import pytest
 import runs
 import services
@@ -38,12 +38,11 @@ def folder(tmp_path_factory):
 
 
 def wait_for_open_requests(client: services.Client, count: int) -> None:
-    while client.metrics()["pcae_open_requests",] < count:
-        time.sleep(0.02)
+    patience.wait_for(lambda: client.metrics()["pcae_open_requests",] >= count)
 
 
 def test_overload_is_503_and_passes(folder):
-    flags = ("--max-batch", 3, "--queue", 3, "--max-wait-ms", 2000)
+    flags = ("--max-batch", 3, "--queue", 3, "--max-wait-ms", 10_000)
     with services.serving(folder, *flags) as client, ThreadPoolExecutor(3) as pool:
         waiting = [pool.submit(client.infer, pixels(1), keep) for keep in (0.5, 0.6, 0.7)]
         wait_for_open_requests(client, 3)
@@ -58,7 +57,7 @@ def test_overload_is_503_and_passes(folder):
 def test_features_of_a_fixed_model_and_requests_underway_at_the_end(tmp_path):
     exported(tmp_path / "fixed", HEADLESS, keep=0.7)
     session = InferenceSession(tmp_path / "fixed", threads=1)
-    with services.serving(tmp_path / "fixed", "--max-wait-ms", 1000) as client, ThreadPoolExecutor(1) as pool:
+    with services.serving(tmp_path / "fixed", "--max-wait-ms", 5000) as client, ThreadPoolExecutor(1) as pool:
         answer = client.ask("POST", "/predict", picture(), {"Content-Type": "image/png"})
         (expected,) = session.predict([Image.open(io.BytesIO(picture()))])
         assert answer.json["features"]["shape"] == list(expected.last_hidden_state.shape)
@@ -82,7 +81,7 @@ def test_good_requests_are_answered_under_attack(attacked, attack):
 
 @pytest.fixture(scope="module")
 def attacked(folder):
-    with services.serving(folder, "--read-timeout", 0.5, "--max-body-mb", 1) as client:
+    with services.serving(folder, "--read-timeout", 600, "--max-body-mb", 1, "--max-pixels", 10**6) as client:
         assert client.infer(pixels(1)).status == 200
         yield client, client.metrics()["process_resident_memory_bytes",] / 1e6
 
@@ -91,7 +90,7 @@ def test_batcher_keeps_order_ratios_and_bounds():
     go, seen = threading.Event(), []
 
     def run(images: np.ndarray, keep: float | None) -> Outputs:
-        go.wait(10)
+        go.wait(patience.SECONDS)
         seen.append((images[:, 0].tolist(), keep))
         if keep == 0.1:
             raise ValueError("broken")
@@ -99,8 +98,7 @@ def test_batcher_keeps_order_ratios_and_bounds():
 
     batcher = Batcher(run, max_batch=3, max_wait=0.0, queue=6, on_batch=lambda images, seconds: None)
     first = batcher.submit(np.full((1, 1), 0.0), 0.5)
-    while batcher.images_waiting:
-        time.sleep(0.001)
+    patience.wait_for(lambda: not batcher.images_waiting)
     futures = [batcher.submit(np.full((1, 1), i), keep) for i, keep in enumerate([0.5, 0.9, 0.5, 0.1, 0.5, 0.5], 1)]
     with pytest.raises(OverloadedError, match="too many pictures"):
         batcher.submit(np.zeros((1, 1)), 0.5)
