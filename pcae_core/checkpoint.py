@@ -295,10 +295,10 @@ def read_tensors(path: Path, files: Mapping[str, FileEntry], name: str) -> Array
 
 
 def load_safetensors(file: Path) -> Arrays:
-    """All arrays of a file. Raises CheckpointError when it is damaged, or holds what NumPy has no type for (bf16)."""
+    """All arrays of a file. Raises CheckpointError when it is damaged, or holds what NumPy has no type for."""
     try:
         return load_file(file)
-    except (SafetensorError, OSError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, AttributeError) as error:  # the last: "no float8_e4m3fn"
         raise CheckpointError(f"{file} is not a safetensors file that NumPy can hold: {error}") from None
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conversions import SMALL, convert, refused, same, weights
 from safetensors.torch import save_file
-from transformers import ViTConfig, ViTForImageClassification, ViTModel
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil, ViTModel
 
 from pcae_core import ModelConfig, pretrained
 
@@ -57,6 +57,31 @@ def test_hugging_face_without_a_preprocessor(tmp_path, capsys, model_class):
     convert(source, tmp_path / "2", "--mean", 0.5, "--std", 0.4)
     assert f"\n{said}; flags say: mean 0.5, std 0.4\n" in capsys.readouterr().out
     assert pixels_of(tmp_path / "2") == ((0.5,) * 3, (0.4,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "mean", "std"),
+    [
+        ({}, 0.5, 0.4),
+        ({"do_rescale": True, "rescale_factor": 1 / 127.5}, 0.25, 0.2),  # to pixels from 0 to 2
+        ({"do_rescale": False}, 0.5, 0.4),  # who rescales already, such as torchvision's ToTensor
+        ({"do_rescale": False, "image_mean": [127.5] * 3, "image_std": [51.0] * 3}, 0.5, 0.2),
+        ({"do_normalize": False}, 0.0, 1.0),
+    ],
+)
+def test_what_a_preprocessor_says_is_of_pixels_that_it_rescaled(tmp_path, settings, mean, std):
+    source = hugging_face(tmp_path)
+    processor = ViTImageProcessorPil(**({"image_mean": [0.5] * 3, "image_std": [0.4] * 3} | settings))
+    processor.save_pretrained(source)
+    convert(source, tmp_path / "ours")
+    np.testing.assert_allclose(pixels_of(tmp_path / "ours"), [[mean] * 3, [std] * 3], rtol=1e-12)
+
+
+def test_a_preprocessor_that_does_nothing_says_nothing(tmp_path, capsys):
+    source = hugging_face(tmp_path)
+    ViTImageProcessorPil(do_rescale=False, do_normalize=False).save_pretrained(source)
+    convert(source, tmp_path / "ours")
+    assert f"assumed: {IMAGENET}\n" in capsys.readouterr().out
 
 
 def test_flags_win_over_a_folder_and_that_is_said(tmp_path, capsys):

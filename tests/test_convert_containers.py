@@ -12,10 +12,11 @@ import pytest
 import torch
 from conversions import convert, refused, same, weights
 from safetensors.torch import load_file, save_file
-from transformers import ViTConfig, ViTModel
+from transformers import ViTConfig, ViTForImageClassification, ViTModel
 
-from pcae_core import pretrained, registry
+from pcae_core import checkpoint, pretrained, registry
 from pcae_core.convert import containers
+from pcae_core.errors import CheckpointError
 
 HEADS = ("--num-heads", 2)
 INDEX = "model.safetensors.index.json"
@@ -105,12 +106,21 @@ def test_of_several_models_one_is_chosen(tmp_path, capsys):
     line = refused(capsys, source, tmp_path / "ours", *HEADS)
     assert "several models: student.module.backbone. (44 tensors), teacher.backbone. (44 tensors)" in line
     assert line.endswith("choose one, such as --prefix student.module.backbone.\n")
-    for number, prefix in ((1, "student.module.backbone."), (2, "teacher.backbone")):
+    for number, prefix in ((1, "student.module.backbone."), (2, "teacher.backbone"), (2, "teacher"), (1, "module")):
+        out = tmp_path / prefix
+        convert(source, out, *HEADS, "--to", "pcae", "--prefix", prefix)
+        same(out, weights(number))
+    assert "no part of this model" in capsys.readouterr().out
+    for prefix, number in (("backbone", "several models"), ("teach", "no model"), ("", "no model")):
+        line = refused(capsys, source, tmp_path / "ours", *HEADS, "--prefix", prefix)
+        assert f"{number} behind --prefix {prefix or repr('')}; it has student.module.backbone. (44 tensors)" in line
+
+
+def test_the_shortest_of_nested_prefixes_is_its_own(tmp_path):
+    source = saved(tmp_path, {"state_dict": renamed(weights(1), "model.") | renamed(weights(2), "model.target.")})
+    for number, prefix in ((1, "state_dict.model"), (2, "target")):
         convert(source, tmp_path / str(number), *HEADS, "--prefix", prefix)
         same(tmp_path / str(number), weights(number))
-    assert "no part of this model" in capsys.readouterr().out
-    line = refused(capsys, source, tmp_path / "ours", *HEADS, "--prefix", "backbone")
-    assert "no model behind --prefix backbone, but student.module.backbone. (44 tensors), teacher" in line
 
 
 @pytest.mark.parametrize(("name", "average"), [("model", "model_ema"), ("state_dict", "state_dict_ema")])
@@ -198,10 +208,20 @@ def test_safetensors_of_other_precision(tmp_path, dtype):
     same(tmp_path / "ours", stored)
 
 
-def test_eight_bits_get_one_line(tmp_path, capsys):
-    stored = weights() | {"norm.bias": torch.ones(16).to(torch.float8_e4m3fn), "norm.weight": torch.ones(16).bfloat16()}
+@pytest.mark.parametrize("beside", [torch.float32, torch.bfloat16])
+def test_eight_bits_get_one_line(tmp_path, capsys, beside):
+    stored = weights() | {"norm.bias": torch.ones(16).to(torch.float8_e4m3fn), "norm.weight": torch.ones(16).to(beside)}
     save_file(stored, tmp_path / "model.safetensors")
     assert "norm.bias is F8_E4M3" in refused(capsys, tmp_path / "model.safetensors", tmp_path / "ours", *HEADS)
+    with pytest.raises(CheckpointError, match="is not a safetensors file that NumPy can hold"):
+        checkpoint.load_safetensors(tmp_path / "model.safetensors")
+
+
+def test_values_of_numpy_are_named_and_what_to_do(tmp_path, capsys):
+    line = refused(capsys, saved(tmp_path, {"model": weights(), "best": np.float64(0.3)}), tmp_path / "ours", *HEADS)
+    assert "NumPy's values need" in line
+    assert "save its tensors alone" in line
+    assert "damaged" not in line
 
 
 # Shards
@@ -255,6 +275,30 @@ def test_hugging_face_s_older_files(tmp_path, hf, sharded):
         torch.save(tensors, folder / "pytorch_model.bin")
     convert(folder, tmp_path / "ours")
     check(tmp_path / "ours", hf)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "state_dict._orig_mod."])
+def test_hugging_face_s_state_dict(tmp_path, hf, prefix):
+    """The names of `state_dict()`, which are not those that transformers 5 writes, in what wraps a model."""
+    folder = tmp_path / "hf"
+    HF.save_pretrained(folder)
+    saved(folder, renamed(hf.state_dict(), prefix) | {"loss.weight": torch.ones(3)}, "pytorch_model.bin")
+    convert(folder, tmp_path / "ours", *(() if prefix else ("--waive", "loss.weight")))
+    check(tmp_path / "ours", hf)
+
+
+def test_hugging_face_s_models_with_heads_in_one_file(tmp_path, capsys):
+    """The head stands beside `vit.`, and belongs to the model."""
+    torch.manual_seed(0)
+    models = {name: ViTForImageClassification(HF).eval() for name in ("student", "teacher")}
+    folder = tmp_path / "hf"
+    models["student"].config.save_pretrained(folder)
+    saved(folder, {name: model.state_dict() for name, model in models.items()}, "pytorch_model.bin")
+    assert "several models: student. (56 tensors), teacher. (56" in refused(capsys, folder, tmp_path / "ours")
+    convert(folder, tmp_path / "ours", "--prefix", "teacher")
+    check(tmp_path / "ours", models["teacher"].vit)
+    head = pretrained.load(tmp_path / "ours").encoder["head.weight"]
+    np.testing.assert_array_equal(head, models["teacher"].classifier.weight.detach().numpy())
 
 
 def test_shards_in_timm_s_names(tmp_path):

@@ -23,6 +23,7 @@ _CALLS = re.compile(rb"\n(bytearray|encode|\w*Tensor)\n")
 _TIMES = 4
 """Tensors may share numbers, but all together be no larger than so many times the file."""
 _LONGEST_NAME = 1000
+_ADVICE = "where you trust it, load it with PyTorch itself and save its tensors alone"
 
 
 def load(path: Path) -> dict[str, Tensor]:
@@ -35,9 +36,11 @@ def load(path: Path) -> dict[str, Tensor]:
         stored = torch.load(_checked(path), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
-            f"{path} is not a file of plain tensors: reading it could run code that is in it, which is refused; where "
-            "you trust it, load it with PyTorch itself and save its tensors alone"
+            f"{path} is not a file of plain tensors: reading it could run code that is in it, which is refused; "
+            f"{_ADVICE}"
         ) from None
+    except CheckpointError:
+        raise
     except Exception as error:  # the reader meets any bytes, and stumbles over them in many ways
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path} is not a PyTorch file, or damaged: {reason}") from None
@@ -45,7 +48,7 @@ def load(path: Path) -> dict[str, Tensor]:
     for name, value in found.items():
         if not _is_plain(value):
             kind = f"{value.layout} {value.dtype} {tuple(value.shape)} on {value.device}"
-            raise CheckpointError(f"{path}: {name} ({kind}) is no tensor whose numbers are in the file")
+            raise CheckpointError(f"{path}: {name} ({kind}) is no tensor that NumPy can hold and the file holds wholly")
     amount, size = sum(value.nbytes for value in found.values()), path.stat().st_size
     if amount > _TIMES * size:
         raise CheckpointError(f"{path} has {size} bytes, and claims to hold tensors of {amount}")
@@ -53,7 +56,12 @@ def load(path: Path) -> dict[str, Tensor]:
 
 
 def _checked(path: Path) -> Path | io.BytesIO:
-    """What to read, once it is known to be no larger than it looks. Raises OSError, RuntimeError, ValueError."""
+    """What to read, once it is known to be no larger than it looks.
+
+    Raises:
+        CheckpointError: it calls what may take any memory.
+        OSError, RuntimeError, ValueError: it cannot be read, or is larger.
+    """
     with path.open("rb") as file:
         packed = file.read(len(_ZIP)) == _ZIP
         file.seek(0)
@@ -66,7 +74,10 @@ def _checked(path: Path) -> Path | io.BytesIO:
         content = reader.get_record("data.pkl")
     call = _CALLS.search(content)
     if call is not None:
-        raise ValueError(f"it calls {call[1].decode()}, which weights have no need of and which takes any memory")
+        raise CheckpointError(
+            f"{path} is not a file of plain tensors: it calls {call[1].decode()}, which may take any memory and which "
+            f"NumPy's values need, but tensors do not; {_ADVICE}"
+        )
     # An old file is read from memory: from a disk Python reserves as much as the file asks for
     return path if packed else io.BytesIO(content)
 

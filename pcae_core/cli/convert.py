@@ -51,7 +51,7 @@ class Arguments:
         layer_norm_eps: assumed is 1e-6.
         mean: of the pixels, per channel or one for all; assumed are ImageNet's.
         std: likewise.
-        prefix: what stands before the names of the model that is meant, where a file holds several.
+        prefix: what stands before the names of the model that is meant, where a file holds several; or a part of it.
     """
 
     source: Annotated[Path, tyro.conf.Positional]

@@ -109,7 +109,7 @@ def _is_plain(name: str) -> bool:
 
 
 def _read_safetensors(path: Path) -> Arrays:
-    if not _has_bfloat16(path):
+    if _fits_numpy(path):
         return {name: _widened(value) for name, value in load_safetensors(path).items()}
     deserialize: Any = safetensors.deserialize  # not typed
     tensors: Arrays = {}
@@ -122,13 +122,14 @@ def _read_safetensors(path: Path) -> Arrays:
     return tensors
 
 
-def _has_bfloat16(path: Path) -> bool:
-    """Whether NumPy lacks the type of a tensor. A damaged file has none: reading it says what is wrong."""
+def _fits_numpy(path: Path) -> bool:
+    """Whether NumPy has the types of all tensors. Reading a damaged file says what is wrong, so it does."""
     try:
         with safetensors.safe_open(path, "numpy") as file:
-            return any(file.get_slice(name).get_dtype() == "BF16" for name in file.keys())  # noqa: SIM118 # no mapping
+            types = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 # no mapping
     except (safetensors.SafetensorError, OSError):
-        return False
+        return True
+    return types <= _DTYPES.keys() - {"BF16"}
 
 
 def _widened(value: NDArray[Any]) -> NDArray[Any]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from pcae_core.convert import containers, folders, prefixes
 from pcae_core.convert.facts import NOTHING_SAID, Facts
-from pcae_core.convert.names import HF_STEM, from_hf_file
-from pcae_core.errors import CheckpointError, ConfigError
+from pcae_core.convert.names import Layout, from_hf_file
 from pcae_core.parameters import Arrays
 
 HF_CONFIG, HF_WEIGHTS, HF_PIXELS = folders.CONFIG, folders.WEIGHTS[0], folders.HF_PIXELS
@@ -30,7 +28,7 @@ class Foreign:
         remark: which tensors of several sets these are, or "".
     """
 
-    layout: Literal["timm", "hf"]
+    layout: Layout
     tensors: Arrays
     facts: Facts
     origin: str
@@ -49,7 +47,7 @@ def read_file(path: Path, prefix: str | None) -> Foreign:
         CheckpointError: not such a file, or its tensors have other names.
         ConfigError: it has no model behind `prefix`.
     """
-    return _timm(path, folders.Settings("timm", NOTHING_SAID, "the model"), prefix)
+    return _read(path, folders.Settings("timm", NOTHING_SAID, "the model"), prefix)
 
 
 def read_folder(folder: Path, prefix: str | None) -> Foreign:
@@ -59,19 +57,13 @@ def read_folder(folder: Path, prefix: str | None) -> Foreign:
         CheckpointError: not such a folder, or a model that ours cannot be.
         ConfigError: it has no model behind `prefix`.
     """
-    settings, file = folders.read(folder), folders.weights(folder)
-    if settings.layout == "timm":
-        return _timm(file, settings, prefix)
-    if prefix is not None:
-        raise ConfigError(f"{folder} has Hugging Face's names, in which --prefix has nothing to choose")
-    tensors = {from_hf_file(name): value for name, value in containers.read_tensors(file).items()}
-    if HF_STEM not in tensors:
-        raise CheckpointError(f"{file} holds no {HF_STEM}")
-    return Foreign("hf", tensors, settings.facts, settings.origin, settings.class_names, {}, "")
+    return _read(folders.weights(folder), folders.read(folder), prefix)
 
 
-def _timm(file: Path, settings: folders.Settings, prefix: str | None) -> Foreign:
-    chosen = prefixes.choose(file, containers.read_tensors(file), prefix)
-    return Foreign(
-        "timm", chosen.tensors, settings.facts, settings.origin, settings.class_names, chosen.beside, chosen.remark
-    )
+def _read(file: Path, settings: folders.Settings, prefix: str | None) -> Foreign:
+    layout = settings.layout
+    chosen = prefixes.choose(file, containers.read_tensors(file), layout, prefix)
+    tensors = chosen.tensors
+    if layout == "hf":
+        tensors = {from_hf_file(name): value for name, value in tensors.items()}
+    return Foreign(layout, tensors, settings.facts, settings.origin, settings.class_names, chosen.beside, chosen.remark)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pydantic
 from pydantic import model_validator
 
 from pcae_core.convert.containers import INDEX, parsed
 from pcae_core.convert.facts import Facts
-from pcae_core.convert.names import HF_MODEL_TYPES
+from pcae_core.convert.names import HF_MODEL_TYPES, Layout
 from pcae_core.convert.published import TIMM_ARGUMENTS, TIMM_EPS, TIMM_PLAIN, TIMM_POOLS, TIMM_REFUSED
 from pcae_core.errors import CheckpointError
 
@@ -46,11 +47,31 @@ class HfConfig(_Parts):
 
 
 class HfPixels(_Parts):
-    """The parts of a Hugging Face `preprocessor_config.json` that tell how pixels are normalised."""
+    """The parts of a Hugging Face `preprocessor_config.json` that tell how pixels are normalised.
+
+    Attributes:
+        image_mean, image_std: of pixels from 0 to 255 times `rescale_factor`.
+        do_rescale: where this is false, they are of pixels as the user gives them.
+    """
 
     do_normalize: bool = True
     image_mean: tuple[float, ...] | None = None
     image_std: tuple[float, ...] | None = None
+    do_rescale: bool = True
+    rescale_factor: float = pydantic.Field(default=1 / 255, gt=0.0, allow_inf_nan=False)
+
+    def of_unit_pixels(self) -> tuple[tuple[float, ...], tuple[float, ...]] | tuple[None, None]:
+        """Mean and std of pixels from 0 to 1, or None where nothing tells."""
+        mean, std = (self.image_mean, self.image_std) if self.do_normalize else ((0.0,), (1.0,))
+        if mean is None or std is None or not (self.do_normalize or self.do_rescale):
+            return None, None
+        if self.do_rescale:
+            white = 255 * self.rescale_factor
+        else:  # numbers above 1 are of eight bits
+            white = 255.0 if max((*mean, *std), default=0.0) > 1.0 else 1.0
+        if math.isclose(white, 1.0, rel_tol=1e-6):
+            return mean, std
+        return tuple(x / white for x in mean), tuple(x / white for x in std)
 
 
 class TimmPretrained(_Parts):
@@ -88,7 +109,7 @@ class Settings:
         class_names: of the head's outputs, where it says them.
     """
 
-    layout: Literal["timm", "hf"]
+    layout: Layout
     facts: Facts
     origin: str
     class_names: tuple[str, ...] | None = None
@@ -113,7 +134,7 @@ def weights(folder: Path) -> Path:
     for name in WEIGHTS:
         if (folder / name).is_file():
             return folder / name
-    raise CheckpointError(f"{folder} holds none of {', '.join(WEIGHTS)}")
+    raise CheckpointError(f"{folder} holds none of {', '.join(WEIGHTS)}; rename the file of tensors that you mean")
 
 
 def _hf(folder: Path) -> Settings:
@@ -141,8 +162,7 @@ def _hf(folder: Path) -> Settings:
 def _hf_pixels(folder: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
     if not (folder / HF_PIXELS).is_file():
         return None, None
-    pixels = parsed(folder / HF_PIXELS, HfPixels)
-    return (pixels.image_mean, pixels.image_std) if pixels.do_normalize else ((0.0,), (1.0,))
+    return parsed(folder / HF_PIXELS, HfPixels).of_unit_pixels()
 
 
 def _timm(folder: Path) -> Settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 HF_NAMES: dict[str, tuple[str, ...]] = {
     "cls_token": ("embeddings.cls_token",),
@@ -35,13 +36,23 @@ HF_RENAMED = (
     (r"^vit\.", ""),
     # transformers 5 saves the decoder's blocks under this name, earlier versions under the documented one.
     (r"^decoder\.decoder_encoder\.layer\.", "decoder.decoder_layers."),
+    # What `state_dict()` of transformers 5 says, where `save_pretrained` writes the names above.
+    (r"^layers\.", "encoder.layer."),
+    (r"\.attention\.q_proj\.", ".attention.attention.query."),
+    (r"\.attention\.k_proj\.", ".attention.attention.key."),
+    (r"\.attention\.v_proj\.", ".attention.attention.value."),
+    (r"\.attention\.o_proj\.", ".attention.output.dense."),
+    (r"\.mlp\.fc1\.", ".intermediate.dense."),
+    (r"\.mlp\.fc2\.", ".output.dense."),
 )
 """Pattern -> replacement: names in files to those above."""
 
-STEM = "patch_embed.proj.weight"
-"""What every file in timm's names has once; the words before it are the prefix of the whole model."""
-HF_STEM = "embeddings.patch_embeddings.projection.weight"
-"""Likewise in Hugging Face's names."""
+Layout = Literal["timm", "hf"]
+"""Whose names tensors have."""
+STEMS: dict[Layout, str] = {"timm": "patch_embed.proj.weight", "hf": "embeddings.patch_embeddings.projection.weight"}
+"""What every model has once; the words before it are the prefix of the whole model."""
+HF_INNER = "vit."
+"""Stands before the stem in Hugging Face's models with a head or a decoder, and not before that head."""
 AVERAGES = frozenset({"model_ema", "state_dict_ema", "ema", "ema_model", "ema_state_dict"})
 """Words of a prefix that mark a moving average of the weights beside which it stands."""
 INNER_WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pcae_core.convert.names import AVERAGES, HF_STEM, INNER_WRAPPERS, STEM
+from pcae_core.convert.names import AVERAGES, HF_INNER, INNER_WRAPPERS, STEMS, Layout
 from pcae_core.errors import CheckpointError, ConfigError
 from pcae_core.parameters import Arrays
 
@@ -32,19 +32,20 @@ class Chosen:
     remark: str
 
 
-def choose(path: Path, stored: Arrays, wanted: str | None) -> Chosen:
+def choose(path: Path, stored: Arrays, layout: Layout, wanted: str | None) -> Chosen:
     """The model in the file `path`, which holds `stored`.
 
     Args:
-        wanted: the prefix that the user names, if any; its last dot may be left out.
+        layout: whose names the tensors have.
+        wanted: the prefix that the user names, if any, or words that only it has.
 
     Raises:
-        CheckpointError: the file holds no Vision Transformer in timm's names, or several.
-        ConfigError: it holds none behind `wanted`.
+        CheckpointError: the file holds no Vision Transformer in those names, or several.
+        ConfigError: it holds none behind `wanted`, or several.
     """
-    found = _prefixes(stored, STEM)
+    found = _prefixes(stored, layout)
     if not 0 < len(found) <= _MOST:
-        raise CheckpointError(f"{path} holds {len(found)} models" if found else _nothing(path, stored))
+        raise CheckpointError(f"{path} holds {len(found)} models" if found else _nothing(path, stored, layout))
     owners = {name: max(filter(name.startswith, found), key=len, default=None) for name in stored}
     sizes = Counter(owners.values())
     shown = [f"{prefix or repr(prefix)} ({sizes[prefix]} tensors)" for prefix in found]
@@ -59,10 +60,11 @@ def choose(path: Path, stored: Arrays, wanted: str | None) -> Chosen:
     return Chosen(tensors, beside, _remark(found.index(prefix), shown) if prefix or len(found) > 1 else "")
 
 
-def _prefixes(stored: Iterable[str], stem: str) -> list[str]:
+def _prefixes(stored: Iterable[str], layout: Layout) -> list[str]:
     """What stands before the stem, as whole words."""
-    names = [name for name in stored if name == stem or name.endswith(f".{stem}")]
-    return [name.removesuffix(stem) for name in names]
+    stem, inner = STEMS[layout], HF_INNER if layout == "hf" else ""
+    found = [name.removesuffix(stem) for name in stored if f".{name}".endswith(f".{stem}")]
+    return [prefix.removesuffix(inner) if f".{prefix}".endswith(f".{inner}") else prefix for prefix in found]
 
 
 def _only(path: Path, found: list[str], shown: list[str]) -> str:
@@ -76,10 +78,14 @@ def _only(path: Path, found: list[str], shown: list[str]) -> str:
 
 
 def _named(path: Path, found: list[str], shown: list[str], wanted: str) -> str:
-    for prefix in found:
-        if wanted in (prefix, prefix.removesuffix(".")):
-            return prefix
-    raise ConfigError(f"{path} holds no model behind --prefix {wanted or repr(wanted)}, but {_listed(shown)}")
+    words = wanted if wanted.endswith(".") or not wanted else f"{wanted}."
+    if words in found:
+        return words
+    fitting = [prefix for prefix in found if words and f".{words}" in f".{prefix}"]
+    if len(fitting) == 1:
+        return fitting[0]
+    number = "several models" if fitting else "no model"
+    raise ConfigError(f"{path} holds {number} behind --prefix {wanted or repr(wanted)}; it has {_listed(shown)}")
 
 
 def _plain(name: str) -> str:
@@ -99,11 +105,12 @@ def _beginning(name: str, prefix: str) -> str:
     return ".".join(words[: same + 1])
 
 
-def _nothing(path: Path, stored: Arrays) -> str:
-    if _prefixes(stored, HF_STEM):
+def _nothing(path: Path, stored: Arrays, layout: Layout) -> str:
+    if layout == "timm" and _prefixes(stored, "hf"):
         return f"{path} has Hugging Face's names, which do not tell the heads; give its folder with its config.json"
     names = ", ".join(list(stored)[:3]) or "nothing"
-    return f"{path} holds no {STEM}, so no Vision Transformer in timm's names; it begins with {names}"
+    whose = "timm's" if layout == "timm" else "Hugging Face's"
+    return f"{path} holds no {STEMS[layout]}, so no Vision Transformer in {whose} names; it begins with {names}"
 
 
 def _remark(taken: int, shown: list[str]) -> str:
