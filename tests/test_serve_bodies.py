@@ -183,9 +183,20 @@ def test_no_content_type(client, session):
     body = json.dumps(request(pixels(2), 0.7)).encode()
     assert_right(client.post(body, {}), session)
     assert client.ask("POST", "/predict", picture(), {}).status == 200
-    assert_refused(
-        client.post(body, {"Content-Type": "application/x-www-form-urlencoded"}), 400, "must be application/j"
+    curls = {"Content-Type": "application/x-www-form-urlencoded"}
+    for answer in (client.post(body, curls), client.ask("POST", "/predict", picture(), curls)):
+        assert_refused(answer, 400, "not 'application/x-www-form-urlencoded'")
+
+
+@pytest.mark.parametrize("parts", [("image", "keep"), ("keep",), ("image", "image"), ()])
+def test_forms_of_more_or_less_than_a_file(client, parts):
+    head = 'Content-Disposition: form-data; name="{}"{}\r\n\r\n'
+    kinds = {"image": ('; filename="a.png"', picture()), "keep": ("", b"0.5")}
+    body = b"".join(
+        b"--x\r\n" + head.format(name, kinds[name][0]).encode() + kinds[name][1] + b"\r\n" for name in parts
     )
+    answer = client.ask("POST", "/predict", body + b"--x--\r\n", {"Content-Type": "multipart/form-data; boundary=x"})
+    assert_refused(answer, 400, "the form must hold one file and nothing else; keep and topk go into the address")
 
 
 def test_versions(client, session):

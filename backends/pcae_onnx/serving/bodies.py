@@ -7,6 +7,7 @@ from collections.abc import AsyncIterable
 
 from fastapi import HTTPException, Request
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
@@ -19,6 +20,7 @@ GONE = 499
 _IN_MEMORY = 16
 """Bodies of the largest size that may be arriving at one time."""
 _DIGITS = 20
+_FORM = "the form must hold one file and nothing else; keep and topk go into the address, as in /predict?keep=0.7"
 
 
 class Arrivals:
@@ -108,9 +110,7 @@ async def read_tensors(request: Request, settings: Settings, arrivals: Arrivals)
     """
     media_type, length = _media_type(request), request.headers.get(LENGTH_HEADER)
     if media_type not in ("", "application/json", "application/octet-stream"):
-        raise HTTPException(
-            400, f"the Content-Type must be application/json, or application/octet-stream with {LENGTH_HEADER}"
-        )
+        raise _wrong_type(f"application/json, or application/octet-stream with {LENGTH_HEADER}", media_type)
     if length is None and media_type == "application/octet-stream":
         raise HTTPException(400, f"binary tensors come after JSON, whose length the header {LENGTH_HEADER} gives")
     if length is not None and not (length.isascii() and length.isdecimal() and len(length) < _DIGITS):
@@ -123,20 +123,25 @@ async def read_picture(request: Request, settings: Settings, arrivals: Arrivals)
     media_type = _media_type(request)
     if media_type != "multipart/form-data":
         if not media_type.startswith("image/") and media_type not in ("", "application/octet-stream"):
-            raise HTTPException(
-                400, "the Content-Type must be an image's, application/octet-stream or multipart/form-data"
-            )
+            raise _wrong_type("an image's, application/octet-stream or multipart/form-data", media_type)
         return await read(request, settings, arrivals)
     body = await read(request, settings, arrivals)
 
     async def replay() -> Message:
         return {"type": "http.request", "body": body}
 
-    async with Request(request.scope, replay).form(max_files=1, max_fields=0) as form:
-        files = [value for value in form.values() if isinstance(value, UploadFile)]
-        if not files:
-            raise HTTPException(400, "the form holds no file")
-        return await files[0].read()
+    try:
+        async with Request(request.scope, replay).form(max_files=1, max_fields=0) as form:
+            for value in form.values():
+                if isinstance(value, UploadFile):
+                    return await value.read()
+    except StarletteHTTPException as error:
+        raise HTTPException(400, f"{_FORM}: {error.detail}") from None
+    raise HTTPException(400, f"{_FORM}: it holds no file")
+
+
+def _wrong_type(known: str, media_type: str) -> HTTPException:
+    return HTTPException(400, f"the Content-Type must be {known}, not {media_type!r}")
 
 
 def _media_type(request: Request) -> str:
