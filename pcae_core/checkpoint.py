@@ -204,7 +204,9 @@ def find(path: Path) -> Path:
         return path
     found = list_checkpoints(path / "checkpoints")
     if not found:
-        raise CheckpointError(f"{path} holds no checkpoint; give a run's folder or one of its checkpoints")
+        foreign = path.is_file() or (path / "config.json").is_file()
+        advice = "; pcae convert makes an encoder of somebody else's model" if foreign else ""
+        raise CheckpointError(f"{path} holds no checkpoint; give a run's folder or one of its checkpoints{advice}")
     return found[-1]
 
 

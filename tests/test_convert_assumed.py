@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil, ViTModel
 
 from pcae_core import ModelConfig, pretrained
+from pcae_core.cli import main as cli
 
 HEADS = ("--num-heads", 2)
 IMAGENET = "mean 0.485 0.456 0.406, std 0.229 0.224 0.225"
@@ -64,6 +65,7 @@ def test_hugging_face_without_a_preprocessor(tmp_path, capsys, model_class):
     [
         ({}, 0.5, 0.4),
         ({"do_rescale": True, "rescale_factor": 1 / 127.5}, 0.25, 0.2),  # to pixels from 0 to 2
+        ({"do_rescale": None}, 0.5, 0.4),
         ({"do_rescale": False}, 0.5, 0.4),  # who rescales already, such as torchvision's ToTensor
         ({"do_rescale": False, "image_mean": [127.5] * 3, "image_std": [51.0] * 3}, 0.5, 0.2),
         ({"do_normalize": False}, 0.0, 1.0),
@@ -75,6 +77,13 @@ def test_what_a_preprocessor_says_is_of_pixels_that_it_rescaled(tmp_path, settin
     processor.save_pretrained(source)
     convert(source, tmp_path / "ours")
     np.testing.assert_allclose(pixels_of(tmp_path / "ours"), [[mean] * 3, [std] * 3], rtol=1e-12)
+
+
+def test_a_preprocessor_of_three_channels_for_a_model_of_one(tmp_path, capsys):
+    source = hugging_face(tmp_path, num_channels=1)
+    ViTImageProcessorPil().save_pretrained(source)
+    assert "pixels need 1 number each, not 3 and 3\n" in refused(capsys, source, tmp_path / "ours")
+    convert(source, tmp_path / "ours", "--mean", 0.5, "--std", 0.5)
 
 
 def test_a_preprocessor_that_does_nothing_says_nothing(tmp_path, capsys):
@@ -118,6 +127,14 @@ def test_a_timm_folder(tmp_path, capsys, nested):
     same(tmp_path / "ours", weights())
     assert pixels_of(tmp_path / "ours") == ((0.5,) * 3, (0.4, 0.5, 0.6))
     assert pretrained.load(tmp_path / "ours").config.class_names == ("cat", "dog", "fox")
+
+
+def test_models_that_were_not_converted_get_the_command_that_does(tmp_path, capsys):
+    for source in (hugging_face(tmp_path), file(tmp_path, weights())):
+        assert cli.run(["export", str(source), str(tmp_path / "onnx")]) == 2
+        assert "pcae convert makes an encoder of somebody else's model" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "pcae"}))
+    assert "it is an ONNX model of pcae export" in refused(capsys, tmp_path, tmp_path / "ours")
 
 
 def test_a_timm_folder_with_pytorch_s_file(tmp_path):

@@ -63,7 +63,8 @@ class DataConfig(Config):
         mean = self.mean or (IMAGENET_MEAN if in_chans == 3 else (0.5,))
         std = self.std or (IMAGENET_STD if in_chans == 3 else (0.25,))
         if not {len(mean), len(std)} <= {1, in_chans}:
-            raise ConfigError(f"mean and std of the pixels need 1 or {in_chans} numbers each")
+            numbers = "1 number" if in_chans == 1 else f"1 or {in_chans} numbers"
+            raise ConfigError(f"mean and std of the pixels need {numbers} each, not {len(mean)} and {len(std)}")
         return _per_channel(mean, in_chans), _per_channel(std, in_chans)
 
 

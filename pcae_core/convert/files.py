@@ -57,7 +57,8 @@ def read_folder(folder: Path, prefix: str | None) -> Foreign:
         CheckpointError: not such a folder, or a model that ours cannot be.
         ConfigError: it has no model behind `prefix`.
     """
-    return _read(folders.weights(folder), folders.read(folder), prefix)
+    settings = folders.read(folder)
+    return _read(folders.weights(folder), settings, prefix)
 
 
 def _read(file: Path, settings: folders.Settings, prefix: str | None) -> Foreign:

@@ -51,13 +51,13 @@ class HfPixels(_Parts):
 
     Attributes:
         image_mean, image_std: of pixels from 0 to 255 times `rescale_factor`.
-        do_rescale: where this is false, they are of pixels as the user gives them.
+        do_normalize, do_rescale: null is false. Not rescaled, the numbers are of pixels as the user gives them.
     """
 
-    do_normalize: bool = True
+    do_normalize: bool | None = True
     image_mean: tuple[float, ...] | None = None
     image_std: tuple[float, ...] | None = None
-    do_rescale: bool = True
+    do_rescale: bool | None = True
     rescale_factor: float = pydantic.Field(default=1 / 255, gt=0.0, allow_inf_nan=False)
 
     def of_unit_pixels(self) -> tuple[tuple[float, ...], tuple[float, ...]] | tuple[None, None]:
@@ -134,7 +134,9 @@ def weights(folder: Path) -> Path:
     for name in WEIGHTS:
         if (folder / name).is_file():
             return folder / name
-    raise CheckpointError(f"{folder} holds none of {', '.join(WEIGHTS)}; rename the file of tensors that you mean")
+    raise CheckpointError(
+        f"{folder} holds none of {', '.join(WEIGHTS)}; where a file of another name has its tensors, rename it"
+    )
 
 
 def _hf(folder: Path) -> Settings:

@@ -92,6 +92,7 @@ DIFFERENCES: tuple[tuple[str, str], ...] = (
 
 HF_MODEL_TYPES = {
     "deit": "Hugging Face's DeiT always has a distillation token",
+    "pcae": "it is an ONNX model of pcae export; convert what it was exported from",
     "beit": "BEiT scales its residual branches and has no bias of keys, and most have relative position biases",
 }
 """Model types that are refused, and why."""
