@@ -11,7 +11,7 @@ import pytest
 import torch
 from conversions import SMALL, convert, refused, same, weights
 from safetensors.torch import save_file
-from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil, ViTModel
+from transformers import TimmWrapperConfig, ViTConfig, ViTForImageClassification, ViTImageProcessorPil, ViTModel
 
 from pcae_core import ModelConfig, pretrained
 from pcae_core.cli import main as cli
@@ -135,6 +135,18 @@ def test_models_that_were_not_converted_get_the_command_that_does(tmp_path, caps
         assert "pcae convert makes an encoder of somebody else's model" in capsys.readouterr().err
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "pcae"}))
     assert "it is an ONNX model of pcae export" in refused(capsys, tmp_path, tmp_path / "ours")
+
+
+def test_a_folder_of_transformers_wrapper_of_timm(tmp_path, capsys):
+    """It names an architecture, writes null where it has nothing, and makes class names up."""
+    written = json.loads(TimmWrapperConfig(architecture="test_vit", num_labels=3).to_json_string())
+    assert written["model_args"] is None
+    source = hub(tmp_path, {f"timm_model.{name}": value for name, value in weights().items()})
+    (source / "config.json").write_text(json.dumps(written | {"pretrained_cfg": {"mean": [0.5] * 3, "std": None}}))
+    convert(source, tmp_path / "ours", *HEADS)
+    same(tmp_path / "ours", weights())
+    assert "the source says: mean 0.5, eps 1e-06" in capsys.readouterr().out
+    assert pretrained.load(tmp_path / "ours").config.class_names is None
 
 
 def test_a_timm_folder_with_pytorch_s_file(tmp_path):

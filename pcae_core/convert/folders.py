@@ -94,9 +94,11 @@ class TimmConfig(_Parts):
     @model_validator(mode="before")
     @classmethod
     def _nest(cls, values: Any) -> Any:
-        """Older files have everything on one level."""
-        flat = isinstance(values, dict) and "pretrained_cfg" not in values
-        return values | {"pretrained_cfg": values} if flat else values
+        """Older files have everything on one level; transformers' wrapper of timm writes null for what it has not."""
+        if not isinstance(values, dict):
+            return values
+        said = {key: value for key, value in values.items() if value is not None}
+        return {"pretrained_cfg": said} | said
 
 
 @dataclass(frozen=True)
@@ -156,9 +158,7 @@ def _hf(folder: Path) -> Settings:
         activation="gelu",
         pooling="cls",
     )
-    names = _names(config.id2label)
-    made_up = names == tuple(f"LABEL_{i}" for i in range(len(names or ())))  # the library's, where nobody gave any
-    return Settings("hf", facts, f"the {config.model_type} model", None if made_up else names)
+    return Settings("hf", facts, f"the {config.model_type} model", _names(config.id2label))
 
 
 def _hf_pixels(folder: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
@@ -194,5 +194,8 @@ def _timm(folder: Path) -> Settings:
 
 
 def _names(labels: Mapping[int, str]) -> tuple[str, ...] | None:
-    """Class names in their order, unless some number has none."""
-    return tuple(labels[i] for i in range(len(labels))) if labels and labels.keys() == set(range(len(labels))) else None
+    """Class names in their order, unless some number has none, or transformers made them up."""
+    numbers = range(len(labels))
+    if labels.keys() != set(numbers) or all(labels[i] == f"LABEL_{i}" for i in numbers):
+        return None
+    return tuple(labels[i] for i in numbers)
