@@ -179,6 +179,7 @@ def test_predict_refuses_in_one_line(capsys, dynamic, fixed, picture, tmp_path):
         ((tmp_path, picture), "there is no model at"),
         ((fixed, picture, "--keep", "0.5"), "fixed at 0.7"),
         ((dynamic, picture, "--keep", "7"), "keep must be in (0, 1]"),
+        ((dynamic, picture, "--topk", "0"), "error: topk must be at least 1, not 0\n"),
         ((dynamic, picture, "--provider", "abacus"), "unknown provider 'abacus'"),
     ):
         code, out, err = run(capsys, *arguments)

@@ -181,8 +181,9 @@ class InferenceSession:
         Raises:
             DataError, ConfigError: as `preprocess` and `run`; `batch_size` or `topk` below 1.
         """
-        if min(batch_size, topk) < 1:
-            raise ConfigError(f"batch_size and topk must be at least 1, not {batch_size} and {topk}")
+        for name, value in (("batch_size", batch_size), ("topk", topk)):
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, not {value}")
         found, step = [], min(batch_size, self.part or batch_size)
         for start in range(0, max(1, len(images)), step):
             outputs = self.run(self.preprocess(images[start : start + step]), keep)

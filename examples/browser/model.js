@@ -26,7 +26,7 @@ export class Model {
     ]);
     const session = await ort.InferenceSession.create(file, { executionProviders: ["wasm"] });
     if (!session.inputNames.includes("keep")) {
-      throw new Error("the model has no keep ratio to set; export with --dynamic-keep");
+      throw new Error("the model has no keep ratio to set; export with --dynamic-keep, and without --keep-default");
     }
     return new Model(session, config, preprocessing);
   }
