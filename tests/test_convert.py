@@ -86,6 +86,18 @@ def test_hf_classifier_to_ours(tmp_path):
     assert pretrained.load(tmp_path / "ours").config.loader == DataConfig(mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1))
 
 
+@pytest.mark.parametrize("waived", ["head.*", "classifier.*"])
+def test_hf_classifier_without_its_head(tmp_path, capsys, waived):
+    """Waived by our name or by theirs."""
+    theirs = shaken(ViTForImageClassification(ViTConfig(**SHAPE, num_labels=7)))
+    theirs.save_pretrained(tmp_path / "hf")
+    convert(tmp_path / "hf", tmp_path / "ours", "--waive", waived)
+    assert "classifier.weight: waived: left out" in capsys.readouterr().out
+    hidden, logits = encode(tmp_path / "ours")
+    assert logits is None
+    equal(hidden, theirs.vit(torch.from_numpy(IMAGES)).last_hidden_state)
+
+
 def mae(**more) -> ViTMAEConfig:
     return ViTMAEConfig(**SHAPE, intermediate_size=96, mask_ratio=0.0, **more)
 

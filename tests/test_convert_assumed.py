@@ -133,6 +133,7 @@ def test_models_that_were_not_converted_get_the_command_that_does(tmp_path, caps
     for source in (hugging_face(tmp_path), file(tmp_path, weights())):
         assert cli.run(["export", str(source), str(tmp_path / "onnx")]) == 2
         assert "pcae convert makes an encoder of somebody else's model" in capsys.readouterr().err
+    assert "owner/vit does not exist; give a file or a folder on this machine" in refused(capsys, "owner/vit", "ours")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "pcae"}))
     assert "it is an ONNX model of pcae export" in refused(capsys, tmp_path, tmp_path / "ours")
 

@@ -81,14 +81,14 @@ class Coverage:
         elsewhere = name.startswith(("head.", "decoder_", "mask_token"))
         self.missing.append(Entry(name, note, self.waived(name), unread or zeros or elsewhere))
 
-    def add_surplus(self, name: str, note: str = "") -> None:
-        """One of the source's."""
+    def add_surplus(self, name: str, note: str = "", waived: bool = False) -> None:
+        """One of the source's; `waived` when the user named it otherwise."""
         harmless, outputs, different = (_reason(name, table) for table in (HARMLESS, OUTPUTS, DIFFERENCES))
         if harmless and not note:
             self.harmless.append(Entry(name, harmless, True))
         else:
             note = note or outputs or different or "no place for it"
-            self.surplus.append(Entry(name, note, self.waived(name), bool(outputs)))
+            self.surplus.append(Entry(name, note, waived or self.waived(name), bool(outputs)))
 
     @property
     def percent(self) -> float:

@@ -54,6 +54,8 @@ def read(path: Path, request: Request) -> tuple[Pretrained, Coverage]:
         CheckpointError, ConfigError: `path` holds no such model, or one that ours cannot be.
     """
     coverage = Coverage(str(path), request.waive)
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; give a file or a folder on this machine, such as a run's")
     if path.is_file():
         found = _foreign(path, files.read_file(path, request.prefix), request, coverage)
     elif (path / files.HF_CONFIG).is_file():
@@ -74,10 +76,7 @@ def _foreign(path: Path, source: files.Foreign, request: Request, coverage: Cove
     if not coverage.waived("rope"):
         rewriting.refuse_rotary(path, source.tensors.keys())
     coverage.beside = source.beside
-    left_out = {name for name in source.tensors if coverage.waived(name)}
-    for name in sorted(left_out):
-        coverage.add_surplus(name, "left out" if rewriting.is_ours(name) else "")
-    ours, rest = _named(source, left_out)
+    ours, rest = _named(source, _leave_out(source, coverage))
     notes = rewriting.rewrite(path, ours, rest, source.tensors)
     for name in rest:
         coverage.add_surplus(name)
@@ -100,6 +99,15 @@ def _foreign(path: Path, source: files.Foreign, request: Request, coverage: Cove
     said = origins(config, model.has_decoder(ours), source.facts, request.facts)
     coverage.remarks += [remark for remark in (source.remark, said) if remark]
     return Pretrained(path, source.origin, described, encoder, decoder)
+
+
+def _leave_out(source: files.Foreign, coverage: Coverage) -> set[str]:
+    """The source's names of what the user waives, by those or by ours; all are counted."""
+    ours = {part: name for name, theirs in _candidates(source).items() for part in theirs}
+    left_out = {name for name in source.tensors if coverage.waived(name) or coverage.waived(ours.get(name, name))}
+    for name in sorted(left_out):
+        coverage.add_surplus(name, "left out" if name in ours else "", waived=True)
+    return left_out
 
 
 def _check_pooling(path: Path, config: ModelConfig, facts: Facts) -> None:
