@@ -67,8 +67,8 @@ def write(found: Pretrained, out: Path, form: Form | str, coverage: Coverage) ->
             folder.mkdir()
             _write_hf(folder, found.config, tensors)
         return len(tensors)
+    _check_eps(found.config.model, out, coverage)
     if form == "timm":
-        _check_timm(found.config.model, out, coverage)
         tensors = _timm_tensors(found)
         with _unfinished(out) as file:
             save_safetensors(file, tensors)
@@ -94,13 +94,14 @@ def _unfinished(out: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _check_timm(model: ModelConfig, out: Path, coverage: Coverage) -> None:
-    """timm's models take the eps from code, not from the file."""
+def _check_eps(model: ModelConfig, out: Path, coverage: Coverage) -> None:
+    """A file of tensors does not hold the eps: whoever reads it, timm's models and PCAE among them, takes the usual."""
     eps = model.layer_norm_eps
     if eps != LAYER_NORM_EPS and not coverage.waived("layer_norm_eps"):
         raise CheckpointError(
-            f"this model has LayerNorm eps {eps:g} and timm's have {LAYER_NORM_EPS:g} unless told otherwise, so its "
-            f"features would differ: build it there with that eps and say --waive layer_norm_eps to write {out}"
+            f"this model has LayerNorm eps {eps:g}, which a file of tensors does not hold; models that load it have "
+            f"{LAYER_NORM_EPS:g} unless told otherwise, so features would differ: build them with that eps and say "
+            f"--waive layer_norm_eps to write {out}"
         )
 
 
