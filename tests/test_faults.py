@@ -61,11 +61,17 @@ def held_after(steps: int, out: Path, process: subprocess.Popen[str]) -> Iterato
 
 def one_line(process: subprocess.Popen[str], code: int) -> str:
     """How the process ends."""
-    _, stderr = process.communicate(timeout=patience.SECONDS)
+    stderr = complaints(process.communicate(timeout=patience.SECONDS)[1])
     assert process.returncode == code, stderr
     assert stderr.startswith("pcae: error: ")
     assert stderr.count("\n") == 1
     return stderr
+
+
+def complaints(stderr: str) -> str:
+    """Without the note that the data of these tests name no classes."""
+    lines = stderr.splitlines(keepends=True)
+    return "".join(line for line in lines if "the numbers of the classes are believed" not in line)
 
 
 def assert_goes_on_as(whole: Path, out: Path) -> None:
@@ -131,7 +137,7 @@ def test_a_folder_that_cannot_be_written_is_refused_but_can_be_read(whole, data,
     small = runs.write_data(tmp_path / "small")
     process = start_as_others("evaluate", out, "--data", small, "--backend", "numpy")
     stdout, stderr = process.communicate(timeout=patience.SECONDS)
-    assert (process.returncode, stderr) == (0, "")
+    assert (process.returncode, complaints(stderr)) == (0, "")
     assert "random" in stdout
     out.chmod(0o755)
 
