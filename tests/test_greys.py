@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import struct
+import weakref
 import zlib
 from pathlib import Path
 
@@ -134,6 +135,23 @@ def test_it_is_said_once_whatever_the_source(source_of, caplog):
         "16-bit greys are scaled from 16 bits to 8; the brightest of 8 images looked at is only 4095" in record.message
     )
     assert "such as 12, say so with grey_bits" in record.message
+
+
+def test_one_picture_after_the_other_is_in_memory(source_of):
+    """They may be large."""
+    source = source_of({f"{i}.png": png(TWELVE) for i in range(8)}, Reading())
+    load, loaded, most = source.load, [], 0
+
+    def watched(index):
+        nonlocal most
+        picture = load(index)
+        loaded.append(weakref.ref(picture))
+        most = max(most, sum(one() is not None for one in loaded))
+        return picture
+
+    source.load = watched
+    greys.announce(source)
+    assert (len(loaded), most) == (8, 1)
 
 
 def test_nothing_is_advised_where_the_range_is_used(source_of, caplog):

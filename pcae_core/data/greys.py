@@ -93,15 +93,23 @@ def announce(source: Source) -> None:
     found = []
     for index in np.linspace(0, len(source) - 1, min(_LOOKED_AT, len(source))).astype(int):
         try:
-            found.append(source.load(int(index)))
+            found.append(_remembered(source.load(int(index))))
         except ImageError:
             continue
-    announce_pictures(found)
+    _announce(found)
 
 
 def announce_pictures(pictures: Sequence[AnyImage]) -> None:
     """`announce` of pictures out of `images.read`."""
-    found = [getattr(picture, "info", {}).get(_INFO) for picture in pictures]
+    _announce([_remembered(picture) for picture in pictures])
+
+
+def _remembered(picture: AnyImage) -> Deep | None:
+    deep: Deep | None = getattr(picture, "info", {}).get(_INFO)
+    return deep
+
+
+def _announce(found: Sequence[Deep | None]) -> None:
     for line in describe([deep for deep in found if deep]):
         _logger.warning("%s", line)
 
