@@ -89,6 +89,7 @@ def test_unknown_classes_are_named_and_refused_or_left_out(kind, tuned, tmp_path
     line = refused(capsys, "evaluate", tuned, "--data", data, "--device", "cpu")
     assert re.search(r"classes that the run .* does not have: wolf \(and no images of fox\);", line)
     assert "--ignore-unknown-classes" in line
+    assert "--split" in line
     assert scored(tuned, data, ignore_unknown=True) == 100.0
     assert re.search(r"2 of 4 images in .* have classes that the run .* \(wolf\) and are left out: ", caplog.text)
 

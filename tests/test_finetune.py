@@ -258,7 +258,7 @@ def test_wrong_requests(capsys, data, pretrained, tmp_path):
     assert "is a fine-tuned run already" in refused(capsys, "finetune", tuned, "--data", data)
     assert "drop: Input should be less than or equal to 0.5" in refused(capsys, *given, "--drop", "0.6")
     assert "is not like rand-m9-mstd0.5-inc1" in refused(capsys, *given, "--rand-augment", "augmix-m3")
-    assert "must be even" in refused(capsys, *given, "--batch-size", "7")
+    assert "must be even, or mixup and cutmix 0" in refused(capsys, *given, "--batch-size", "7")
     assert "unknown fine-tuning preset" in refused(capsys, *given, "--preset", "vit_tiny_patch16_224")
     assert "not of pcae pretrain" in refused(capsys, "pretrain", "--resume", tuned)
     assert "not of pcae finetune" in refused(capsys, "finetune", "--resume", pretrained)

@@ -74,7 +74,9 @@ class FinetuneConfig(RunConfig):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.mixes and self.batch_size % 2:
-            raise ValueError(f"batch_size {self.batch_size} must be even: mixup and cutmix mix pairs of images")
+            raise ValueError(
+                f"batch_size {self.batch_size} must be even, or mixup and cutmix 0: they mix pairs of images"
+            )
         if self.rand_augment is not None:
             RandAugment.parse(self.rand_augment)
             if self.model.in_chans not in (1, 3):

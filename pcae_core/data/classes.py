@@ -22,7 +22,7 @@ _logger = logging.getLogger("pcae")
 NO_CLASS = -1
 """Label of an image without a class."""
 
-ADVICE = "rename or remove them, or leave their images out with --ignore-unknown-classes"
+ADVICE = "rename or remove them, choose another split with --split, or leave them out with --ignore-unknown-classes"
 
 
 @dataclass(frozen=True)

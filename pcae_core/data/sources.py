@@ -77,9 +77,8 @@ def _first(path: Path, splits: dict[str, Path], names: tuple[str, ...], split: s
         if name in splits:
             return splits[name]
     there = f"; it has {listed(sorted(splits))}" if splits else ""
-    raise DataError(
-        f"{path} has no {split} split, which is a .npz file or a sub-folder named {' or '.join(names)}{there}"
-    )
+    called = " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    raise DataError(f"{path} has no {split} split, which is a .npz file or a sub-folder named {called}{there}")
 
 
 def _splits(path: Path) -> dict[str, Path]:
