@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import labelled_sets
@@ -17,8 +18,10 @@ from pcae_core import DataError, FinetuneConfig, PretrainConfig, checkpoint
 from pcae_core.cli import main as cli
 from pcae_core.data import open_scored, open_source
 from pcae_core.data.image_folder import ImageFolder
+from pcae_core.training.classify import one_class_warning
 from pcae_core.training.finetune import finetune
 from pcae_core.training.pretrain import pretrain
+from pcae_core.training.probes import Accuracy
 
 NAMED = ("cat", "dog")
 HIDDEN = (None, None, None)
@@ -192,25 +195,36 @@ def test_few_optimizer_steps_are_warned_of(tmp_path):
     data = labelled_sets.write("npz", tmp_path / "data", {"train": NAMED * 3, "test": NAMED})
     start, said = pretrained_on(data, tmp_path / "start", epochs=100, batch_size=1024)
     many = "a batch of 1024 is no smaller than the data set of 6 images"
-    assert [line for line in said if many in line and "the run has 1;" in line and "--batch-size" in line]
+    assert [line for line in said if many in line and "the run has 1 in all;" in line and "--batch-size" in line]
     _, said = tuned_on(data, start, tmp_path / "run", epochs=100, batch_size=1024)
     assert [line for line in said if many in line]
     for size, expected in ((6, 1), (4, 0)):
-        _, said = pretrained_on(data, tmp_path / f"run{size}", steps=1, batch_size=size)
+        run, said = pretrained_on(data, tmp_path / f"run{size}", steps=2, batch_size=size, checkpoint_every=1)
         assert len(said) == expected
+        shutil.rmtree(run / "checkpoints" / "step_00000002")
+        assert pretrained_on(data, run, steps=2, batch_size=size, checkpoint_every=1)[1] == []  # what it cannot change
 
 
 def test_a_model_that_always_gives_one_class_is_warned_of(tmp_path):
-    """At a learning rate of zero, a head that starts near zero gives one class for everything."""
-    data = labelled_sets.write("npz", tmp_path / "data", {"train": NAMED * 3, "test": ("dog", "cat", "dog")})
+    """At a learning rate of zero, a head that starts near zero gives one class for everything; one cannot be read."""
+    data = labelled_sets.write("folder", tmp_path / "data", {"train": NAMED * 3, "test": ("dog", "cat", "dog")})
+    (data / "test" / "cat" / "unreadable.png").write_bytes(b"no picture")
     start, _ = pretrained_on(data, tmp_path / "start", steps=1, batch_size=2)
     texts = []
     for seed in range(8):
-        run, said = tuned_on(data, start, tmp_path / f"run{seed}", steps=1, batch_size=2, seed=seed)
+        settings = {"steps": 1, "batch_size": 2, "seed": seed, "max_corrupt": 0.25}
+        run, said = tuned_on(data, start, tmp_path / f"run{seed}", **settings)
         top1 = checkpoint.read_manifest(checkpoint.find(run)).metrics["top1"]
         assert len(said) == (abs(top1 - 200 / 3) < 1e-9), said
         texts += said
-    assert "is the share of the most frequent class (dog): the model may answer" in texts[0]
+    assert "is the share of the most frequent class (dog): the model may give one answer" in texts[0]
+
+
+def test_equally_frequent_classes_are_all_named():
+    labels = np.array([0, 1, 1, 2, 2])
+    assert "class (dog, fox): " in one_class_warning(Accuracy(40.0, 100.0, 5), labels, ("cat", "dog", "fox"))
+    assert "class (class 1, class 2): " in one_class_warning(Accuracy(40.0, 100.0, 5), labels, None)
+    assert one_class_warning(Accuracy(60.0, 100.0, 5), labels, None) is None
 
 
 def test_messages_about_a_run_s_length_say_what_is_possible(tmp_path, capsys):

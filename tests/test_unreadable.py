@@ -165,13 +165,50 @@ def test_evaluation_is_that_of_the_readable_images(data, good, run, capsys):
 def test_too_many_end_the_work_in_one_line(data, run, tmp_path, capsys):
     for done in (
         lambda: pretrain(data, tmp_path / "run"),
-        lambda: command("evaluate", run, "--data", data, "--features", "student", "--backend", "numpy"),
+        lambda: command("evaluate", run, "--data", data, "--features", "student", "--max-corrupt", 0.01),
     ):
         assert done() == 1
         assert (
             "more than max_corrupt 0.01 allows; see why, repair or remove them, or raise max_corrupt: "
             in (capsys.readouterr().err.splitlines()[-1])
         )
+
+
+def test_a_run_that_ends_for_it_loses_no_step(photos, tmp_path):
+    more = ("--loader.max-pixels", 1000)
+    assert pretrain(photos, tmp_path / "run", *more, "--max-corrupt", 0.1) == 1
+    step = checkpoint.read_manifest(checkpoint.find(tmp_path / "run")).step
+    assert 0 < step < 6
+    for name in ("run", "whole"):
+        assert pretrain(photos, tmp_path / name, *more, "--max-corrupt", 0.2) == 0
+    assert [row["step"] for row in runs.metrics(tmp_path / "run")] == list(range(1, 7))
+    runs.assert_same_tensors(*(checkpoint.find(tmp_path / name) for name in ("run", "whole")))
+
+
+def test_what_a_run_allowed_its_evaluation_allows_too(run, tuned, photos, capsys):
+    for target, *more in ((run, "--features", "student"), (tuned, "--keep", 1.0)):
+        given = ("evaluate", target, "--data", photos, *more)
+        assert command(*given) == 1
+        assert "cannot be read and are left out: " in capsys.readouterr().err.splitlines()[-1]
+        assert command(*given, "--max-corrupt", 0.01) == 1
+        assert "more than max_corrupt 0.01 allows" in capsys.readouterr().err
+        assert command(*given, "--max-corrupt", 2) == 2
+        assert "max_corrupt must be from 0 to 1, not 2" in capsys.readouterr().err
+
+
+def test_processes_end_together_when_too_many_cannot_be_scored(run, photos, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(photos, data)
+    for number in BAD["train"]:
+        (data / "train" / "ab"[number * 2 // COUNT] / f"{number:02}.png").unlink()
+    arguments = ["finetune", run, "--data", data, "--out", tmp_path / "run", "--steps", 2, "--batch-size", 8]
+    process = runs.started(runs.torchrun(*arguments, "--device", "cpu", "--loader.workers", 0))
+    _, err = process.communicate()
+    ours = [line for line in err.splitlines() if "pcae: error: " in line]
+    assert len(ours) == 2
+    assert any("more than max_corrupt 0.01 allows" in line for line in ours)
+    assert any("rank 0 cannot score the test split, and says why" in line for line in ours)
+    assert "[rank1]: Traceback" not in err
 
 
 # Commands
@@ -252,9 +289,12 @@ def test_reports_name_them_and_go_on(run, photos, tmp_path, capsys):
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     assert command("report", copy, "--data", photos, "--images", 20) == 0
-    assert "more than max_corrupt 0.01 allows" in capsys.readouterr().err
     page = (copy / "report.html").read_text()
     assert "a/05.png" in page
+    assert f"percent of {COUNT - 2} images" in page
+    assert "2 of 24 images" in page
+    assert command("report", copy, "--data", photos, "--images", 1, "--max-corrupt", 0.01) == 0
+    assert "more than max_corrupt 0.01 allows" in capsys.readouterr().err
 
 
 # Pillow's own limits and words

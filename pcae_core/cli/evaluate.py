@@ -11,7 +11,6 @@ import tyro
 
 from pcae_core.cli.parsing import parse
 from pcae_core.config import Reading
-from pcae_core.config.data import MAX_CORRUPT
 from pcae_core.errors import ConfigError, IncompleteError
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class Arguments:
         pooling: of frozen features: mean of the patch tokens, which is the default, or the CLS token (which only the
             student trains).
         keep: of a fine-tuned run: shares of the patch tokens that stay at each stage; 1.0 to 0.6 when not set.
-        max_corrupt: largest share of a split that may be unreadable.
+        max_corrupt: largest share of a split that may be unreadable; by default as in training.
         backend: as `pcae backends` lists it.
         device: as the backend names it; "auto" takes its best one.
     """
@@ -60,7 +59,7 @@ class Arguments:
     pooling: Literal["mean", "cls"] | None = None
     keep: tuple[float, ...] = ()
     reading: Annotated[Reading, tyro.conf.arg(name="")] = field(default_factory=Reading)
-    max_corrupt: float = MAX_CORRUPT
+    max_corrupt: float | None = None
     backend: str = "torch"
     device: str = "auto"
 
@@ -79,8 +78,6 @@ def main(arguments: Sequence[str]) -> None:
         raise ConfigError(f"--features is for pre-training runs, and {chosen.run} is none")
     if chosen.pooling is not None and tuned:
         raise ConfigError(f"--pooling is for frozen features; {chosen.run} is fine-tuned with its own")
-    if not 0 <= chosen.max_corrupt <= 1:
-        raise ConfigError(f"max_corrupt must be from 0 to 1, not {chosen.max_corrupt}")
     backend = registry.create(chosen.backend, device=chosen.device)
     how = chosen.split, chosen.ignore_unknown_classes, chosen.reading, chosen.max_corrupt
     if tuned:

@@ -33,6 +33,7 @@ class Arguments:
             and no evaluation.
         split: of that data set to evaluate on; by default test, else val, whichever has labels first.
         ignore_unknown_classes: leave out images of classes that the run, or the train split, does not have.
+        max_corrupt: largest share of a split that may be unreadable; by default as in training.
         images: pictures to draw.
         keep: share of the patch tokens that each stage keeps in the pictures; by default that of training.
         backend: as `pcae backends` lists it.
@@ -44,6 +45,7 @@ class Arguments:
     data: Path | None = None
     split: str | None = None
     ignore_unknown_classes: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    max_corrupt: float | None = None
     images: int = 4
     keep: float | None = None
     backend: str = "torch"
@@ -62,7 +64,8 @@ def main(arguments: Sequence[str]) -> None:
     from pcae_core.report.run_report import Options, report
 
     backend = registry.create(chosen.backend, device=chosen.device)
-    options = Options(chosen.data, chosen.images, chosen.keep, chosen.split, chosen.ignore_unknown_classes)
+    how = chosen.split, chosen.ignore_unknown_classes, chosen.max_corrupt
+    options = Options(chosen.data, chosen.images, chosen.keep, *how)
     text, warnings = report(chosen.run, backend, options)
     for line in warnings:
         print(f"WARNING: {line}", file=sys.stderr)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from pcae_core.config.data import MAX_CORRUPT
 from pcae_core.data.source import Source
-from pcae_core.errors import TrainingError, listed
+from pcae_core.errors import ConfigError, TrainingError, listed
 
 _logger = logging.getLogger("pcae")
 
@@ -17,9 +17,14 @@ class CorruptLog:
 
     Attributes:
         fate: what becomes of an unreadable image, for the warnings.
+
+    Raises:
+        ConfigError: `limit` is not from 0 to 1.
     """
 
     def __init__(self, source: Source, limit: float = MAX_CORRUPT, fate: str = "left out") -> None:
+        if not 0 <= limit <= 1:
+            raise ConfigError(f"max_corrupt must be from 0 to 1, not {limit}")
         self._source, self._limit, self.fate = source, limit, fate
         self._found: dict[int, str] = {}
 
@@ -27,6 +32,11 @@ class CorruptLog:
     def count(self) -> int:
         """How many there are so far."""
         return len(self._found)
+
+    @property
+    def numbers(self) -> list[int]:
+        """Theirs in the source."""
+        return list(self._found)
 
     def add(self, reasons: Mapping[int, str]) -> list[str]:
         """Note images, why they cannot be read by number; warn of those not seen before, and return their names.

@@ -34,6 +34,7 @@ class Options:
         keep: share of the patch tokens that each stage keeps; None as in pre-training.
         split: of the data set to evaluate on; None for test, else val, whichever has labels first.
         ignore_unknown: leave out images of classes that the run, or the train split, does not have.
+        max_corrupt: largest share of a split that may be unreadable; None as in training.
     """
 
     data: Path | None = None
@@ -41,6 +42,7 @@ class Options:
     keep: float | None = None
     split: str | None = None
     ignore_unknown: bool = False
+    max_corrupt: float | None = None
 
 
 def report(run: Path, backend: Backend, options: Options) -> tuple[str, list[str]]:
@@ -129,18 +131,21 @@ def _evaluation(
     if data is None or manifest is None:
         why = "Not measured" if manifest else "There is no checkpoint to evaluate yet"
         return [page.paragraph(f"{why}. With a labelled data set, {command} adds what pcae evaluate measures.")], []
+    how: dict[str, Any] = {name: getattr(options, name) for name in ("split", "ignore_unknown", "max_corrupt")}
     try:
         if manifest.kind == "finetune":
-            found = keep_table(backend, run, data, tables.KEEPS, options.split, options.ignore_unknown)
-            path, rows, missing = found
-            note = f"{path.name}, percent of the scored split, by the share of the patch tokens that each stage keeps; "
-            note += "images per second of batches of 64 on the machine that wrote this page."
+            path, rows, missing = keep_table(backend, run, data, tables.KEEPS, **how)
+            note = f"{path.name}, percent of {rows[0].accuracy.samples} images, by the share of the patch tokens that "
+            note += "each stage keeps; images per second of batches of 64 on the machine that wrote this page."
             return [page.paragraph(note, "faint"), tables.keep_table(rows)], missing
-        results, missing = evaluate(backend, run, data, split=options.split, ignore_unknown=options.ignore_unknown)
+        results, missing = evaluate(backend, run, data, **how)
     except (DataError, CheckpointError, TrainingError) as error:
         return [page.paragraph(f"Not measured: {error}")], [f"no evaluation: {error}"]
-    note = f"Frozen features at step {manifest.step}, mean of the patch tokens, percent of the scored split. The row "
-    note += "random is the same encoder before training; the rank is the effective rank of the features."
+    note = f"Frozen features at step {manifest.step}, mean of the patch tokens, percent of "
+    note += (
+        f"{results['random'].knn.samples} images. The row random is the same encoder before training; the rank is the "
+    )
+    note += "effective rank of the features."
     return [page.paragraph(note, "faint"), tables.evaluation_table(results)], missing
 
 

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from pcae_core import checkpoint, cost
 from pcae_core.config import RunConfig
-from pcae_core.config.data import MAX_CORRUPT, USUAL, Reading
+from pcae_core.config.data import USUAL, Reading
 from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.data import CorruptLog, Source, eval_batches, greys, normalize, open_scored
 from pcae_core.data.classes import Labelled, match, warn
-from pcae_core.errors import ConfigError
+from pcae_core.errors import ConfigError, listed
 from pcae_core.parameters import Arrays, encoder_shapes
 from pcae_core.protocol import Array, Backend, Floats, TrainState
 from pcae_core.reduction import check_keep
@@ -91,17 +91,21 @@ def score(
     return accuracy(logits, test.labels[ids])
 
 
-def one_class_warning(found: Accuracy, test: Labelled) -> str | None:
-    """Whether top-1 is just the share of the most frequent class, as when the model always answers with it."""
-    counts = np.bincount(test.labels)
+def one_class_warning(found: Accuracy, labels: NDArray[np.int64], names: Sequence[str] | None) -> str | None:
+    """Whether top-1 is just the share of the most frequent class, as when the model gives one answer to everything.
+
+    Args:
+        labels: of the images that were scored (n,).
+        names: of the classes, where they have names.
+    """
+    counts = np.bincount(labels)
     share = 100.0 * float(counts.max() / counts.sum())
     if share == 100.0 or not math.isclose(found.top1, share):
         return None
-    best = int(counts.argmax())
-    name = test.names[best] if test.names else f"class {best}"
+    best = [names[number] if names else f"class {number}" for number in np.flatnonzero(counts == counts.max())]
     return (
-        f"top-1 {found.top1:.2f}% is the share of the most frequent class ({name}): the model may answer with it "
-        "whatever it sees; train longer, or with another learning rate"
+        f"top-1 {found.top1:.2f}% is the share of the most frequent class ({listed(best)}): the model may give one "
+        "answer whatever it sees; train longer, or with another learning rate"
     )
 
 
@@ -113,7 +117,7 @@ def keep_table(
     split: str | None = None,
     ignore_unknown: bool = False,
     reading: Reading = USUAL,
-    max_corrupt: float = MAX_CORRUPT,
+    max_corrupt: float | None = None,
 ) -> tuple[Path, list[KeepRow], list[str]]:
     """The best checkpoint of a fine-tuned run, a row for each keep ratio, and a line about unreadable images, if any.
 
@@ -125,7 +129,8 @@ def keep_table(
         split: which split is scored; by default test, else val, whichever has labels first.
         ignore_unknown: leave out images of classes that the run does not have, instead of raising.
         reading: how image files are read where not as in training.
-        max_corrupt: largest share of the images that may be unreadable; the results leave them out.
+        max_corrupt: largest share of the images that may be unreadable, by default the run's; the results leave them
+            out.
 
     Raises:
         CheckpointError, ConfigError, DataError.
@@ -142,7 +147,7 @@ def keep_table(
     scored = open_scored(data, config.model.in_chans, split, config.loader.reading)
     test = match(scored, config.class_names, config.model.num_classes, f"the run {run}", ignore_unknown)
     warn(test.notes)
-    log = CorruptLog(test.source, max_corrupt)
+    log = CorruptLog(test.source, config.max_corrupt if max_corrupt is None else max_corrupt)
     greys.announce(test.source)
     parameters = best_parameters(found.state)
     seconds = measure_speed(backend, config, parameters, {1.0, *keeps})

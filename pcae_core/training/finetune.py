@@ -13,7 +13,7 @@ from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.data import Batch, CorruptLog, mixing, open_scored, open_source
 from pcae_core.data.augment_more import AugmentMore
 from pcae_core.data.classes import Labelled, labelled, match
-from pcae_core.errors import ConfigError, DataError
+from pcae_core.errors import ConfigError, DataError, TrainingError
 from pcae_core.pretrained import EncoderConfig
 from pcae_core.protocol import Backend, FinetuneOutput, Finetuner, TrainState
 from pcae_core.training import run
@@ -44,7 +44,7 @@ def finetune(config: FinetuneConfig, console: Console | None = None) -> Path:
         if config.mixes and config.local_batch_size(finetuner.world_size) % 2:
             raise ConfigError(
                 f"batch_size {config.batch_size} gives each of {finetuner.world_size} processes an odd number of "
-                "images, but mixup and cutmix mix pairs"
+                "images, but mixup and cutmix mix pairs; choose another batch_size, or set both to 0"
             )
         return _FinetuneLoop(config, (train, test), backend, finetuner, start.step, console or Console()).run()
     finally:
@@ -172,18 +172,20 @@ class _FinetuneLoop(Loop[FinetuneOutput]):
         ended = (self._step * size) // samples > ((self._step - 1) * size) // samples
         if not (ended or self._step == self._total):
             return False
-        if self._leads:
-            weights = best_parameters(self._finetuner.state())
-            found = score(self._backend, self._config, weights, self._test, self._config.keep, self._unscored)
-            self._scores = {"top1": found.top1, "top5": found.top5, "scored_images": float(found.samples)}
-            for logger in loggers:
-                logger.write(self._step, self._scores)
-            display.say(
-                f"step {self._step}: top-1 {found.top1:.2f}%, top-5 {found.top5:.2f}% (keep {self._config.keep:.2f})"
-            )
-            if self._step == self._total and (warning := one_class_warning(found, self._test)):
-                display.say(f"warning: {warning}")
+        elsewhere = TrainingError("rank 0 cannot score the test split, and says why")
+        self._on_rank_0(lambda: self._score(loggers, display), elsewhere)
         return True
+
+    def _score(self, loggers: list[MetricLogger], display: Display) -> None:
+        weights, keep = best_parameters(self._finetuner.state()), self._config.keep
+        found = score(self._backend, self._config, weights, self._test, keep, self._unscored)
+        self._scores = {"top1": found.top1, "top5": found.top5, "scored_images": float(found.samples)}
+        for logger in loggers:
+            logger.write(self._step, self._scores)
+        display.say(f"step {self._step}: top-1 {found.top1:.2f}%, top-5 {found.top5:.2f}% (keep {keep:.2f})")
+        labels = np.delete(self._test.labels, self._unscored.numbers)
+        if self._step == self._total and (warning := one_class_warning(found, labels, self._test.names)):
+            display.say(f"warning: {warning}")
 
     def _metrics_to_save(self) -> dict[str, float]:
         """With the accuracy, where it was measured at this step: the highest `top1` is the best checkpoint."""

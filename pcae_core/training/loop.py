@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ from pcae_core.training.progress import Display, open_display
 from pcae_core.training.signals import StopRequest
 
 O = TypeVar("O", StepOutput, FinetuneOutput)  # noqa: E741 (an output)
+T = TypeVar("T")
 Inputs = Mapping[str, Any]
 """What a trainer's step takes, by name, but for the schedules' numbers; None where there is nothing."""
 
@@ -79,6 +80,7 @@ class Loop(abc.ABC, Generic[O]):
         self._rates = schedule.drop_path_rates(config.drop_path, config.model.depth)
         self._corrupt = CorruptLog(source, config.max_corrupt, "replaced by the next readable image")
         self._further = further
+        self._problem: PcaeError | None = None
         self._metrics: dict[str, float] = {}
         self._window = _Window()
         self._guard = guard.NonFiniteGuard(config.max_skipped_steps)
@@ -96,11 +98,11 @@ class Loop(abc.ABC, Generic[O]):
     def _warnings(self) -> list[str]:
         """What the user should know before the first step, a line each."""
         config, images = self._run_config, len(self._source)
-        if config.batch_size < images or self._step >= self._total:
+        if config.batch_size < images or self._step > 0:  # a run that goes on keeps its batch size
             return []
         return [
             f"a batch of {config.batch_size} is no smaller than the data set of {images} images: each optimizer step "
-            f"is a whole epoch or more, and the run has {self._total}; choose a smaller --batch-size"
+            f"is a whole epoch or more, and the run has {self._total} in all; choose a smaller --batch-size"
         ]
 
     def _more_metrics(self, out: O, loss: float) -> dict[str, float]:
@@ -136,9 +138,11 @@ class Loop(abc.ABC, Generic[O]):
             for batch in self._batches(stack):
                 self._advance(batch, loggers, display)
                 due = self._finish_step(loggers, display)
-                stopping = self._trainer.any_rank(stop.received is not None)
+                stopping = self._trainer.any_rank(stop.received is not None or self._problem is not None)
                 if due or stopping or self._step % self._run_config.checkpoint_every == 0 or self._step == self._total:
                     self._save()
+                if self._problem:
+                    raise self._problem
                 if stopping and self._step < self._total:
                     raise TrainingError(
                         f"stopped at step {self._step} of {self._total}; saved; "
@@ -171,15 +175,19 @@ class Loop(abc.ABC, Generic[O]):
 
     def _open_folder(self, stack: ExitStack) -> list[MetricLogger]:
         """Where measurements go. Raises ConfigError in every process when rank 0 cannot have the folder."""
-        problem, loggers = None, []
-        if self._leads:
-            try:
-                loggers = self._take_folder(stack)
-            except PcaeError as error:
-                problem = error
+        elsewhere = ConfigError("rank 0 cannot use the run's folder, and says why")
+        return self._on_rank_0(lambda: self._take_folder(stack), elsewhere) or []
+
+    def _on_rank_0(self, work: Callable[[], T], elsewhere: PcaeError) -> T | None:
+        """What the work gives there, and None elsewhere. When it raises PcaeError, the other processes raise theirs."""
+        problem, done = None, None
+        try:
+            done = work() if self._leads else None
+        except PcaeError as error:
+            problem = error
         if self._trainer.any_rank(problem is not None):
-            raise problem or ConfigError("rank 0 cannot use the run's folder, and says why")
-        return loggers
+            raise problem or elsewhere
+        return done
 
     def _take_folder(self, stack: ExitStack) -> list[MetricLogger]:
         run.make_folder(self._run_config.out)
@@ -206,7 +214,10 @@ class Loop(abc.ABC, Generic[O]):
 
     def _advance(self, batch: Batch, loggers: list[MetricLogger], display: Display) -> None:
         """One step, and its measurement when it is due."""
-        self._corrupt.add(batch.corrupt)
+        try:
+            self._corrupt.add(batch.corrupt)
+        except TrainingError as error:  # after this step, which the other processes take too
+            self._problem = error
         count = len(batch.images)
         rate, momentum = self._run_config.hyper_parameters(self._step, self._total)
         inputs = self._inputs(batch, Place(self._step, self._trainer.rank * count, count))
