@@ -276,8 +276,14 @@ def test_evaluation_leaves_unreadable_images_out(folder):
     (line,) = log.summary()
     assert "2 of 10 images" in line
     assert "left out: 3.png (cannot identify its format; known: JPEG" in line
-    with pytest.raises(TrainingError, match=r"1 of 10 images .* \(10\.0%\) cannot be read, more than max_corrupt 0.01"):
-        list(eval_batches(folder, MODEL, DataConfig(), 2))
+    with pytest.raises(TrainingError, match=r"2 of 10 images .* \(20\.0%\) cannot be read, more than max_corrupt 0.01"):
+        list(eval_batches(folder, MODEL, DataConfig(), 2, CorruptLog(folder, 0.01)))
+
+
+def test_one_unreadable_image_ends_nothing_unless_none_is_allowed(folder):
+    CorruptLog(folder, 0.01).add({3: "gone"})
+    with pytest.raises(TrainingError, match=r"1 of 10 images .* more than max_corrupt 0 allows"):
+        CorruptLog(folder, 0.0).add({3: "gone"})
 
 
 def test_evaluation_of_nothing_readable(tmp_path):
@@ -292,7 +298,7 @@ def test_evaluation_of_nothing_readable(tmp_path):
 def test_corrupt_log_names_each_image_once(caplog, tmp_path):
     for index in range(300):
         (tmp_path / f"{index:03}.png").touch()
-    log = CorruptLog(open_source(tmp_path, 1))
+    log = CorruptLog(open_source(tmp_path, 1), 0.01)
     assert log.summary() == []
     assert log.add({5: "it is truncated", 7: "too large"}) == ["005.png", "007.png"]
     assert log.add({7: "too large"}) == []
@@ -307,4 +313,4 @@ def test_corrupt_log_names_each_image_once(caplog, tmp_path):
         log.add({11: "gone"})
     one_line(error)
     with pytest.raises(TrainingError, match=r"019\.png \(gone\), and 5 more$"):
-        CorruptLog(open_source(tmp_path, 1)).add(dict.fromkeys(range(25), "gone"))
+        CorruptLog(open_source(tmp_path, 1), 0.01).add(dict.fromkeys(range(25), "gone"))

@@ -212,7 +212,7 @@ def test_a_model_that_always_gives_one_class_is_warned_of(tmp_path):
     start, _ = pretrained_on(data, tmp_path / "start", steps=1, batch_size=2)
     texts = []
     for seed in range(8):
-        settings = {"steps": 1, "batch_size": 2, "seed": seed, "max_corrupt": 0.25}
+        settings = {"steps": 1, "batch_size": 2, "seed": seed}
         run, said = tuned_on(data, start, tmp_path / f"run{seed}", **settings)
         top1 = checkpoint.read_manifest(checkpoint.find(run)).metrics["top1"]
         assert len(said) == (abs(top1 - 200 / 3) < 1e-9), said

@@ -185,7 +185,7 @@ def test_a_run_that_ends_for_it_loses_no_step(photos, tmp_path):
     runs.assert_same_tensors(*(checkpoint.find(tmp_path / name) for name in ("run", "whole")))
 
 
-def test_what_a_run_allowed_its_evaluation_allows_too(run, tuned, photos, capsys):
+def test_evaluation_goes_on_unless_told_otherwise(run, tuned, photos, capsys):
     for target, *more in ((run, "--features", "student"), (tuned, "--keep", 1.0)):
         given = ("evaluate", target, "--data", photos, *more)
         assert command(*given) == 1
@@ -196,17 +196,19 @@ def test_what_a_run_allowed_its_evaluation_allows_too(run, tuned, photos, capsys
         assert "max_corrupt must be from 0 to 1, not 2" in capsys.readouterr().err
 
 
-def test_processes_end_together_when_too_many_cannot_be_scored(run, photos, tmp_path):
+def test_processes_end_together_when_nothing_can_be_scored(run, photos, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(photos, data)
     for number in BAD["train"]:
         (data / "train" / "ab"[number * 2 // COUNT] / f"{number:02}.png").unlink()
+    for picture in (data / "test").glob("*/*.png"):
+        picture.write_bytes(b"no picture")
     arguments = ["finetune", run, "--data", data, "--out", tmp_path / "run", "--steps", 2, "--batch-size", 8]
     process = runs.started(runs.torchrun(*arguments, "--device", "cpu", "--loader.workers", 0))
     _, err = process.communicate()
     ours = [line for line in err.splitlines() if "pcae: error: " in line]
     assert len(ours) == 2
-    assert any("more than max_corrupt 0.01 allows" in line for line in ours)
+    assert any(f"none of the {COUNT} images" in line for line in ours)
     assert any("rank 0 cannot score the test split, and says why" in line for line in ours)
     assert "[rank1]: Traceback" not in err
 

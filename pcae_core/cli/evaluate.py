@@ -46,7 +46,7 @@ class Arguments:
         pooling: of frozen features: mean of the patch tokens, which is the default, or the CLS token (which only the
             student trains).
         keep: of a fine-tuned run: shares of the patch tokens that stay at each stage; 1.0 to 0.6 when not set.
-        max_corrupt: largest share of a split that may be unreadable; by default as in training.
+        max_corrupt: largest share of a split that may be unreadable.
         backend: as `pcae backends` lists it.
         device: as the backend names it; "auto" takes its best one.
     """
@@ -59,7 +59,7 @@ class Arguments:
     pooling: Literal["mean", "cls"] | None = None
     keep: tuple[float, ...] = ()
     reading: Annotated[Reading, tyro.conf.arg(name="")] = field(default_factory=Reading)
-    max_corrupt: float | None = None
+    max_corrupt: float = 1.0
     backend: str = "torch"
     device: str = "auto"
 

@@ -33,7 +33,7 @@ class Arguments:
             and no evaluation.
         split: of that data set to evaluate on; by default test, else val, whichever has labels first.
         ignore_unknown_classes: leave out images of classes that the run, or the train split, does not have.
-        max_corrupt: largest share of a split that may be unreadable; by default as in training.
+        max_corrupt: largest share of a split that may be unreadable.
         images: pictures to draw.
         keep: share of the patch tokens that each stage keeps in the pictures; by default that of training.
         backend: as `pcae backends` lists it.
@@ -45,7 +45,7 @@ class Arguments:
     data: Path | None = None
     split: str | None = None
     ignore_unknown_classes: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    max_corrupt: float | None = None
+    max_corrupt: float = 1.0
     images: int = 4
     keep: float | None = None
     backend: str = "torch"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from pcae_core.config.data import MAX_CORRUPT
 from pcae_core.data.source import Source
 from pcae_core.errors import ConfigError, TrainingError, listed
 
@@ -13,19 +12,23 @@ _logger = logging.getLogger("pcae")
 
 
 class CorruptLog:
-    """Distinct unreadable images of a source and why; more than `limit` (a share of the source) of them end the work.
+    """Distinct unreadable images of a source and why; more than one, and than `limit` allows, end the work.
 
     Attributes:
         fate: what becomes of an unreadable image, for the warnings.
-
-    Raises:
-        ConfigError: `limit` is not from 0 to 1.
     """
 
-    def __init__(self, source: Source, limit: float = MAX_CORRUPT, fate: str = "left out") -> None:
+    def __init__(self, source: Source, limit: float = 1.0, fate: str = "left out") -> None:
+        """Args:
+            limit: share of the source that may be unreadable, but for one image, which only 0 forbids.
+
+        Raises:
+            ConfigError: `limit` is not from 0 to 1.
+        """
         if not 0 <= limit <= 1:
             raise ConfigError(f"max_corrupt must be from 0 to 1, not {limit}")
         self._source, self._limit, self.fate = source, limit, fate
+        self._allowed = max(1.0, limit * len(source)) if limit else 0.0
         self._found: dict[int, str] = {}
 
     @property
@@ -48,7 +51,7 @@ class CorruptLog:
         self._found |= new
         if new:
             _logger.warning("unreadable and %s: %s", self.fate, listed(list(new.values())))
-        if self.count > self._limit * len(self._source):
+        if self.count > self._allowed:
             raise TrainingError(
                 f"{self._counted()}, more than max_corrupt {self._limit:g} allows; see why, repair or remove them, or "
                 f"raise max_corrupt: {listed(list(self._found.values()))}"

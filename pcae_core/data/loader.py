@@ -223,7 +223,7 @@ def eval_batches(
     Loaded by `loader_config.workers` threads, at least one: Pillow decodes and resizes without Python's lock.
 
     Args:
-        log: account of those left out; by default one of this call's own, with the usual limit.
+        log: account of those left out; by default one of this call's own, without a limit.
 
     Raises:
         DataError: the source cannot be read, or none of its images.

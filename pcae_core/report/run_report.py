@@ -34,7 +34,7 @@ class Options:
         keep: share of the patch tokens that each stage keeps; None as in pre-training.
         split: of the data set to evaluate on; None for test, else val, whichever has labels first.
         ignore_unknown: leave out images of classes that the run, or the train split, does not have.
-        max_corrupt: largest share of a split that may be unreadable; None as in training.
+        max_corrupt: largest share of a split that may be unreadable.
     """
 
     data: Path | None = None
@@ -42,7 +42,7 @@ class Options:
     keep: float | None = None
     split: str | None = None
     ignore_unknown: bool = False
-    max_corrupt: float | None = None
+    max_corrupt: float = 1.0
 
 
 def report(run: Path, backend: Backend, options: Options) -> tuple[str, list[str]]:

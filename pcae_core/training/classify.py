@@ -117,7 +117,7 @@ def keep_table(
     split: str | None = None,
     ignore_unknown: bool = False,
     reading: Reading = USUAL,
-    max_corrupt: float | None = None,
+    max_corrupt: float = 1.0,
 ) -> tuple[Path, list[KeepRow], list[str]]:
     """The best checkpoint of a fine-tuned run, a row for each keep ratio, and a line about unreadable images, if any.
 
@@ -129,8 +129,7 @@ def keep_table(
         split: which split is scored; by default test, else val, whichever has labels first.
         ignore_unknown: leave out images of classes that the run does not have, instead of raising.
         reading: how image files are read where not as in training.
-        max_corrupt: largest share of the images that may be unreadable, by default the run's; the results leave them
-            out.
+        max_corrupt: largest share of the images that may be unreadable; the results leave them out.
 
     Raises:
         CheckpointError, ConfigError, DataError.
@@ -147,7 +146,7 @@ def keep_table(
     scored = open_scored(data, config.model.in_chans, split, config.loader.reading)
     test = match(scored, config.class_names, config.model.num_classes, f"the run {run}", ignore_unknown)
     warn(test.notes)
-    log = CorruptLog(test.source, config.max_corrupt if max_corrupt is None else max_corrupt)
+    log = CorruptLog(test.source, max_corrupt)
     greys.announce(test.source)
     parameters = best_parameters(found.state)
     seconds = measure_speed(backend, config, parameters, {1.0, *keeps})

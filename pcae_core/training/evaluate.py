@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pcae_core import checkpoint, parameters, pretrained
-from pcae_core.config.data import MAX_CORRUPT, USUAL, Reading
+from pcae_core import parameters, pretrained
+from pcae_core.config.data import USUAL, Reading
 from pcae_core.data import CorruptLog, Source, eval_batches, greys, normalize, open_scored, open_source
 from pcae_core.data.classes import Labelled, labelled, match, warn
 from pcae_core.errors import ConfigError, DataError
@@ -72,7 +72,7 @@ def evaluate(
     split: str | None = None,
     ignore_unknown: bool = False,
     reading: Reading = USUAL,
-    max_corrupt: float | None = None,
+    max_corrupt: float = 1.0,
 ) -> tuple[dict[str, Evaluation], list[str]]:
     """Probe the checkpoint's encoders, and the same encoder at random initialisation. Warns of what is assumed.
 
@@ -82,7 +82,7 @@ def evaluate(
         split: which split is scored; by default test, else val, whichever has labels first.
         ignore_unknown: leave out scored images of classes that the train split does not have, instead of raising.
         reading: how image files are read where not as in training.
-        max_corrupt: largest share of a split that may be unreadable, by default the run's; results leave these out.
+        max_corrupt: largest share of a split that may be unreadable; the results leave such images out.
 
     Returns:
         By encoder: the sides asked for, or "encoder", and "random". And a line about each split of which images cannot
@@ -103,8 +103,7 @@ def evaluate(
     labels = _numbered(train.labels, test.labels)
     encoders: dict[str, Arrays] = {name: one.encoder for name, one in found.items()}
     encoders["random"] = parameters.initial_parameters(config.model, config.seed)
-    limit = _max_corrupt(run) if max_corrupt is None else max_corrupt
-    logs = [(source, CorruptLog(source, limit)) for source in (train.source, test.source)]
+    logs = [(source, CorruptLog(source, max_corrupt)) for source in (train.source, test.source)]
     results = {}
     for name, encoder in encoders.items():
         (fit, fit_ids), (score, score_ids) = (
@@ -114,13 +113,6 @@ def evaluate(
         _check_classes(known[1], data)
         results[name] = Evaluation(knn(*known), linear_probe(*known), effective_rank(score))
     return results, [line for _, log in logs for line in log.summary()]
-
-
-def _max_corrupt(run: Path) -> float:
-    """What the run allows itself."""
-    return (
-        MAX_CORRUPT if pretrained.is_encoder(run) else checkpoint.read_manifest(checkpoint.find(run)).config.max_corrupt
-    )
 
 
 def _splits(data: Path, config: EncoderConfig, split: str | None, ignore_unknown: bool) -> tuple[Labelled, Labelled]:

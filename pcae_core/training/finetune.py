@@ -147,7 +147,7 @@ class _FinetuneLoop(Loop[FinetuneOutput]):
         super().__init__(config, train.source, backend, finetuner, start_step, console, AugmentMore.of(config))
         self._config, self._finetuner = config, finetuner
         self._labels, self._notes = train.labels, (*train.notes, *self._test.notes)
-        self._unscored = CorruptLog(self._test.source, config.max_corrupt, "left out of the scores")
+        self._unscored = CorruptLog(self._test.source, fate="left out of the scores")
         self._scores: dict[str, float] = {}
 
     def _warnings(self) -> list[str]:
