@@ -67,7 +67,7 @@ def _link(rng: np.random.Generator, data: Path, image: Path) -> None:
     if not os.path.lexists(place) and not (target == ".." and place.parent == data):
         place.symlink_to(target)
     folders = [path for path in data.rglob("link*") if path.is_symlink() and path.is_dir()]
-    if len(folders) > 1:  # who follows one link finds it again 40 times, and two more often than anybody can count
+    if len(folders) > 1:  # one link is enough to lead round
         place.unlink()
 
 

@@ -84,7 +84,7 @@ def _remove(rng: np.random.Generator, message: Checkpoint) -> None:
 
 
 def _fitting(message: Checkpoint) -> Checkpoint:
-    """A copy in which no tensor has more bytes than its dimensions and type say: MindSpore's own reader takes those."""
+    """A copy that is harmless to MindSpore's own reader (docs/security.md)."""
     fitting = Checkpoint()
     fitting.CopyFrom(message)
     for _, parts in itertools.groupby(fitting.value, lambda entry: entry.tag):  # of one name: parts of one tensor
