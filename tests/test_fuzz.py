@@ -96,7 +96,7 @@ def test_errors_are_one_printable_line_whatever_they_name():
         ("seed: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
         ("when: 2001-99-99", "month must be"),
         ("weight_decay: .inf", "finite"),
-        ("model: {depth: 1000000000000}", "less than or equal to 1000"),
+        ("model: {depth: 1001}", "less than or equal to 1000"),
         ("seed: " + "9" * 5000, "digits"),
     ],
 )
@@ -255,4 +255,4 @@ def test_pictures_are_converted_in_the_memory_of_the_result_and_a_strip(monkeypa
 def test_sizes_of_models_are_bounded():
     for field in ("image_size", "embed_dim", "depth", "mlp_ratio"):
         with pytest.raises(ValueError, match="less than or equal"):
-            ModelConfig(**{field: 1e9 if field == "mlp_ratio" else 10**9})
+            ModelConfig(**{field: 1e5 if field == "mlp_ratio" else 10**5})
