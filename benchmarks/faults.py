@@ -1,4 +1,4 @@
-"""Training runs killed by SIGKILL, a hundred times and more, each going on where the one before died.
+"""Training runs that are killed, a hundred times and more, each going on where the one before died.
 
     python benchmarks/faults.py [--kills 100] [--seed 0]
 
