@@ -51,7 +51,6 @@ def pretraining(data: Path, out: Path, *more: object) -> list[object]:
 @contextlib.contextmanager
 def held_after(steps: int, out: Path, process: subprocess.Popen[str]) -> Iterator[None]:
     """The run's process stands still once it has done so many steps."""
-    os.setpriority(os.PRIO_PROCESS, process.pid, 19)  # a busy machine slows the run, not the one who watches it
     runs.wait_for(lambda: len(runs.metrics(out)) >= steps, process)
     process.send_signal(signal.SIGSTOP)
     assert len(runs.metrics(out)) < STEPS
