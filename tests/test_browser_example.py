@@ -60,7 +60,9 @@ def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, which is not installed")
     path = chromium()
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=FLAGS, chromium_sandbox=False)
+        browser = driver.chromium.launch(
+            executable_path=path, args=FLAGS, chromium_sandbox=False, timeout=1000 * patience.SECONDS
+        )
         yield browser
         browser.close()
 

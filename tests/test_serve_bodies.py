@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(folder):
-    with services.serving(folder, "--max-batch", 4, "--max-body-mb", 1, "--read-timeout", 10) as client:
+    with services.serving(folder, "--max-batch", 4, "--max-body-mb", 1, "--read-timeout", 600) as client:
         yield client
 
 

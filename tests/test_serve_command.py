@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import zlib
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import attacks
 import numpy as np
@@ -37,15 +37,17 @@ def folder(tmp_path_factory):
     return path
 
 
-def wait_for_open_requests(client: services.Client, count: int) -> None:
-    patience.wait_for(lambda: client.metrics()["pcae_open_requests",] >= count)
+def wait_until_queued(client: services.Client, requests: list[Future[services.Answer]]) -> None:
+    """All at once; or until one has its answer, since the queue keeps none for ever."""
+    queued = ("pcae_queue_images",)
+    patience.wait_for(lambda: client.metrics()[queued] >= len(requests) or any(each.done() for each in requests))
 
 
 def test_overload_is_503_and_passes(folder):
     flags = ("--max-batch", 3, "--queue", 3, "--max-wait-ms", 10_000)
     with services.serving(folder, *flags) as client, ThreadPoolExecutor(3) as pool:
         waiting = [pool.submit(client.infer, pixels(1), keep) for keep in (0.5, 0.6, 0.7)]
-        wait_for_open_requests(client, 3)
+        wait_until_queued(client, waiting)
         answer = client.infer(pixels(1))
         assert_refused(answer, 503, "try again")
         assert answer.headers["Retry-After"] == "1"
@@ -66,7 +68,7 @@ def test_features_of_a_fixed_model_and_requests_underway_at_the_end(tmp_path):
         assert_refused(refused, 400, "is fixed at 0.7")
         assert_refused(client.infer(pixels(1), 0.5), 400, "inputs must be pixel_values")
         underway = pool.submit(client.infer, pixels(1))
-        wait_for_open_requests(client, 1)
+        wait_until_queued(client, [underway])
         client.process.send_signal(signal.SIGINT)
         assert underway.result().status == 200
 
