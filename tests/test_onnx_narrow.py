@@ -78,7 +78,7 @@ def test_speeds_do_not_hang_on_what_else_the_machine_does(tmp_path):
     session = InferenceSession(tmp_path, threads=1)
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
     try:
-        assert 0.7 < quantize._speed(session, session, pixels(1), None) < 1.4
+        assert 0.5 < quantize._speed(session, session, pixels(1), None) < 2
     finally:
         for other in others:
             other.kill()
