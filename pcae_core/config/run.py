@@ -34,8 +34,7 @@ class RunConfig(Config):
         weight_decay: of AdamW, on the weights of linear layers.
         betas: of AdamW.
         grad_clip: largest global gradient norm; none when not set.
-        max_corrupt: largest share of the training images that may be unreadable, while others stand in for them; one
-            image always may, unless this is 0.
+        max_corrupt: largest share of the training images that may be unreadable, while others stand in for them.
         max_skipped_steps: steps in a row whose loss or gradient is not finite, which are skipped; so many end the run.
         drop_path: of the last encoder block; rises linearly from 0.
         checkpoint_every: optimizer steps.

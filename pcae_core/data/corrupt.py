@@ -12,7 +12,7 @@ _logger = logging.getLogger("pcae")
 
 
 class CorruptLog:
-    """Distinct unreadable images of a source and why; more than one, and than `limit` allows, end the work.
+    """Distinct unreadable images of a source and why; more than `limit` (a share of the source) of them end the work.
 
     Attributes:
         fate: what becomes of an unreadable image, for the warnings.
@@ -20,7 +20,7 @@ class CorruptLog:
 
     def __init__(self, source: Source, limit: float = 1.0, fate: str = "left out") -> None:
         """Args:
-            limit: share of the source that may be unreadable, but for one image, which only 0 forbids.
+            limit: share of the source that may be unreadable.
 
         Raises:
             ConfigError: `limit` is not from 0 to 1.
@@ -28,7 +28,6 @@ class CorruptLog:
         if not 0 <= limit <= 1:
             raise ConfigError(f"max_corrupt must be from 0 to 1, not {limit}")
         self._source, self._limit, self.fate = source, limit, fate
-        self._allowed = max(1.0, limit * len(source)) if limit else 0.0
         self._found: dict[int, str] = {}
 
     @property
@@ -51,7 +50,7 @@ class CorruptLog:
         self._found |= new
         if new:
             _logger.warning("unreadable and %s: %s", self.fate, listed(list(new.values())))
-        if self.count > self._allowed:
+        if self.count > self._limit * len(self._source):
             raise TrainingError(
                 f"{self._counted()}, more than max_corrupt {self._limit:g} allows; see why, repair or remove them, or "
                 f"raise max_corrupt: {listed(list(self._found.values()))}"
