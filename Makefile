@@ -113,9 +113,18 @@ bench-more: setup
 	$(BIN)/pcae data emoji data/emoji
 	$(BIN)/python benchmarks/emoji.py
 
-# The kserve client against the service. It needs many packages, and other versions of four than we.
-bench-clients: setup .venv-kserve/installed
+# The kserve client against the service, and exported models in Optimum. Both need many packages, and other versions of
+# some than we.
+bench-clients: setup .venv-kserve/installed .venv-optimum/installed
 	$(BIN)/python benchmarks/kserve_client.py
+	$(BIN)/python benchmarks/optimum_client.py
+
+.venv-optimum/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-optimum
+	grep -vE '^(huggingface_hub|tokenizers|transformers)==' constraints.txt > .venv-optimum/constraints.txt
+	.venv-optimum/bin/pip install --quiet --upgrade --constraint constraints.txt pip
+	.venv-optimum/bin/pip install --quiet --constraint .venv-optimum/constraints.txt --group optimum
+	@touch $@
 
 .venv-kserve/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-kserve
@@ -149,4 +158,4 @@ fuzz: setup
 	$(BIN)/python benchmarks/serving_faults.py
 
 clean:
-	rm -rf .venv .venv-numpy2 .venv-peers .venv-kserve build dist runs
+	rm -rf .venv .venv-numpy2 .venv-peers .venv-kserve .venv-optimum build dist runs
