@@ -113,7 +113,7 @@ def load_images(path: Path, config: EncoderConfig) -> NDArray[np.float32]:
     count = min(MEASURED_IMAGES, len(source))
     places = np.linspace(0, len(source) - 1, count).astype(int)
     batch, reasons = load_readable(source, places.tolist(), config.model.image_size)
-    CorruptLog(source, limit=1.0).add(reasons)
+    CorruptLog(source).add(reasons)
     if batch is None:
         raise DataError(f"none of the images in {path} can be read")
     return normalize(batch.images, *config.loader.normalization(config.model.in_chans))

@@ -93,23 +93,25 @@ def announce(source: Source) -> None:
     found = []
     for index in np.linspace(0, len(source) - 1, min(_LOOKED_AT, len(source))).astype(int):
         try:
-            found.append(_remembered(source.load(int(index))))
+            found.append(remembered(source.load(int(index))))
         except ImageError:
             continue
-    _announce(found)
+    say(found)
 
 
 def announce_pictures(pictures: Sequence[AnyImage]) -> None:
     """`announce` of pictures out of `images.read`."""
-    _announce([_remembered(picture) for picture in pictures])
+    say([remembered(picture) for picture in pictures])
 
 
-def _remembered(picture: AnyImage) -> Deep | None:
+def remembered(picture: AnyImage) -> Deep | None:
+    """What `remember` noted of a picture out of `images.read`."""
     deep: Deep | None = getattr(picture, "info", {}).get(_INFO)
     return deep
 
 
-def _announce(found: Sequence[Deep | None]) -> None:
+def say(found: Sequence[Deep | None]) -> None:
+    """Log the lines of `describe`, of what is `remembered` of several pictures."""
     for line in describe([deep for deep in found if deep]):
         _logger.warning("%s", line)
 

@@ -49,21 +49,25 @@ def read_images(paths: Sequence[Path], model: ModelConfig, limit: int, reading: 
     Raises:
         DataError: a data set cannot be read, or there is no image.
     """
-    found: list[tuple[str, images.AnyImage]] = []
-    unreadable: list[str] = []
+    names: list[str] = []
+    pixels: list[Pixels] = []
+    deep, unreadable = [], []
     for name, load in (image for path in paths for image in _images(path, model.in_chans, reading)):
-        if len(found) == limit:
+        if len(names) == limit:
             break
         try:
-            found.append((name, load()))
+            image = load()
         except ImageError as error:
             unreadable.append(f"{name} ({error.reason})")
-    if not found:
+            continue
+        names.append(name)
+        deep.append(greys.remembered(image))
+        pixels.append(augment.resize_center_crop(image, model.image_size))
+    if not names:
         why = f": {listed(unreadable)}" if unreadable else "; name image files, a folder or an .npz file"
         raise DataError(f"there is no image to draw{why}")
-    greys.announce_pictures([image for _, image in found])
-    pixels = augment.stack([augment.resize_center_crop(image, model.image_size) for _, image in found])
-    return Shown([name for name, _ in found], pixels, unreadable)
+    greys.say(deep)
+    return Shown(names, augment.stack(pixels), unreadable)
 
 
 def _images(path: Path, in_chans: int, reading: Reading) -> Iterator[tuple[str, Callable[[], images.AnyImage]]]:
