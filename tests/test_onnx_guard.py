@@ -236,11 +236,11 @@ def test_linked_or_missing_weights_are_refused(external):
     assert "is a link" in refused(external)
 
 
-SMALL_MIB, LARGE_MIB = 4, 64
+SMALL_MIB, LARGE_MIB = 4, 256
 
 
 def _doubled(path: Path, weights: bool) -> None:
-    """Double 1 MiB, weights or pixels, three times in the graph, and add nothing of that to the first output."""
+    """Double 1 MiB, weights or pixels, five times in the graph, and add nothing of that to the first output."""
     model = onnx.load(path)
     helper, nodes, value = onnx.helper, [], "doubled"
     if weights:
@@ -248,7 +248,7 @@ def _doubled(path: Path, weights: bool) -> None:
     else:
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([76, 1, 3, 24, 24]), "widely"))
         nodes.append(helper.make_node("Expand", ["pixel_values", "widely"], [value]))
-    for i in range(3):
+    for i in range(5):
         nodes.append(helper.make_node("Concat", [value, value], [f"doubled_{i}"], axis=0))
         value = f"doubled_{i}"
     nodes.append(helper.make_node("ReduceSum", [value], ["total"], keepdims=0))
@@ -295,7 +295,7 @@ try:
 except ModelFileError as error:
     assert "raise memory_mib" in str(error), error
     print("refused", end=" ")
-print(int(peak_mb() - before))
+print(round(peak_mb() - before, 1))
 """
 
 
@@ -304,18 +304,18 @@ def test_a_graph_that_grows_gets_no_more_than_its_memory(copy, dynamic, weights)
     """In a process of its own, whose peak it shows: a run that doubles its input, and constants that double."""
     _doubled(copy, weights)
 
-    def outcome(memory_mib: int) -> tuple[str, int, str]:
+    def outcome(memory_mib: int) -> tuple[str, float, str]:
         command = [sys.executable, "-c", GROWING, str(copy), str(Path(__file__).parent), str(memory_mib), str(dynamic)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         said, grown = done.stdout.split()
-        return said, int(grown), done.stderr
+        return said, float(grown), done.stderr
 
     said, grown, _ = outcome(0)
     assert said == "ran"
-    assert 13 < grown < 50
+    assert 50 < grown < 200
     said, grown, errors = outcome(SMALL_MIB)
     assert (said, errors) == ("refused", "")
-    assert grown < 10
+    assert grown < 25
 
 
 def test_memory_is_each_session_s_own(copy, tmp_path):
