@@ -129,10 +129,10 @@ def side_by_side(config: PretrainConfig, batches: Batches, steps: int, numpy_ste
 def pretrain(*arguments: object, launcher: str | None = None, folder: Path) -> None:
     """`pcae pretrain`, with two processes when there is a launcher."""
     scripts = Path(sys.executable).parent
-    command = [sys.executable, "-m", "pcae_core.cli"]
+    command = [sys.executable, "-m", "pcae.cli"]
     if launcher == "torchrun":
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m"]
-        command += ["pcae_core.cli"]
+        command += ["pcae.cli"]
     if launcher == "msrun":
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

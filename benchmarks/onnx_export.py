@@ -39,7 +39,7 @@ def main() -> None:
         writer = multiprocessing.get_context("spawn").Process(target=write_checkpoint, args=(run, options.model))
         writer.start()
         writer.join()
-        command = [sys.executable, "-m", "pcae_core.cli", "export", str(run), str(out)]
+        command = [sys.executable, "-m", "pcae.cli", "export", str(run), str(out)]
         command += ["--dynamic-keep"] if options.dynamic_keep else []
         begin = time.perf_counter()
         process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": str(options.threads)})

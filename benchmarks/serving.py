@@ -194,7 +194,7 @@ def main() -> int:
         name = export.export(config, DataConfig(), weights, Path(folder), export.Options(keep=None)).info.name
         flags = {"--port": 0, "--threads": chosen.threads, "--max-batch": chosen.max_batch, "--queue": chosen.queue}
         flags["--max-pixels"] = 1_000_000
-        command = [sys.executable, "-m", "pcae_core.cli", "serve", folder]
+        command = [sys.executable, "-m", "pcae.cli", "serve", folder]
         command += [str(text) for flag in flags.items() for text in flag]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pcae.cli import main as cli
 from pcae_core import ModelConfig, parameters, pretrained
-from pcae_core.cli import main as cli
 
 SMALL = ModelConfig(image_size=16, patch_size=4, embed_dim=16, depth=3, num_heads=2, num_classes=3, mlp_ratio=2.0)
 

@@ -100,7 +100,7 @@ def run(path: Path, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    from pcae_core.cli.main import main
+    from pcae.cli.main import main
 
     sys.argv[1:] = smaller(sys.argv[1:])
     main()

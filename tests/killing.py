@@ -30,7 +30,7 @@ import os, signal, sys
 from pathlib import Path
 import shutil
 from pcae_core import checkpoint
-from pcae_core.cli import main as cli
+from pcae.cli import main as cli
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)

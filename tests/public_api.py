@@ -13,8 +13,9 @@ import griffe
 ROOT = Path(__file__).parents[1]
 SOURCES = [ROOT, ROOT / "backends", ROOT / "conformance"]
 RECORDED = Path(__file__).with_suffix(".txt")
-# `pcae_core` lists its names in __all__; of the backends, what docs/ tells users to import.
+# `pcae_core` lists its names in __all__, and `pcae` has them too; of the backends, what docs/ tells users to import.
 NAMES = {
+    "pcae": ("Encoder", "evaluate", "finetune", "pretrain"),
     "pcae_core": None,
     "pcae_torch": ("Encoder", "ops.patchify", "ops.restore_grid"),
     "pcae_mindspore": ("Encoder",),
@@ -25,10 +26,11 @@ NAMES = {
 def lines() -> list[str]:
     """Every public name with its signature, its type, or its base classes; sorted."""
     found: list[str] = []
+    loader = griffe.GriffeLoader(search_paths=SOURCES, allow_inspection=False)
+    packages = {package: loader.load(package, try_relative_path=False) for package in NAMES}
     for package, names in NAMES.items():
-        loaded = griffe.load(package, search_paths=SOURCES, allow_inspection=False, try_relative_path=False)
-        for name in names or [str(export) for export in loaded.exports or ()]:
-            found += _describe(_resolve(loaded, name), f"{package}.{name}")
+        for name in names or [str(export) for export in packages[package].exports or ()]:
+            found += _describe(_resolve(packages[package], name), f"{package}.{name}")
     return sorted(set(found))
 
 

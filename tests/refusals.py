@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pcae_core.cli import main as cli
+from pcae.cli import main as cli
 
 
 def refused(capsys, *arguments: object) -> str:

@@ -52,7 +52,7 @@ def environment() -> dict[str, str]:
 
 
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "pcae_core.cli", *map(str, arguments)]
+    return [sys.executable, "-m", "pcae.cli", *map(str, arguments)]
 
 
 def pcae(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -64,7 +64,7 @@ def pcae(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def torchrun(*arguments: object) -> list[str]:
     """`pcae` as two processes."""
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "pcae_core.cli"]
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "pcae.cli"]
     return [sys.executable, *launcher, *map(str, arguments)]
 
 

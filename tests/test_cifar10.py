@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from refusals import refused
 
-from pcae_core.cli import main as cli
+from pcae.cli import main as cli
 from pcae_core.data import cifar10, open_source
 from pcae_core.errors import DataError
 

@@ -15,8 +15,8 @@ import runs
 from labelled_sets import KINDS
 from refusals import refused
 
+from pcae.cli import main as cli
 from pcae_core import DataError, FinetuneConfig, checkpoint, registry
-from pcae_core.cli import main as cli
 from pcae_core.data import open_source
 from pcae_core.data.classes import Labelled, match
 from pcae_core.training.classify import keep_table

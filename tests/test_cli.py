@@ -16,9 +16,9 @@ from refusals import refused
 from rich.console import Console
 from safetensors.numpy import load_file
 
+from pcae.cli import main as cli
+from pcae.cli.evaluate import show, show_keep_table
 from pcae_core import registry
-from pcae_core.cli import main as cli
-from pcae_core.cli.evaluate import show, show_keep_table
 from pcae_core.convert.coverage import Coverage
 from pcae_core.training.evaluate import evaluate
 
@@ -47,7 +47,7 @@ def test_missing_extra(data, tmp_path):
     code = (
         "import importlib.util as util; find = util.find_spec\n"
         "util.find_spec = lambda name, *rest: None if name == 'torch' else find(name, *rest)\n"
-        "from pcae_core.cli.main import main; main()"
+        "from pcae.cli.main import main; main()"
     )
     arguments = ["pretrain", "--data", data, "--out", tmp_path / "x", *runs.SETTINGS]
     done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)

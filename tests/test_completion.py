@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 
-from pcae_core.cli import completion
-from pcae_core.cli import main as cli
+from pcae.cli import completion
+from pcae.cli import main as cli
 
 
 @pytest.fixture(scope="module")

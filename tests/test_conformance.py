@@ -66,7 +66,7 @@ def python(folder, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def conformance(folder, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return python(folder, "pcae_core.cli", "conformance", *arguments)
+    return python(folder, "pcae.cli", "conformance", *arguments)
 
 
 @pytest.mark.parametrize("name", ["numpy", "torch"])
@@ -167,7 +167,7 @@ def test_without_hypothesis_the_extra_is_named(tmp_path):
     code = (
         "import importlib.util as u, sys; find = u.find_spec\n"
         "u.find_spec = lambda name, *rest: None if name == 'hypothesis' else find(name, *rest)\n"
-        "from pcae_core.cli.main import run; sys.exit(run(['conformance', 'numpy']))"
+        "from pcae.cli.main import run; sys.exit(run(['conformance', 'numpy']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2

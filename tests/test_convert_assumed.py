@@ -13,8 +13,8 @@ from conversions import SMALL, convert, refused, same, weights
 from safetensors.torch import save_file
 from transformers import TimmWrapperConfig, ViTConfig, ViTForImageClassification, ViTImageProcessorPil, ViTModel
 
+from pcae.cli import main as cli
 from pcae_core import ModelConfig, pretrained
-from pcae_core.cli import main as cli
 
 HEADS = ("--num-heads", 2)
 IMAGENET = "mean 0.485 0.456 0.406, std 0.229 0.224 0.225"

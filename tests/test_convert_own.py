@@ -11,9 +11,9 @@ import runs
 from conversions import convert, refused
 from PIL import Image
 
+from pcae.cli import main as cli
 from pcae_core import ModelConfig, parameters, pretrained
 from pcae_core.checkpoint import DataPosition, save
-from pcae_core.cli import main as cli
 from pcae_core.config import DataConfig, PretrainConfig
 from pcae_core.data import augment, normalize
 from pcae_core.pretrained import EncoderConfig

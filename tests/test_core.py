@@ -12,17 +12,30 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+import pcae
 import pcae_core
-from pcae_core import ConfigError, ModelConfig, PretrainConfig, ReductionConfig, cost, parameters, randomness, schedule
+import pcae_torch
+from pcae_core import (
+    BackendError,
+    ConfigError,
+    ModelConfig,
+    PretrainConfig,
+    ReductionConfig,
+    cost,
+    parameters,
+    randomness,
+    schedule,
+)
 from pcae_torch import model as torch_model
 
 VIT_B = ModelConfig.preset("vit_base_patch16_224")
 
 
-def test_import_is_light():
+@pytest.mark.parametrize("package", ["pcae", "pcae_core"])
+def test_import_is_light(package):
     """No framework, no pydantic, and few modules beside NumPy's: how long that takes is the machine's affair."""
     code = (
-        "import sys, numpy; before = set(sys.modules); import pcae_core\n"
+        f"import sys, numpy; before = set(sys.modules); import {package}\n"
         "heavy = {'torch', 'mindspore', 'onnxruntime', 'pydantic', 'scipy', 'sklearn', 'grain', 'PIL'}\n"
         "print(len(set(sys.modules) - before), *sorted(heavy & set(sys.modules)))"
     )
@@ -37,6 +50,21 @@ def test_every_public_name_exists():
         assert getattr(pcae_core, name) is not None
     with pytest.raises(AttributeError, match="nonsense"):
         pcae_core.nonsense  # noqa: B018
+
+
+def test_pcae_has_the_names_of_the_core_and_of_the_backend_in_use():
+    for name in pcae_core.__all__:
+        assert getattr(pcae, name) is getattr(pcae_core, name)
+    assert callable(pcae.pretrain)
+    assert pcae.InferenceSession.__module__ == "pcae_onnx.session"
+    with pytest.raises(AttributeError, match="nonsense"):
+        pcae.nonsense  # noqa: B018
+    with pytest.raises(BackendError, match="no backend is in use"):
+        pcae.Encoder  # noqa: B018
+    with pcae.use("torch"):
+        assert pcae.Encoder is pcae_torch.Encoder
+    with pcae.use("numpy"), pytest.raises(BackendError, match="'numpy' has no Encoder"):
+        pcae.Encoder  # noqa: B018
 
 
 @pytest.mark.parametrize(

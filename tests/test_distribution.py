@@ -66,5 +66,7 @@ def test_types_and_recorded_cases_travel(wheels):
         names = set(archive.namelist())
     assert {f"{Path(package).name}/py.typed" for package in packages["packages"]} <= names
     assert any(name.startswith("pcae_conformance/golden/") for name in names)
-    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "pcae_core").rglob("*.py")}
+    sources = {
+        path.relative_to(ROOT).as_posix() for top in ("pcae", "pcae_core") for path in (ROOT / top).rglob("*.py")
+    }
     assert sources <= names

@@ -9,10 +9,10 @@ import patience
 import pytest
 import runs
 
+from pcae.cli import main as cli
+from pcae.doctor import devices, packages
+from pcae.doctor.packages import Package
 from pcae_core import registry
-from pcae_core.cli import main as cli
-from pcae_core.doctor import devices, packages
-from pcae_core.doctor.packages import Package
 
 PCAE = Package(
     "0.1.0",
@@ -109,7 +109,7 @@ def test_the_command_imports_no_framework(tmp_path):
     """Of this environment, with a PyTorch that cannot be imported before the real one."""
     (tmp_path / "torch.py").write_text("raise ImportError('broken on purpose')")
     code = (
-        "import sys; from pcae_core.cli.main import run; code = run(['doctor', '--timeout', '3600'])\n"
+        "import sys; from pcae.cli.main import run; code = run(['doctor', '--timeout', '3600'])\n"
         "print([name for name in ('torch', 'mindspore', 'onnxruntime', 'onnx') if name in sys.modules], code)"
     )
     environment = runs.environment() | {"PYTHONPATH": str(tmp_path)}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pcae_core.cli.main import COMMANDS
+from pcae.cli.main import COMMANDS
 from pcae_core.config import PretrainConfig
 from pcae_core.config.finetune import FinetuneConfig
 

@@ -19,8 +19,8 @@ import runs
 from PIL import Image
 from refusals import refused
 
+from pcae.cli import main as cli
 from pcae_core import checkpoint
-from pcae_core.cli import main as cli
 
 STEPS = 40
 SETTINGS = (*runs.SETTINGS, "--steps", STEPS, "--checkpoint-every", 10, "--backend", "numpy", "--loader.workers", 0)
@@ -251,7 +251,7 @@ if __name__ == "__main__":
     rng, real = random.Random(0), time.time
     time.time = lambda: real() + rng.choice([-1e8, -3600, 0, 3600, 1e8])
     time.time_ns = lambda: int(1e9 * time.time())
-    from pcae_core.cli import main as cli
+    from pcae.cli import main as cli
     sys.exit(cli.run(sys.argv[1:]))
 """
 

@@ -21,8 +21,8 @@ from PIL import Image
 from refusals import refused
 from rich.console import Console
 
+from pcae.cli import main as cli
 from pcae_core import ConfigError, DataError, FinetuneConfig, ModelConfig, checkpoint, parameters
-from pcae_core.cli import main as cli
 from pcae_core.training.finetune import finetune, with_model
 
 LEARNING = {
@@ -139,7 +139,7 @@ def test_two_processes_equal_one(data, pretrained, tmp_path):
     values = LEARNING | {"data": str(data)} | settings
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(values))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m"]
-    command = ["pcae_core.cli", "finetune", pretrained, "--config", tmp_path / "c.yaml", "--out", tmp_path / "two"]
+    command = ["pcae.cli", "finetune", pretrained, "--config", tmp_path / "c.yaml", "--out", tmp_path / "two"]
     done = subprocess.run(
         [*launcher, *map(str, command)],
         capture_output=True,

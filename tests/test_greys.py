@@ -15,8 +15,8 @@ import pytest
 from onnx_models import CONFIG, weights
 from PIL import Image
 
+from pcae.cli import main as cli
 from pcae_core import ConfigError, FinetuneConfig
-from pcae_core.cli import main as cli
 from pcae_core.config import DataConfig, PretrainConfig
 from pcae_core.config.data import Reading
 from pcae_core.data import greys, images, open_source

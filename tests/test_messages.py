@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pcae_core.cli import main as cli
+from pcae.cli import main as cli
 
 ROOT = Path(__file__).parents[1]
 FLAG = re.compile(r"--[a-z][a-z0-9.-]*[a-z0-9](?!\w)")
@@ -25,23 +25,23 @@ SHOWN_BY = {
     "pcae_core/config/data.py": ("pretrain", "finetune", "convert"),
     "pcae_core/data/classes.py": ("finetune", "evaluate", "report"),
     "pcae_core/convert": ("convert",),
-    "pcae_core/report/page.py": ("report", "visualize"),
-    "pcae_core/report/pictures.py": ("visualize",),
-    "pcae_core/report/progress.py": ("report",),
+    "pcae/report/page.py": ("report", "visualize"),
+    "pcae/report/pictures.py": ("visualize",),
+    "pcae/report/progress.py": ("report",),
     "backends/pcae_onnx/export.py": ("export",),
     "backends/pcae_onnx/serving": ("serve",),
     "backends/pcae_torch/trainer.py": ("pretrain", "finetune"),
     "backends": ("pretrain", "finetune", "evaluate"),
 }
-"""The commands in which the texts of a file, or of all files in a folder, are seen; of `pcae_core/cli/X.py` it is X."""
+"""The commands in which the texts of a file, or of all files in a folder, are seen; of `pcae/cli/X.py` it is X."""
 
 NO_FLAGS_OF_OURS = {
-    "pcae_core/doctor/devices.py": "nvidia-smi's",
+    "pcae/doctor/devices.py": "nvidia-smi's",
     "pcae_core/data/fetching.py": "npm's, and of pcae data",
-    "pcae_core/cli/completion.py": "tyro's",
-    "pcae_core/cli/main.py": "of pcae itself",
-    "pcae_core/report/charts.py": "names of colours in CSS",
-    "pcae_core/report/page.py": "names of colours in CSS",
+    "pcae/cli/completion.py": "tyro's",
+    "pcae/cli/main.py": "of pcae itself",
+    "pcae/report/charts.py": "names of colours in CSS",
+    "pcae/report/page.py": "names of colours in CSS",
 }
 
 
@@ -69,14 +69,14 @@ def named(text: str, shown_by: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 
 
 def shown_by(file: str) -> tuple[str, ...]:
-    if file.startswith("pcae_core/cli/"):
+    if file.startswith("pcae/cli/"):
         return (Path(file).stem,) if Path(file).stem in cli.COMMANDS else ()
     return next((SHOWN_BY[key] for key in sorted(SHOWN_BY, reverse=True) if file.startswith(key)), ())
 
 
 def claims() -> set[tuple[str, str, str]]:
     """File, flag, and a command that must have it."""
-    files = [path for top in ("pcae_core", "backends") for path in sorted((ROOT / top).rglob("*.py"))]
+    files = [path for top in ("pcae", "pcae_core", "backends") for path in sorted((ROOT / top).rglob("*.py"))]
     found = set()
     for path in files:
         file = path.relative_to(ROOT).as_posix()

@@ -13,9 +13,9 @@ import pytest
 from onnx_models import CLASSES, CONFIG, HEADLESS, exported, pixels, weights
 from PIL import Image
 
+from pcae.cli import main as cli
 from pcae_conformance import runner
 from pcae_core import registry
-from pcae_core.cli import main as cli
 from pcae_core.data import augment, images, normalize
 from pcae_core.errors import BackendError, ConfigError, DataError, ModelFileError
 from pcae_onnx import runtime, triton

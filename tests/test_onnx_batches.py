@@ -7,8 +7,8 @@ import pytest
 from onnx_models import CONFIG, exported, pixels
 from PIL import Image
 
+from pcae.report.exported import OnnxSubject
 from pcae_core import registry
-from pcae_onnx.observe import OnnxSubject
 from pcae_onnx.serving.batching import Batcher
 from pcae_onnx.session import InferenceSession, images_together
 

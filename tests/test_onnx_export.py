@@ -16,9 +16,9 @@ from onnx.reference import ReferenceEvaluator
 from onnx_models import CLASSES, CONFIG, HEADLESS, KEEPS, exported, pixels, weights
 from safetensors.numpy import save
 
+from pcae.cli import main as cli
 from pcae_core import checkpoint, parameters, registry, schedule
 from pcae_core.checkpoint import DataPosition
-from pcae_core.cli import main as cli
 from pcae_core.config import PretrainConfig
 from pcae_core.errors import ConfigError, ConformanceError
 from pcae_onnx import graph, model, ops, runtime, verify, writer
@@ -177,7 +177,7 @@ def test_written_graph_equals_the_serialised_message(tmp_path):
 
 def test_export_imports_no_framework(run, tmp_path):
     code = (
-        "import sys; from pcae_core.cli.main import run\n"
+        "import sys; from pcae.cli.main import run\n"
         f"assert run(['export', {str(run)!r}, {str(tmp_path)!r}, '--dynamic-keep']) == 0\n"
         "found = {name.partition('.')[0] for name in sys.modules} & {'torch', 'mindspore', 'jax', 'tensorflow'}\n"
         "assert not found, found"
@@ -314,7 +314,7 @@ def test_missing_packages_name_the_extra(run, tmp_path):
         code = (
             "import importlib.util as util, sys; find = util.find_spec\n"
             f"util.find_spec = lambda name, *rest: None if name == {module!r} else find(name, *rest)\n"
-            "from pcae_core.cli.main import run\n"
+            "from pcae.cli.main import run\n"
             f"codes = run(['export', {str(run)!r}, {str(tmp_path)!r}]), run(['predict', 'model', 'image'])\n"
             "assert codes == (2, 2), codes"
         )

@@ -15,8 +15,8 @@ import patience
 import pytest
 import runs
 
+from pcae.cli import main as cli
 from pcae_core import checkpoint
-from pcae_core.cli import main as cli
 from pcae_core.config import PretrainConfig
 
 STEPS = 40

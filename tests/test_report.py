@@ -12,10 +12,10 @@ import pages
 import pytest
 import runs
 
+from pcae.cli import main as cli
+from pcae.report import charts, history, page, pictures
 from pcae_core import PretrainConfig, registry
-from pcae_core.cli import main as cli
 from pcae_core.data import normalize
-from pcae_core.report import charts, history, page, pictures
 from pcae_core.stored_encoder import StoredEncoder
 from pcae_core.training.run import read_config
 

@@ -22,7 +22,7 @@ from onnx_models import HEADLESS, exported, pixels
 from PIL import Image
 from services import assert_refused, picture
 
-from pcae_core.cli import main as cli
+from pcae.cli import main as cli
 from pcae_onnx.serving.batching import Batcher, OverloadedError
 from pcae_onnx.serving.bodies import Arrivals
 from pcae_onnx.serving.encodings import Unpacker
@@ -179,7 +179,7 @@ def test_missing_packages_name_the_extra(folder):
     code = (
         "import importlib.util as util; find = util.find_spec\n"
         "util.find_spec = lambda name, *rest: None if name in ('uvicorn', 'fastapi') else find(name, *rest)\n"
-        "from pcae_core.cli.main import main; main()"
+        "from pcae.cli.main import main; main()"
     )
     command = [sys.executable, "-c", code, "serve", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env=runs.environment())

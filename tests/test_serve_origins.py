@@ -9,7 +9,7 @@ import services
 from onnx_models import exported, pixels
 from services import JSON, LENGTH, assert_refused, picture, request
 
-from pcae_core.cli import main as cli
+from pcae.cli import main as cli
 
 PAGE = "https://page.example"
 INFER = "/v2/models/small/infer"

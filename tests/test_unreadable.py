@@ -17,8 +17,8 @@ import runs
 from PIL import Image
 from rich.console import Console
 
+from pcae.cli import main as cli
 from pcae_core import FinetuneConfig, checkpoint, registry
-from pcae_core.cli import main as cli
 from pcae_core.config import DataConfig, PretrainConfig
 from pcae_core.config.data import Reading
 from pcae_core.data import CorruptLog, TrainLoader, eval_batches, images, open_source

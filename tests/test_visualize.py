@@ -12,17 +12,17 @@ import pytest
 import runs
 from PIL import Image
 
+from pcae.cli import main as cli
+from pcae.report import exported, panels, pictures, stages
+from pcae.report.subjects import CheckpointSubject
 from pcae_conformance import selections
 from pcae_core import randomness, registry
 from pcae_core.checkpoint import DataPosition, load, save
-from pcae_core.cli import main as cli
 from pcae_core.config import ModelConfig, PretrainConfig
 from pcae_core.data import normalize
 from pcae_core.errors import BackendError
 from pcae_core.parameters import initial_state
-from pcae_core.report import panels, pictures, stages
-from pcae_core.report.subjects import CheckpointSubject
-from pcae_onnx import observe, writer
+from pcae_onnx import writer
 from pcae_onnx.session import InferenceSession
 
 MODEL = ModelConfig(
@@ -126,7 +126,7 @@ def test_an_exported_model_is_watched(options, tmp_path, monkeypatch):
         monkeypatch.setattr(writer, "EXTERNAL_DATA_BYTES", 0)  # the weights lie beside the model
     path = onnx_models.exported(tmp_path, onnx_models.HEADLESS, **options).path
     pixels = onnx_models.pixels(3)
-    subject = observe.OnnxSubject(path, 0.7 if options["keep"] is None else None)
+    subject = exported.OnnxSubject(path, 0.7 if options["keep"] is None else None)
     found, warnings = subject.stages(pixels)
     assert warnings == []
     if options["keep"] == 1.0:

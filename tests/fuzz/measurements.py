@@ -11,8 +11,8 @@ import numpy as np
 from fuzz import checkpoints
 from fuzz.kind import Kind, choose
 from fuzz.mutation import json_text, mutated
+from pcae.report.run_report import Options, report
 from pcae_core import PretrainConfig, registry
-from pcae_core.report.run_report import Options, report
 from pcae_core.training.loggers import JsonlLogger
 
 NAME = "metrics.jsonl"

@@ -12,11 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 from fuzz import checkpoints
 from fuzz.kind import Kind, choose
 from fuzz.mutation import json_text, mutated
+from pcae.report.exported import OnnxSubject
 from pcae_core import parameters
 from pcae_core.config import DataConfig
 from pcae_onnx import export
 from pcae_onnx.guard import OPERATORS
-from pcae_onnx.observe import OnnxSubject
 from pcae_onnx.session import InferenceSession
 
 _DIMS = (0, 1, -1, 3, 7, 40, 2**62)

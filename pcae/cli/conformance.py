@@ -1,0 +1,101 @@
+"""`pcae conformance NAME`."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from pcae.cli.parsing import parse
+from pcae_core.errors import ConfigError, ConformanceError, MissingExtraError
+
+if TYPE_CHECKING:
+    from pcae_conformance.runner import Options, Result
+
+DESCRIPTION = """Hold a backend to the reference by property-based tests.
+
+Prints one table and exits with 1 when a check fails. A check that fails says how to run its case again.
+
+Examples:
+  pcae conformance torch
+  pcae conformance torch --only scores-reference --dtype float32 --max-examples 1000"""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Attributes are the flags.
+
+    Attributes:
+        name: backend, as `pcae backends` lists it.
+        max_examples: cases drawn for each check, shared among its dtypes; by default the profile's.
+        seed: the same seed draws the same cases.
+        json: write the results and the versions to this file.
+        only: only this check.
+        device: as the backend takes it.
+        dtype: only in this dtype.
+        profile: full draws 200 cases, ci 20.
+        case: run this one case of --only again, as a failure printed it.
+        compiled: let a framework that compiles do so, which takes seconds a case.
+    """
+
+    name: Annotated[str, tyro.conf.Positional]
+    max_examples: int | None = None
+    seed: int = 0
+    json: Path | None = None
+    only: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    profile: Literal["full", "ci"] = "full"
+    case: str | None = None
+    compiled: bool = False
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, run, print. Raises ConformanceError when a check fails."""
+    wanted = parse(Arguments, "conformance", arguments, description=DESCRIPTION)
+    if importlib.util.find_spec("hypothesis") is None:
+        raise MissingExtraError(
+            'the conformance suite needs hypothesis, which is not installed: pip install "pcae[conformance]"'
+        )
+    if wanted.max_examples is not None and wanted.max_examples < 1:
+        raise ConfigError(f"--max-examples must be at least 1, not {wanted.max_examples}")
+    from pcae_conformance import report, runner
+
+    runner.suit_small_models(wanted.compiled)
+    options = runner.Options(
+        name=wanted.name,
+        device=wanted.device,
+        dtype=wanted.dtype,
+        only=wanted.only,
+        max_examples=wanted.max_examples or runner.MAX_EXAMPLES[wanted.profile],
+        seed=wanted.seed,
+        case=wanted.case,
+        compiled=wanted.compiled,
+    )
+    with Console(stderr=True).status("") as status:  # shows nothing where stderr is no terminal
+        results = runner.run(options, lambda result: status.update(f"{result.check.name} {result.dtype}: done"))
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(report.table(options, results))
+    failures = report.failures(results)
+    for text in failures:  # unwrapped, so that the command in it can be copied
+        print(f"\n{text}")
+    if wanted.json is not None:
+        _write(wanted.json, options, results)
+    if failures:
+        raise ConformanceError(f"{wanted.name} does not conform: {report.summary(results)}")
+    console.print(f"{wanted.name} conforms: {report.summary(results)}", markup=False)
+
+
+def _write(path: Path, options: Options, results: list[Result]) -> None:
+    from pcae_conformance import report
+
+    try:
+        report.write_json(path, options, results)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error}") from None

@@ -1,0 +1,131 @@
+"""`pcae evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from pcae.cli.parsing import parse
+from pcae_core.config import Reading
+from pcae_core.errors import ConfigError, IncompleteError
+
+if TYPE_CHECKING:
+    from pcae_core.training.classify import KeepRow
+    from pcae_core.training.evaluate import Evaluation
+
+DESCRIPTION = """Of a pre-training run, probe the frozen features: weighted k-NN (cosine, k = 20) and a linear probe,
+fitted on the train split and scored on another, next to the same encoder at random initialisation.
+
+Of a fine-tuned run, score its best checkpoint at several keep ratios: accuracy, images per second at
+batch 64, multiply-accumulates, and the speed-up measured and predicted by them.
+
+The scored split is test, else val, whichever has labels first. Classes are matched by name where both sides have names.
+Unreadable images are named and left out; the exit code is 1 then.
+
+Examples:
+  pcae evaluate runs/demo --data data/fashion-mnist
+  pcae evaluate runs/demo-ft --data data/fashion-mnist --keep 1.0 0.9 0.8 0.7 0.6"""
+
+KEEPS = (1.0, 0.9, 0.8, 0.7, 0.6)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What `pcae evaluate` takes.
+
+    Attributes:
+        run: a run's folder, one of its checkpoints, or an encoder's folder that `pcae convert` wrote.
+        data: data set with class labels and a test (or val) split.
+        split: that is scored; by default test, else val, whichever has labels first.
+        ignore_unknown_classes: leave out images of classes that the run, or the train split, does not have.
+        features: of a pre-training run, from the student, the teacher, or both, which is the default.
+        pooling: of frozen features: mean of the patch tokens, which is the default, or the CLS token (which only the
+            student trains).
+        keep: of a fine-tuned run: shares of the patch tokens that stay at each stage; 1.0 to 0.6 when not set.
+        max_corrupt: largest share of a split that may be unreadable.
+        backend: as `pcae backends` lists it.
+        device: as the backend names it; "auto" takes its best one.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    data: Path
+    split: str | None = None
+    ignore_unknown_classes: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    features: tuple[Literal["student", "teacher"], ...] | None = None
+    pooling: Literal["mean", "cls"] | None = None
+    keep: tuple[float, ...] = ()
+    reading: Annotated[Reading, tyro.conf.arg(name="")] = field(default_factory=Reading)
+    max_corrupt: float = 1.0
+    backend: str = "torch"
+    device: str = "auto"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, evaluate, print a table."""
+    chosen = parse(Arguments, "evaluate", arguments, description=DESCRIPTION)
+    from pcae_core import checkpoint, pretrained, registry
+    from pcae_core.training.evaluate import evaluate
+
+    alone = pretrained.is_encoder(chosen.run)
+    tuned = not alone and checkpoint.read_manifest(checkpoint.find(chosen.run)).kind == "finetune"
+    if chosen.keep and not tuned:
+        raise ConfigError(f"--keep is for fine-tuned runs, and {chosen.run} is none")
+    if chosen.features is not None and (alone or tuned):
+        raise ConfigError(f"--features is for pre-training runs, and {chosen.run} is none")
+    if chosen.pooling is not None and tuned:
+        raise ConfigError(f"--pooling is for frozen features; {chosen.run} is fine-tuned with its own")
+    backend = registry.create(chosen.backend, device=chosen.device)
+    how = chosen.split, chosen.ignore_unknown_classes, chosen.reading, chosen.max_corrupt
+    if tuned:
+        from pcae_core.training.classify import keep_table
+
+        path, rows, missing = keep_table(backend, chosen.run, chosen.data, chosen.keep or KEEPS, *how)
+        show_keep_table(path, rows)
+    else:
+        pooling = chosen.pooling or "mean"
+        features = ("student", "teacher") if chosen.features is None else chosen.features
+        results, missing = evaluate(backend, chosen.run, chosen.data, features, pooling, *how)
+        show(results, f"{chosen.run}: {pooling} pooling")
+    if missing:
+        raise IncompleteError("; ".join(missing))
+
+
+def show(results: dict[str, Evaluation], title: str) -> None:
+    """One row an encoder."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(title))
+    for heading in ("encoder", "k-NN top-1", "top-5", "linear top-1", "top-5", "effective rank"):
+        table.add_column(heading, justify="left" if heading == "encoder" else "right")
+    for name, result in results.items():
+        percent = (result.knn.top1, result.knn.top5, result.linear.top1, result.linear.top5)
+        table.add_row(name, *(f"{value:.2f}" for value in percent), f"{result.effective_rank:.2f}")
+    Console().print(table)
+
+
+def show_keep_table(path: Path, rows: list[KeepRow]) -> None:
+    """One row a keep ratio."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(str(path)))
+    for heading in ("keep", "top-1", "top-5", "images/s", "GMACs", "speed-up", "by the MACs"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            f"{row.keep:.2f}",
+            f"{row.accuracy.top1:.2f}",
+            f"{row.accuracy.top5:.2f}",
+            f"{row.images_per_second:.0f}",
+            f"{row.gmacs:.4g}",
+            f"{row.speedup:.2f}",
+            f"{row.predicted:.2f}",
+        )
+    Console().print(table)

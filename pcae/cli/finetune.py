@@ -1,0 +1,56 @@
+"""`pcae finetune`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pcae.cli.parsing import parse_config, split_off
+from pcae_core.config.finetune import FinetuneConfig
+from pcae_core.errors import ConfigError
+
+DESCRIPTION = """Train a pre-trained encoder with a head to classify, dropping tokens on the way, or continue a run.
+
+The model is that of the pre-trained RUN; the classes are those of --data, whose test (or val) split is scored after
+each epoch. Settings come from, each over the one before: the defaults (MAE's recipe for ViT-B); --preset NAME, MAE's
+recipe for that model; --config FILE, a YAML file of settings; the flags below.
+--resume OUT continues the run in that folder with its own settings; a run whose folder (--out) is there already is
+continued too. --from-scratch trains the same network from random initialisation.
+
+Examples:
+  pcae finetune runs/photos --data photos --out runs/photos-ft --drop 0.2
+  pcae finetune runs/demo --data data/fashion-mnist --config examples/fashion_mnist_finetune.yaml
+  pcae finetune --resume runs/photos-ft
+  pcae evaluate runs/photos-ft --data photos --keep 1.0 0.9 0.8 0.7 0.6"""
+
+
+FLAGS = ("config", "preset", "resume")
+WITHOUT = ("model", "pretrained", "class_names")
+"""Settings that the pre-trained run and the data decide."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, then train."""
+    run, rest = (arguments[0], arguments[1:]) if arguments and not arguments[0].startswith("-") else (None, arguments)
+    chosen, rest = split_off(rest, *FLAGS)
+    default = _default(run, **chosen)
+    config = parse_config(default, "finetune [RUN]", rest, DESCRIPTION, FLAGS, WITHOUT)
+    from pcae_core.training.finetune import finetune
+
+    finetune(config)
+
+
+def _default(run: str | None, config: str | None, preset: str | None, resume: str | None) -> FinetuneConfig:
+    if resume is not None:
+        if run or config or preset:
+            raise ConfigError("--resume takes its settings from the run; leave out RUN, --config and --preset")
+        from pcae_core.training.run import check_kind, read_config
+
+        check_kind(Path(resume), "finetune")
+        return read_config(Path(resume), FinetuneConfig).model_copy(update={"out": Path(resume)})
+    base = FinetuneConfig()
+    if preset is not None:
+        base = FinetuneConfig.preset(preset)
+    if config is not None:
+        base = base.overlaid(Path(config))
+    return base.model_copy(update={"pretrained": Path(run)}) if run else base

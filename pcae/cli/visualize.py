@@ -1,0 +1,100 @@
+"""`pcae visualize`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from pcae.cli.parsing import parse
+from pcae_core.config import Reading
+from pcae_core.errors import ConfigError, IncompleteError, listed
+from pcae_core.reduction import check_keep
+
+if TYPE_CHECKING:
+    from pcae.report.subjects import Subject
+
+DESCRIPTION = """Draw which tokens of an image an encoder keeps: the tokens left after each stage, the similarity scores
+that decide, and what pre-training would show the student and ask of it. Writes PNG files and one page, index.html.
+Images that cannot be read are named and left out; the exit code is 1 then.
+
+Examples:
+  pcae visualize runs/demo cat.jpg dog.jpg --out pictures
+  pcae visualize runs/demo data/fashion-mnist --limit 8 --keep 0.7 --out pictures
+  pcae visualize models/demo/model.onnx cat.jpg --out pictures"""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What `pcae visualize` takes.
+
+    Attributes:
+        source: a run's folder, one of its checkpoints, or an exported model.
+        images: image files, folders of images, or data sets.
+        out: folder to write into.
+        keep: share of the patch tokens that each stage keeps; by default that of training.
+        encoder: the student's, or the teacher's, only of a run; by default the student's, and of a fine-tuned run the
+            weights that were scored.
+        backend: torch by default; only of a run.
+        device: as the backend names it; "auto" takes its best one; only of a run.
+        seed: of the noise that splits the patches; by default the run's; only of a run.
+        limit: images to draw at most.
+    """
+
+    source: Annotated[Path, tyro.conf.Positional]
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    out: Path
+    keep: float | None = None
+    encoder: Literal["student", "teacher"] | None = None
+    backend: str | None = None
+    device: str = "auto"
+    seed: int | None = None
+    limit: int = 16
+    reading: Annotated[Reading, tyro.conf.arg(name="")] = field(default_factory=Reading)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, draw, say what was written."""
+    chosen = parse(Arguments, "visualize", arguments, description=DESCRIPTION)
+    if chosen.keep is not None:
+        check_keep(chosen.keep)
+    if chosen.seed is not None and not 0 <= chosen.seed < 2**63:
+        raise ConfigError(f"seed must be from 0 to 2**63 - 1, not {chosen.seed}")
+    if chosen.limit < 1:
+        raise ConfigError(f"limit must be at least 1, not {chosen.limit}")
+    from pcae.report import pictures
+
+    subject = open_subject(chosen)
+    reading = chosen.reading.over(subject.loader).reading
+    shown = pictures.read_images(chosen.images, subject.model, chosen.limit, reading)
+    drawn, warnings = pictures.figures(subject, shown)
+    for line in warnings:
+        print(f"WARNING: {line}", file=sys.stderr)
+    written = pictures.write(chosen.out, subject.title, drawn, warnings)
+    print(f"wrote {written[-1]} and {len(written) - 1} PNG files: {len(drawn)} images, {subject.title}")
+    if shown.unreadable:
+        raise IncompleteError(f"left out what cannot be read: {listed(shown.unreadable)}")
+
+
+def open_subject(chosen: Arguments) -> Subject:
+    """What to draw. Raises ConfigError for options that it does not have; else as the subjects' constructors."""
+    if chosen.source.suffix == ".onnx" or (chosen.source / "model.onnx").is_file():
+        if (chosen.encoder, chosen.backend, chosen.device, chosen.seed) != (None, None, "auto", None):
+            raise ConfigError(
+                "--encoder, --backend, --device and --seed are for runs and checkpoints; an exported model has neither"
+            )
+        import pcae_onnx
+
+        pcae_onnx.require("onnx", "onnxruntime")
+        from pcae.report.exported import OnnxSubject
+
+        return OnnxSubject(chosen.source, chosen.keep)
+    from pcae.report.subjects import CheckpointSubject
+    from pcae_core import registry
+
+    backend = registry.create(chosen.backend or "torch", device=chosen.device)
+    return CheckpointSubject(chosen.source, backend, chosen.encoder, chosen.keep, chosen.seed)

@@ -1,0 +1,98 @@
+"""Devices: what the machine has, and what each backend can compute on, tried in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess  # nosec B404 # runs Python and nvidia-smi with lists, no shell
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pcae.doctor.packages import Finding
+from pcae_core.registry import BackendInfo
+
+# Tries the devices, best first, until one has computed something. The last line says how each tried one went.
+PROBE = """
+import json, sys
+import numpy as np
+from pcae_core import PcaeError, registry
+tried = {}
+for device in sys.argv[2:]:
+    try:
+        backend = registry.create(sys.argv[1], device=device)
+        backend.to_numpy(backend.standardize(backend.asarray(np.eye(4, dtype="float32")[None])))
+        tried[device] = None
+        break
+    except Exception as error:
+        kind = "" if isinstance(error, PcaeError) else f"{type(error).__name__}: "
+        tried[device] = " ".join(f"{kind}{error}".split())
+print("\\n" + json.dumps(tried), flush=True)
+"""
+
+# The device name that backends use for a kind of accelerator.
+ACCELERATORS = {"NVIDIA GPU": "cuda", "Ascend NPU": "ascend"}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How a backend fared: the device that computed, and what was wrong with those tried before it.
+
+    Attributes:
+        device: None when none computed.
+        problems: reason by device; under "" why the process told nothing.
+    """
+
+    device: str | None
+    problems: Mapping[str, str]
+
+
+def accelerators() -> dict[str, list[str]]:
+    """Names of the accelerators that the system shows, by kind, whether a framework can use them or not."""
+    found = {"NVIDIA GPU": _nvidia(), "Ascend NPU": sorted(map(str, Path("/dev").glob("davinci[0-9]*")))}
+    return {kind: names for kind, names in found.items() if names}
+
+
+def _nvidia() -> list[str]:
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)  # nosec B603 # our own words
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return done.stdout.splitlines() if done.returncode == 0 else []
+
+
+def probe(name: str, devices: Sequence[str], seconds: float) -> Probe:
+    """Create a backend and compute on the first of `devices` that it can, in another process, within a time."""
+    command = [sys.executable, "-P", "-c", PROBE, name, *devices]  # -P: no module of the working directory
+    try:
+        done = subprocess.run(  # nosec B603 # our own program; the names are those of entry points
+            command, capture_output=True, text=True, timeout=seconds, errors="replace"
+        )
+    except subprocess.TimeoutExpired:
+        return Probe(None, {"": f"it did not answer within {seconds:g} s"})
+    lines = done.stdout.strip().splitlines()
+    if done.returncode != 0 or not lines:
+        said = done.stderr.strip().splitlines()
+        return Probe(None, {"": f"its process ended with {done.returncode}" + (f": {said[-1]}" if said else "")})
+    tried: dict[str, str | None] = json.loads(lines[-1])
+    working = next((device for device, problem in tried.items() if problem is None), None)
+    return Probe(working, {device: problem for device, problem in tried.items() if problem is not None})
+
+
+def findings(name: str, info: BackendInfo, found: Probe, there: Mapping[str, Sequence[str]]) -> list[Finding]:
+    """A backend that is installed and computes nowhere, or not on an accelerator that the machine has."""
+    if found.device is None:
+        reasons = "; ".join(dict.fromkeys(found.problems.values()))
+        return [Finding(f"the {name} backend is installed and does not work: {reasons}", f"reinstall: {info.install}")]
+    unused = [(kind, device) for kind, device in ACCELERATORS.items() if kind in there and device in found.problems]
+    return [
+        Finding(
+            f"this machine has an {kind}, and the {name} backend cannot use it: {found.problems[device]}",
+            f"install a build for {device} in place of this one, and a driver that it accepts",
+        )
+        for kind, device in unused
+    ]

@@ -1,0 +1,91 @@
+"""One image as a figure: rows of panels with titles.
+
+Letters: C channels, H = W pixels, V visible patches, K targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from pcae.report import panels
+from pcae.report.panels import Pixels
+from pcae.report.stages import Ids, Stage
+from pcae_core.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A picture with a title.
+
+    Attributes:
+        image: None where there is none; `text` says why.
+        text: below the title.
+        scale: the scores that the first and the last of `panels.SCALE` stand for.
+    """
+
+    title: str
+    image: Image.Image | None
+    text: str = ""
+    scale: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """All that is shown of one image; the first row is the paper's figure."""
+
+    name: str
+    rows: tuple[tuple[Panel, ...], ...]
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a pre-training step would do with an image: patches that the student sees (V,), and targets (K,)."""
+
+    visible: Ids
+    targets: Ids
+
+
+def draw(
+    name: str, pixels: Pixels, config: ModelConfig, stages: Sequence[Stage], row: int, split: Split | str
+) -> Figure:
+    """The figure of one image, uint8 (C, H, W), which is number `row` of the batch in `stages`.
+
+    Args:
+        split: or why there is none.
+    """
+    image = panels.picture(pixels)
+    kept = [_kept(image, config, stage, row) for stage in stages]
+    scores = [_scores(len(image), config, stage, row) for stage in stages]
+    if not stages:
+        kept = [Panel("every token stays", None, "this model drops no token, so it computes no scores")]
+    shown = Panel("input", Image.fromarray(image), f"{config.num_patches} tokens")
+    rows = [(shown, *kept), tuple(scores), _pretraining(image, config, split)]
+    return Figure(name, tuple(panel for panel in rows if panel))
+
+
+def _kept(image: Pixels, config: ModelConfig, stage: Stage, row: int) -> Panel:
+    stay = panels.on_grid(stage.kept[row], config.grid_size)
+    text = f"{stage.kept.shape[1]} of {config.num_patches} tokens stay"
+    return Panel(f"after block {stage.block + 1}", panels.tokens(image, stay), text)
+
+
+def _scores(side: int, config: ModelConfig, stage: Stage, row: int) -> Panel:
+    scores = stage.scores[row]
+    drawn = panels.heat_map(stage.ids[row], scores, config.grid_size, side)
+    text = f"similarity of {len(scores)} tokens to their mean"
+    return Panel(f"scores, block {stage.block + 1}", drawn, text, (float(scores.min()), float(scores.max())))
+
+
+def _pretraining(image: Pixels, config: ModelConfig, split: Split | str) -> tuple[Panel, ...]:
+    if isinstance(split, str):
+        return (Panel("pre-training", None, split),)
+    visible = panels.on_grid(split.visible, config.grid_size)
+    targets = panels.on_grid(split.targets, config.grid_size)
+    return (
+        Panel("visible", panels.tokens(image, visible), f"the student sees {visible.sum()} of {visible.size}"),
+        Panel("masked", panels.tokens(image, ~visible), f"the teacher starts from {(~visible).sum()}"),
+        Panel("targets", panels.tokens(image, targets), f"{targets.sum()} that the student predicts"),
+    )

@@ -1,0 +1,131 @@
+"""`pcae visualize`: figures of images, as PNG files and as one page.
+
+Letters: B images, C channels, H = W pixels.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pcae.report import page, sheet
+from pcae.report.figure import Figure, draw
+from pcae.report.panels import Pixels
+from pcae.report.subjects import Subject
+from pcae_core.config import ModelConfig, Reading
+from pcae_core.config.data import USUAL
+from pcae_core.data import augment, greys, images, normalize, open_source
+from pcae_core.data.image_folder import EXTENSIONS
+from pcae_core.errors import ConfigError, DataError, ImageError, listed
+
+INDEX, CONTACT_SHEET = "index.html", "contact-sheet.png"
+_BATCH = 8
+_EXPLANATION = (
+    "Grey tokens are gone; the orange line surrounds those that stay. A stage drops the tokens most similar to the "
+    "mean of its tokens, so of the scores the dark end stays and the bright end goes; blank cells went before."
+)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Images to draw: their names, pixels uint8 (B, C, H, W), and others that cannot be read, with the reasons."""
+
+    names: list[str]
+    pixels: Pixels
+    unreadable: list[str]
+
+
+def read_images(paths: Sequence[Path], model: ModelConfig, limit: int, reading: Reading = USUAL) -> Shown:
+    """The first `limit` readable images of files, folders and data sets, prepared as for evaluation.
+
+    Of a data set with splits it is the test split.
+
+    Args:
+        reading: how image files are read.
+
+    Raises:
+        DataError: a data set cannot be read, or there is no image.
+    """
+    names: list[str] = []
+    pixels: list[Pixels] = []
+    deep, unreadable = [], []
+    for name, load in (image for path in paths for image in _images(path, model.in_chans, reading)):
+        if len(names) == limit:
+            break
+        try:
+            image = load()
+        except ImageError as error:
+            unreadable.append(f"{name} ({error.reason})")
+            continue
+        names.append(name)
+        deep.append(greys.remembered(image))
+        pixels.append(augment.resize_center_crop(image, model.image_size))
+    if not names:
+        why = f": {listed(unreadable)}" if unreadable else "; name image files, a folder or an .npz file"
+        raise DataError(f"there is no image to draw{why}")
+    greys.say(deep)
+    return Shown(names, augment.stack(pixels), unreadable)
+
+
+def _images(path: Path, in_chans: int, reading: Reading) -> Iterator[tuple[str, Callable[[], images.AnyImage]]]:
+    """Names of images, and what reads them or raises ImageError."""
+    if not path.exists() and path.suffix.lower() not in EXTENSIONS:
+        raise DataError(f"there is no image and no data set at {path}")
+    if path.suffix.lower() != ".npz" and not path.is_dir():
+        if in_chans not in images.MODES:
+            raise DataError(f"image files give 1 or 3 channels, but the model takes {in_chans}; use an .npz file")
+        how = reading.max_pixels, reading.grey_bits
+        yield path.name, functools.partial(images.read, path, str(path), in_chans, *how)
+        return
+    try:
+        source = open_source(path, in_chans, "test", reading)
+    except DataError:
+        source = open_source(path, in_chans, reading=reading)
+    for index in range(len(source)):
+        yield source.name(index), functools.partial(source.load, index)
+
+
+def figures(subject: Subject, shown: Shown) -> tuple[list[Figure], list[str]]:
+    """A figure an image, and warnings without repetition."""
+    drawn: list[Figure] = []
+    warnings: list[str] = []
+    for start in range(0, len(shown.names), _BATCH):
+        pixels = shown.pixels[start : start + _BATCH]
+        normalized = normalize(pixels, *subject.normalization)
+        stages, said = subject.stages(normalized)
+        splits = subject.splits(normalized, start)
+        warnings += said
+        for row, image in enumerate(pixels):
+            split = splits if isinstance(splits, str) else splits[row]
+            drawn.append(draw(shown.names[start + row], image, subject.model, stages, row, split))
+    return drawn, list(dict.fromkeys(warnings))
+
+
+def write(folder: Path, title: str, drawn: Sequence[Figure], warnings: Sequence[str]) -> list[Path]:
+    """Write a PNG an image, the contact sheet and the page into a folder; returns their paths, the page last.
+
+    Raises:
+        ConfigError: the disk refuses.
+    """
+    written = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, figure in enumerate(drawn, 1):
+            written.append(folder / f"{number:03d}_{_safe(figure.name)}.png")
+            sheet.whole(figure).save(written[-1])
+        written.append(folder / CONTACT_SHEET)
+        sheet.contact_sheet(drawn, title).save(written[-1])
+    except OSError as error:
+        raise ConfigError(f"cannot write into {folder}: {error.strerror or error}; choose another --out") from None
+    written.append(folder / INDEX)
+    intro = [*page.warnings(warnings), page.paragraph(_EXPLANATION, "faint")]
+    page.write(written[-1], page.page(f"Kept tokens: {title}", [*intro, page.figures(drawn)]))
+    return written
+
+
+def _safe(name: str) -> str:
+    """A file's name from an image's."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", Path(name).stem if "[" not in name else name).strip("_")[:60] or "image"

@@ -1,0 +1,117 @@
+"""The same images at several steps of a run: which tokens its encoder keeps, from the checkpoints that are left.
+
+Letters: B images, C channels, H = W pixels, k patches that stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from pcae.report import page, panels, pictures
+from pcae.report.figure import Figure, Panel
+from pcae.report.pictures import Shown
+from pcae.report.stages import Ids
+from pcae_core import checkpoint, parameters
+from pcae_core.config import DataConfig, ModelConfig
+from pcae_core.config.finetune import FinetuneConfig
+from pcae_core.data import normalize
+from pcae_core.errors import CheckpointError, ConfigError, DataError
+from pcae_core.protocol import Array, Backend, Floats
+from pcae_core.stored_encoder import StoredEncoder
+from pcae_core.training.finetune import first_state
+
+
+def section(
+    run: Path,
+    values: Mapping[str, Any],
+    model: ModelConfig,
+    backend: Backend,
+    data: Path | None,
+    count: int,
+    keep: float | None,
+) -> tuple[list[str], list[str]]:
+    """A card an image, or why there is none; and warnings.
+
+    Args:
+        values: the run's configuration.
+        data: images to draw; None takes the run's own data set, where it is still there.
+        count: images to draw.
+        keep: share of the patch tokens that each stage keeps; None as in pre-training.
+
+    Raises:
+        DataError: `data` cannot be read.
+    """
+    source = data or (Path(values["data"]) if isinstance(values.get("data"), str) else None)
+    try:
+        if source is None:
+            raise DataError("the run names no data set")
+        shown = pictures.read_images([source], model, count, _loader(values).reading)
+    except DataError as error:
+        if data is not None:
+            raise
+        return [page.paragraph(f"No pictures: {error}. Name images with --data.")], []
+    share = model.reduction.keep if keep is None else keep
+    pixels = normalize(shown.pixels, *_loader(values).normalization(model.in_chans))
+    kept, warnings = _kept_by_step(run, values, model, backend, pixels, share)
+    warnings += [f"a picture cannot be read: {name}" for name in shown.unreadable]
+    text = f"What the encoder keeps of whole images after its last stage, at keep {share:g}."
+    return [page.paragraph(text, "faint"), page.figures(_figures(shown, model, kept), small=True)], warnings
+
+
+def _loader(values: Mapping[str, Any]) -> DataConfig:
+    return DataConfig.from_dict(values.get("loader", {}))
+
+
+def _kept_by_step(
+    run: Path, values: Mapping[str, Any], model: ModelConfig, backend: Backend, pixels: Floats, keep: float
+) -> tuple[dict[str, Ids], list[str]]:
+    """Ids (B, k) by a title, first of the encoder before training; and warnings of those that are left out."""
+
+    def kept(encoder: Mapping[str, Array]) -> Ids:
+        arrays = {name: backend.asarray(encoder[name]) for name in parameters.encoder_shapes(model)}
+        ids: Ids = backend.to_numpy(backend.encode(model, arrays, pixels, keep).kept_ids)
+        return ids
+
+    found, warnings = {}, []
+    try:
+        before = _before(values, model)
+        if before is not None:
+            found["before training"] = kept(before)
+    except (CheckpointError, ConfigError) as error:
+        warnings.append(f"the encoder before training is not drawn: {error}")
+    for path in checkpoint.list_checkpoints(run / "checkpoints"):
+        try:
+            stored = StoredEncoder(path)
+            if stored.config.model != model:
+                raise CheckpointError(f"{path} is a checkpoint of another architecture than config.yaml tells")
+            found[f"step {stored.step}"] = kept(stored)
+        except (CheckpointError, ConfigError, OSError) as error:  # a run that goes on deletes old ones
+            warnings.append(str(error))
+    return found, warnings
+
+
+def _before(values: Mapping[str, Any], model: ModelConfig) -> Mapping[str, Array] | None:
+    """The encoder that training started from; None where the configuration names no seed.
+
+    Raises:
+        CheckpointError, ConfigError: a fine-tuned run's pre-trained encoder is gone, or has become another.
+    """
+    if "pretrained" in values:
+        return first_state(FinetuneConfig.from_dict(values)).student
+    return parameters.initial_parameters(model, values["seed"]) if isinstance(values.get("seed"), int) else None
+
+
+def _figures(shown: Shown, model: ModelConfig, kept: Mapping[str, Ids]) -> Sequence[Figure]:
+    figures = []
+    for row, (name, pixels) in enumerate(zip(shown.names, shown.pixels, strict=True)):
+        image = panels.picture(pixels)
+        drawn = [Panel("input", Image.fromarray(image), f"{model.num_patches} tokens")]
+        for title, ids in kept.items():
+            stay = panels.on_grid(ids[row], model.grid_size)
+            drawn.append(Panel(title, panels.tokens(image, stay), f"{stay.sum()} stay"))
+        figures.append(Figure(name, (tuple(drawn),)))
+    return figures

@@ -1,0 +1,162 @@
+"""`pcae report`: everything about a run on one page, while it goes on or after it.
+
+Letters: B images, C channels, H = W pixels.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pcae.report import charts, history, page, progress, tables
+from pcae.report.history import History
+from pcae_core import checkpoint
+from pcae_core.checkpoint import Manifest
+from pcae_core.config import ModelConfig, read_yaml
+from pcae_core.errors import CheckpointError, DataError, TrainingError
+from pcae_core.protocol import Backend
+from pcae_core.training.classify import keep_table
+from pcae_core.training.evaluate import evaluate
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to put on the page.
+
+    Attributes:
+        data: a data set to take pictures from and to evaluate on; None takes pictures from the run's own.
+        images: pictures to draw.
+        keep: share of the patch tokens that each stage keeps; None as in pre-training.
+        split: of the data set to evaluate on; None for test, else val, whichever has labels first.
+        ignore_unknown: leave out images of classes that the run, or the train split, does not have.
+        max_corrupt: largest share of a split that may be unreadable.
+    """
+
+    data: Path | None = None
+    images: int = 4
+    keep: float | None = None
+    split: str | None = None
+    ignore_unknown: bool = False
+    max_corrupt: float = 1.0
+
+
+def report(run: Path, backend: Backend, options: Options) -> tuple[str, list[str]]:
+    """The page of the run in a folder, and warnings, a line each: what is damaged or missing does not stop it.
+
+    Raises:
+        CheckpointError: `run` is not a run's folder.
+        ConfigError: its configuration cannot be read.
+        DataError: there is no data set at `options.data`, or `metrics.jsonl` cannot be read.
+    """
+    if not (run / "config.yaml").is_file():
+        raise CheckpointError(f"{run} is not a run's folder: it holds no config.yaml")
+    values = read_yaml(run / "config.yaml")
+    model = ModelConfig.from_dict(values.get("model", {}))
+    measured = history.read(run / "metrics.jsonl")
+    manifest, warnings = _newest(run)
+    pictures, said = progress.section(run, values, model, backend, options.data, options.images, options.keep)
+    warnings += said
+    evaluation, said = _evaluation(run, backend, options, manifest)
+    warnings += said
+    body = [
+        *page.warnings(warnings),
+        *_state(run, values, measured, manifest),
+        _charts(measured),
+        page.section("Accuracy", *evaluation),
+        page.section("Tokens that stay", *pictures),
+        page.section("Cost", *tables.cost_tables(model)),
+        page.section("Configuration", f'<div class="card"><pre>{page.escape(_as_yaml(values))}</pre></div>'),
+        page.section("Environment", *_environment(manifest)),
+    ]
+    return page.page(f"Run {run.resolve().name}", body), warnings
+
+
+def _newest(run: Path) -> tuple[Manifest | None, list[str]]:
+    """What the newest checkpoint says of itself, or why nothing can be told."""
+    found = checkpoint.list_checkpoints(run / "checkpoints")
+    if not found:
+        return None, []
+    try:
+        return checkpoint.read_manifest(found[-1]), []
+    except CheckpointError as error:
+        return None, [str(error)]
+
+
+def _state(run: Path, values: dict[str, Any], measured: History, manifest: Manifest | None) -> list[str]:
+    """How far the run is, in large numbers."""
+    if not len(measured.steps):
+        return [page.paragraph("The run has measured nothing so far.")]
+    step, total = int(measured.steps[-1]), _total_steps(values, manifest)
+    shown = {"step": f"{step}" if total is None else f"{step} of {total}"}
+    names = {"loss": "loss", "loss_ratio": "of a constant prediction's loss", "feature_rank": "rank of features"}
+    names |= {"images_per_second": "images a second", "epoch": "epochs"}
+    for name, title in names.items():
+        value = measured.last(name)
+        if value is not None:
+            shown[title] = f"{value:.4g}"
+    when = datetime.datetime.fromtimestamp((run / "metrics.jsonl").stat().st_mtime, datetime.UTC)
+    text = f"Last measurement: {when:%Y-%m-%d %H:%M} UTC."
+    if total is not None and step < total:
+        text += " The run goes on, or was stopped."
+    if measured.unreadable:
+        text += f" Lines of metrics.jsonl that could not be read and are left out: {measured.unreadable}."
+    return [page.numbers(shown), page.paragraph(text, "faint")]
+
+
+def _total_steps(values: dict[str, Any], manifest: Manifest | None) -> int | None:
+    if isinstance(values.get("steps"), int):
+        return int(values["steps"])
+    return manifest.config.total_steps(manifest.data.num_samples) if manifest else None
+
+
+def _charts(measured: History) -> str:
+    drawn = [charts.card(chart, measured) for chart in charts.charts(measured)]
+    if not drawn:
+        return ""
+    constant = [f"{name} {value:.6g}" for name, value in charts.constants(measured).items()]
+    note = page.paragraph(f"The same at every step: {', '.join(constant)}.", "faint") if constant else ""
+    return page.section("Measurements", page.cards(drawn), note)
+
+
+def _evaluation(
+    run: Path, backend: Backend, options: Options, manifest: Manifest | None
+) -> tuple[list[str], list[str]]:
+    """What `pcae evaluate` measures, or how to get it; and warnings."""
+    command, data = f"pcae report {run} --data DIR", options.data
+    if data is None or manifest is None:
+        why = "Not measured" if manifest else "There is no checkpoint to evaluate yet"
+        return [page.paragraph(f"{why}. With a labelled data set, {command} adds what pcae evaluate measures.")], []
+    how: dict[str, Any] = {name: getattr(options, name) for name in ("split", "ignore_unknown", "max_corrupt")}
+    try:
+        if manifest.kind == "finetune":
+            path, rows, missing = keep_table(backend, run, data, tables.KEEPS, **how)
+            note = f"{path.name}, percent of {rows[0].accuracy.samples} images, by the share of the patch tokens that "
+            note += "each stage keeps; images per second of batches of 64 on the machine that wrote this page."
+            return [page.paragraph(note, "faint"), tables.keep_table(rows)], missing
+        results, missing = evaluate(backend, run, data, **how)
+    except (DataError, CheckpointError, TrainingError) as error:
+        return [page.paragraph(f"Not measured: {error}")], [f"no evaluation: {error}"]
+    note = f"Frozen features at step {manifest.step}, mean of the patch tokens, percent of "
+    note += (
+        f"{results['random'].knn.samples} images. The row random is the same encoder before training; the rank is the "
+    )
+    note += "effective rank of the features."
+    return [page.paragraph(note, "faint"), tables.evaluation_table(results)], missing
+
+
+def _as_yaml(values: dict[str, Any]) -> str:
+    text: str = yaml.safe_dump(values, sort_keys=False)
+    return text
+
+
+def _environment(manifest: Manifest | None) -> Sequence[str]:
+    if manifest is None:
+        return [page.paragraph("There is no checkpoint, which would tell the versions, yet.")]
+    rows = [*manifest.versions.items(), ("device", manifest.config.device), ("seed", manifest.seed)]
+    rows += [("images in the data set", manifest.data.num_samples), ("data set", manifest.data.fingerprint)]
+    return [page.table(("of the newest checkpoint", ""), rows)]

@@ -1,0 +1,107 @@
+"""What a picture is drawn of: an encoder that says which tokens it keeps.
+
+Letters: B images, C channels, H = W pixels.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+from pathlib import Path
+
+from pcae.report.figure import Split
+from pcae.report.stages import SCORE_TOLERANCE, Stage, encoder_stages
+from pcae_core import checkpoint, randomness
+from pcae_core.config import DataConfig, ModelConfig
+from pcae_core.pretrained import Side
+from pcae_core.protocol import Backend, Floats, TrainState
+from pcae_core.stored_encoder import StoredEncoder
+
+
+class Subject(abc.ABC):
+    """An encoder to draw.
+
+    Attributes:
+        title: what a page calls it.
+        model: its architecture.
+        normalization: mean and std, a number for each channel.
+        loader: of the images.
+    """
+
+    title: str
+    model: ModelConfig
+    normalization: tuple[tuple[float, ...], tuple[float, ...]]
+    loader: DataConfig
+
+    @abc.abstractmethod
+    def stages(self, images: Floats) -> tuple[list[Stage], list[str]]:
+        """What happens at each stage to normalised images (B, C, H, W), and warnings, a line each."""
+
+    @abc.abstractmethod
+    def splits(self, images: Floats, first: int) -> list[Split] | str:
+        """What a pre-training step would do with each image, or why that cannot be told.
+
+        Args:
+            first: number of the first of the images among all that are drawn: the noise depends on it.
+        """
+
+
+class CheckpointSubject(Subject):
+    """The encoder in a checkpoint, on any backend."""
+
+    def __init__(
+        self,
+        path: Path,
+        backend: Backend,
+        side: Side | None = None,
+        keep: float | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """Open `path`, a run's folder, a checkpoint's or an encoder's.
+
+        Args:
+            side: as `pretrained.load` takes it.
+            keep: share of the patch tokens that each stage keeps, by default as in training.
+            seed: of the noise that splits the patches, by default the run's.
+
+        Raises:
+            CheckpointError: it is missing or damaged.
+        """
+        stored = StoredEncoder(path, side)
+        config = stored.config
+        self.model, self.normalization = config.model, config.loader.normalization(config.model.in_chans)
+        self.loader = config.loader
+        self._backend, self._path, self._encoder = backend, stored.path, dict(stored)
+        self._keep = config.model.reduction.keep if keep is None else keep
+        self._pretrains = stored.step is not None and not config.model.num_classes
+        self._seed = config.seed if seed is None else seed
+        run = f"{stored.path.parent.parent.name or stored.path}, step {stored.step}, {stored.side}"
+        self.title = stored.path.name if stored.step is None else run
+        self.title += f", keep {self._keep:g}, {backend.name}"
+
+    def stages(self, images: Floats) -> tuple[list[Stage], list[str]]:
+        """See `Subject`; warns where the backend's choice and the reference's scores contradict each other."""
+        found = encoder_stages(self._backend, self.model, self._encoder, images, self._keep)
+        warnings = []
+        for stage in found:
+            worst = float(stage.excess().max())
+            if not worst <= SCORE_TOLERANCE:
+                warnings.append(
+                    f"after block {stage.block + 1} the backend {self._backend.name!r} kept a token whose score, by "
+                    f"the reference, is {worst:.2g} above that of one it dropped; pcae conformance tells more"
+                )
+        return found, warnings
+
+    def splits(self, images: Floats, first: int) -> list[Split] | str:
+        """See `Subject`; as the chosen backend's `pretraining_forward` splits and reduces."""
+        if not self._pretrains:
+            return "this checkpoint holds no teacher and decoder, so there is no pre-training to show"
+        noise = randomness.mask_noise(self._seed, 0, first, len(images), self.model.num_patches)
+        state = self._state
+        out = self._backend.pretraining_forward(self.model, state.student, state.teacher, images, noise)
+        visible, targets = (self._backend.to_numpy(ids) for ids in (out.visible_ids, out.target_ids))
+        return [Split(*ids) for ids in zip(visible, targets, strict=True)]
+
+    @functools.cached_property
+    def _state(self) -> TrainState:
+        return checkpoint.load(self._path).state
