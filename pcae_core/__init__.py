@@ -11,17 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from pcae_core.errors import (
-    BackendError,
-    CheckpointError,
-    ConfigError,
-    DataError,
-    MissingExtraError,
-    PcaeError,
-    ShapeError,
-    TrainingError,
-)
-from pcae_core.protocol import (
+from pcae_core.contract import (
     Backend,
     Capabilities,
     EncoderOutput,
@@ -32,6 +22,16 @@ from pcae_core.protocol import (
     StepOutput,
     Trainer,
     TrainState,
+)
+from pcae_core.errors import (
+    BackendError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    MissingExtraError,
+    PcaeError,
+    ShapeError,
+    TrainingError,
 )
 from pcae_core.registry import BackendInfo, BackendSpec, available, current, use
 

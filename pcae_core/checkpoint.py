@@ -29,9 +29,9 @@ from safetensors.numpy import load_file, save_file
 import pcae_core
 from pcae_core.config import Config, ModelConfig
 from pcae_core.config.finetune import AnyRunConfig, FinetuneConfig
+from pcae_core.contract import TrainState
 from pcae_core.errors import CheckpointError, describe_validation_error
 from pcae_core.parameters import Arrays, Shapes, encoder_shapes, finetuned_shapes, is_trainable, student_shapes
-from pcae_core.protocol import TrainState
 
 FORMAT = 1
 MANIFEST = "manifest.json"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pcae_core.protocol import TrainState
+from pcae_core.contract import TrainState
 from pcae_core.randomness import Purpose, generator
 
 if TYPE_CHECKING:

@@ -8,16 +8,18 @@ task (a context variable), so that two of them never disturb each other.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pcae_core.contract import Backend, Capabilities
 from pcae_core.errors import BackendError, MissingExtraError
-from pcae_core.protocol import IN_USE, Backend, Capabilities
 
 ENTRY_POINT_GROUP = "pcae.backends"
+_in_use: contextvars.ContextVar[Backend | None] = contextvars.ContextVar("pcae_backend_in_use", default=None)
 
 
 @dataclass(frozen=True)
@@ -139,14 +141,15 @@ def use(name: str, **options: Any) -> Backend:
         BackendError, MissingExtraError: as `create`.
     """
     backend = create(name, **options)
-    backend._previous = IN_USE.get()
-    IN_USE.set(backend)
+    before = _in_use.get()
+    backend._leave = lambda: _in_use.set(before)
+    _in_use.set(backend)
     return backend
 
 
 def current() -> Backend:
     """The backend in use in this thread or task. Raises BackendError when there is none."""
-    backend = IN_USE.get()
+    backend = _in_use.get()
     if backend is None:
         raise BackendError('no backend is in use here; choose one with pcae_core.use("torch")')
     return backend

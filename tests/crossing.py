@@ -12,7 +12,7 @@ import numpy as np
 import patience
 import runs
 
-from pcae_core.protocol import TrainState
+from pcae_core.contract import TrainState
 
 STEPS = 9
 PROGRAMS = Path(sys.executable).parent

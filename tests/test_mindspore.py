@@ -31,7 +31,7 @@ from pcae_core import (
     registry,
     schedule,
 )
-from pcae_core.protocol import TrainState
+from pcae_core.contract import TrainState
 
 # Heads of 6 features, since the root of 4 or 16 is exact in every precision.
 TINY = ModelConfig(

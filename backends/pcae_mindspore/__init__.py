@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pcae_core.contract import Capabilities
 from pcae_core.errors import BackendError
-from pcae_core.protocol import Capabilities
 from pcae_core.registry import BackendSpec
 
 if TYPE_CHECKING:

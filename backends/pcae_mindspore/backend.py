@@ -11,8 +11,7 @@ from mindspore import Tensor
 
 from pcae_core.config import ModelConfig, PretrainConfig
 from pcae_core.config.finetune import FinetuneConfig
-from pcae_core.parameters import finetuned_shapes, is_trainable
-from pcae_core.protocol import (
+from pcae_core.contract import (
     STANDARDIZE_EPS,
     Array,
     Backend,
@@ -23,6 +22,7 @@ from pcae_core.protocol import (
     PretrainingOutput,
     TrainState,
 )
+from pcae_core.parameters import finetuned_shapes, is_trainable
 from pcae_core.reduction import check_keep
 from pcae_core.shapes import check_images
 from pcae_mindspore import CAPABILITIES, _compat, model, ops, weights
@@ -31,7 +31,7 @@ from pcae_mindspore.training import MindSporePretrainer
 
 
 class MindSporeBackend(Backend):
-    """Its methods are documented in `pcae_core.protocol.Backend`."""
+    """Its methods are documented in `pcae_core.contract.Backend`."""
 
     name = "mindspore"
     capabilities = CAPABILITIES

@@ -6,8 +6,8 @@ import mindspore as ms
 import numpy as np
 
 from pcae_core.config.finetune import FinetuneConfig
+from pcae_core.contract import Array, FinetuneOutput, Finetuner, TrainState
 from pcae_core.parameters import finetuned_shapes, finetuning_state, layer_scale
-from pcae_core.protocol import Array, FinetuneOutput, Finetuner, TrainState
 from pcae_mindspore.step import ClassifyLoss
 from pcae_mindspore.trainer import MindSporeTrainer
 

@@ -12,7 +12,7 @@ import math
 import mindspore as ms
 from mindspore import Tensor, mint, ops
 
-from pcae_core.protocol import NORM_EPS, STANDARDIZE_EPS, Center
+from pcae_core.contract import NORM_EPS, STANDARDIZE_EPS, Center
 from pcae_mindspore import _compat
 
 _SMALLEST_SQUARE = NORM_EPS**2

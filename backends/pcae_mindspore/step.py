@@ -15,8 +15,8 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from pcae_core.config import PretrainConfig, RunConfig
 from pcae_core.config.finetune import FinetuneConfig
+from pcae_core.contract import TrainState
 from pcae_core.parameters import is_decayed
-from pcae_core.protocol import TrainState
 from pcae_mindspore import model, updates
 from pcae_mindspore.distributed import Group
 from pcae_mindspore.ops import patchify

@@ -10,7 +10,7 @@ import numpy as np
 from mindspore import Tensor
 
 from pcae_core.config import RunConfig
-from pcae_core.protocol import Array, TrainState
+from pcae_core.contract import Array, TrainState
 from pcae_core.shapes import check_images
 from pcae_mindspore import _compat
 from pcae_mindspore.distributed import Group

@@ -6,8 +6,8 @@ import numpy as np
 from mindspore import mint
 
 from pcae_core.config import PretrainConfig
+from pcae_core.contract import Array, Pretrainer, StepOutput, TrainState
 from pcae_core.parameters import initial_state, is_trainable
-from pcae_core.protocol import Array, Pretrainer, StepOutput, TrainState
 from pcae_mindspore.step import PretrainLoss
 from pcae_mindspore.trainer import MindSporeTrainer
 

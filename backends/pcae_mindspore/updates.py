@@ -12,7 +12,7 @@ import math
 from mindspore import Parameter, Tensor, ops
 
 from pcae_core.config import RunConfig
-from pcae_core.protocol import ADAM_EPS
+from pcae_core.contract import ADAM_EPS
 from pcae_mindspore import _compat
 from pcae_mindspore.ops import ema
 

@@ -11,8 +11,7 @@ import numpy as np
 from pcae_core import archives
 from pcae_core.config import ModelConfig, PretrainConfig
 from pcae_core.config.finetune import FinetuneConfig
-from pcae_core.errors import BackendError, CheckpointError
-from pcae_core.protocol import (
+from pcae_core.contract import (
     STANDARDIZE_EPS,
     Array,
     Backend,
@@ -23,6 +22,7 @@ from pcae_core.protocol import (
     PretrainingOutput,
     TrainState,
 )
+from pcae_core.errors import BackendError, CheckpointError
 from pcae_core.reduction import check_keep
 from pcae_core.shapes import check_images, check_restore_grid
 from pcae_numpy import CAPABILITIES, backward, model, ops
@@ -48,7 +48,7 @@ def _ids(x: Array) -> ops.Ids:
 
 
 class NumpyBackend(Backend):
-    """The reference. Its methods are documented in `pcae_core.protocol.Backend`."""
+    """The reference. Its methods are documented in `pcae_core.contract.Backend`."""
 
     name = "numpy"
     capabilities = CAPABILITIES

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from pcae_core.config.finetune import FinetuneConfig
+from pcae_core.contract import FinetuneOutput, Finetuner, TrainState
 from pcae_core.parameters import finetuning_state, layer_scale
-from pcae_core.protocol import FinetuneOutput, Finetuner, TrainState
 from pcae_numpy import backward, model, ops
 from pcae_numpy.training import copy_state, normalize, update
 

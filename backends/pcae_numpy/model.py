@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcae_core.config import ModelConfig
-from pcae_core.protocol import EncoderOutput, PretrainingOutput
+from pcae_core.contract import EncoderOutput, PretrainingOutput
 from pcae_numpy import ops
 from pcae_numpy.ops import Floats, Ids
 

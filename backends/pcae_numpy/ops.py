@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf
 
-from pcae_core.protocol import NORM_EPS, STANDARDIZE_EPS, Center
+from pcae_core.contract import NORM_EPS, STANDARDIZE_EPS, Center
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from pcae_core.config import PretrainConfig, RunConfig
+from pcae_core.contract import ADAM_EPS, Pretrainer, StepOutput, TrainState
 from pcae_core.parameters import initial_state, is_decayed
-from pcae_core.protocol import ADAM_EPS, Pretrainer, StepOutput, TrainState
 from pcae_core.shapes import check_images
 from pcae_numpy import backward, model, ops
 from pcae_numpy.ops import Floats

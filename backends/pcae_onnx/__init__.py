@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING
 
+from pcae_core.contract import Capabilities
 from pcae_core.errors import MissingExtraError
-from pcae_core.protocol import Capabilities
 from pcae_core.registry import BackendSpec
 
 if TYPE_CHECKING:

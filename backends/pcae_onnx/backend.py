@@ -12,9 +12,9 @@ import numpy as np
 import onnxruntime
 
 from pcae_core.config import ModelConfig
+from pcae_core.contract import STANDARDIZE_EPS, Array, Backend, Center, EncoderOutput, PretrainingOutput
 from pcae_core.errors import BackendError
 from pcae_core.parameters import encoder_shapes, student_shapes
-from pcae_core.protocol import STANDARDIZE_EPS, Array, Backend, Center, EncoderOutput, PretrainingOutput
 from pcae_core.reduction import check_keep
 from pcae_core.shapes import check_images, check_restore_grid
 from pcae_onnx import CAPABILITIES, model, ops, runtime, writer
@@ -32,7 +32,7 @@ def _wide(dtype: str) -> str:
 
 
 class OnnxBackend(Backend):
-    """Its methods are documented in `pcae_core.protocol.Backend`."""
+    """Its methods are documented in `pcae_core.contract.Backend`."""
 
     name = "onnx"
     capabilities = CAPABILITIES

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from pcae_core.config import ModelConfig
+from pcae_core.contract import STANDARDIZE_EPS
 from pcae_core.parameters import decoder_shapes, encoder_shapes
-from pcae_core.protocol import STANDARDIZE_EPS
 from pcae_onnx import ops
 from pcae_onnx.graph import Graph
 

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from pcae_core.protocol import NORM_EPS, Center
+from pcae_core.contract import NORM_EPS, Center
 from pcae_onnx.graph import Graph
 
 Count = int | str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pcae_core.protocol import Capabilities
+from pcae_core.contract import Capabilities
 from pcae_core.registry import BackendSpec
 
 if TYPE_CHECKING:

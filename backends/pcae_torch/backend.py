@@ -15,9 +15,7 @@ from torch.func import functional_call
 
 from pcae_core.config import ModelConfig, PretrainConfig
 from pcae_core.config.finetune import FinetuneConfig
-from pcae_core.errors import BackendError
-from pcae_core.parameters import finetuned_shapes, is_trainable
-from pcae_core.protocol import (
+from pcae_core.contract import (
     STANDARDIZE_EPS,
     Array,
     Backend,
@@ -28,6 +26,8 @@ from pcae_core.protocol import (
     PretrainingOutput,
     TrainState,
 )
+from pcae_core.errors import BackendError
+from pcae_core.parameters import finetuned_shapes, is_trainable
 from pcae_core.reduction import check_keep
 from pcae_core.shapes import check_images
 from pcae_torch import CAPABILITIES, model, ops, weights
@@ -75,7 +75,7 @@ def _call(module_class: type, config: ModelConfig, parameters: Mapping[str, Tens
 
 
 class TorchBackend(Backend):
-    """Its methods are documented in `pcae_core.protocol.Backend`."""
+    """Its methods are documented in `pcae_core.contract.Backend`."""
 
     name = "torch"
     capabilities = CAPABILITIES

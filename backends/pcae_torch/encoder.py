@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pcae_core import pretrained
 from pcae_core.config import DataConfig, ModelConfig
+from pcae_core.contract import EncoderOutput
 from pcae_core.pretrained import Side
-from pcae_core.protocol import EncoderOutput
 from pcae_core.reduction import Reduction
 from pcae_core.shapes import check_images
 from pcae_torch import model

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pcae_core.config.finetune import FinetuneConfig
+from pcae_core.contract import Array, FinetuneOutput, Finetuner, TrainState
 from pcae_core.parameters import finetuned_shapes, finetuning_state, layer_scale
-from pcae_core.protocol import Array, FinetuneOutput, Finetuner, TrainState
 from pcae_torch import model
 from pcae_torch.trainer import TorchTrainer, one_line_when_full
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from torch import Tensor, nn
 
 from pcae_core.config import ModelConfig
-from pcae_core.protocol import EncoderOutput
+from pcae_core.contract import EncoderOutput
 from pcae_torch import ops
 
 M = TypeVar("M", bound=nn.Module)

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pcae_core.protocol import NORM_EPS, STANDARDIZE_EPS, Center
+from pcae_core.contract import NORM_EPS, STANDARDIZE_EPS, Center
 from pcae_core.shapes import check_restore_grid
 
 

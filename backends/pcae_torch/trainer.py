@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from pcae_core.config import RunConfig
+from pcae_core.contract import ADAM_EPS, Array, TrainState
 from pcae_core.errors import TrainingError
 from pcae_core.parameters import is_decayed
-from pcae_core.protocol import ADAM_EPS, Array, TrainState
 from pcae_core.shapes import check_images
 from pcae_torch import model, ops
 from pcae_torch.distributed import Group

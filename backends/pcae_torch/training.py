@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pcae_core.config import PretrainConfig
+from pcae_core.contract import Array, Pretrainer, StepOutput, TrainState
 from pcae_core.parameters import initial_state, is_trainable
-from pcae_core.protocol import Array, Pretrainer, StepOutput, TrainState
 from pcae_torch import model, ops
 from pcae_torch.trainer import TorchTrainer, one_line_when_full
 

@@ -14,9 +14,9 @@ from benchmarks.learning.training import Pretraining, Supervised, configure, sta
 
 from pcae_core import registry
 from pcae_core.config import RunConfig
+from pcae_core.contract import Floats
 from pcae_core.data import TrainLoader, eval_batches, normalize
 from pcae_core.parameters import Arrays, encoder_shapes, initial_parameters
-from pcae_core.protocol import Floats
 from pcae_core.training.evaluate import extract_features
 from pcae_core.training.metrics import effective_rank
 from pcae_core.training.probes import accuracy, knn, linear_probe

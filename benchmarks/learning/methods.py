@@ -19,8 +19,8 @@ from benchmarks.mae import MAE, patch_dim
 from torch import Tensor, nn
 
 from pcae_core.config import ModelConfig, PretrainConfig
+from pcae_core.contract import TrainState
 from pcae_core.parameters import initial_state, is_trainable
-from pcae_core.protocol import TrainState
 from pcae_core.randomness import Purpose, generator
 from pcae_core.training.metrics import constant_prediction_loss
 from pcae_torch import model, ops

@@ -13,10 +13,10 @@ from benchmarks.learning.sets import Part, parts, recipe
 from pcae_core import randomness, schedule
 from pcae_core.config import PretrainConfig, RunConfig
 from pcae_core.config.finetune import FinetuneConfig
+from pcae_core.contract import StepOutput
 from pcae_core.data import Batch, TrainLoader
 from pcae_core.data.mixing import soft_targets
 from pcae_core.parameters import Arrays
-from pcae_core.protocol import StepOutput
 from pcae_torch.finetuning import TorchFinetuner
 
 _ROUNDS, _STEPS_A_ROUND = 7, 6

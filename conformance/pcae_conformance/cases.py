@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcae_conformance.dtypes import EPS, LARGEST_EXPONENT, Floats, rounded
+from pcae_core.contract import Center
 from pcae_core.errors import ConfigError
-from pcae_core.protocol import Center
 
 TokenKind = Literal[
     "normal", "offset", "near_duplicates", "duplicates", "zeros", "all_zero", "constant", "mixed_scale", "opposite"

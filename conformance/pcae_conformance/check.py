@@ -12,7 +12,7 @@ from hypothesis.strategies import SearchStrategy
 from pcae_conformance.cases import Case, NoCase
 from pcae_conformance.dtypes import EPS
 from pcae_conformance.subject import Subject
-from pcae_core.protocol import Capabilities
+from pcae_core.contract import Capabilities
 
 C = TypeVar("C", bound=Case)
 

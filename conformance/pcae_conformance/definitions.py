@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcae_conformance.dtypes import Floats
-from pcae_core.protocol import Center
+from pcae_core.contract import Center
 
 Vector = Sequence[float]
 

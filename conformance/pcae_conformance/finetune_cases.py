@@ -9,8 +9,8 @@ import numpy as np
 from pcae_conformance.dtypes import Floats, parameter_dtype
 from pcae_conformance.model_cases import Parameters, TrainCase, random_parameters
 from pcae_core.config.finetune import FinetuneConfig
+from pcae_core.contract import TrainState
 from pcae_core.parameters import encoder_shapes, finetuned_shapes
-from pcae_core.protocol import TrainState
 
 
 @dataclass(frozen=True)

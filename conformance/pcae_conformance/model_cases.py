@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pcae_conformance.cases import Case
 from pcae_conformance.dtypes import Floats, parameter_dtype, rounded
 from pcae_core.config import DataConfig, ModelConfig, Pooling, PretrainConfig, ReductionConfig
+from pcae_core.contract import LAYER_NORM_EPS, Center, TrainState
 from pcae_core.parameters import encoder_shapes, is_trainable, student_shapes
-from pcae_core.protocol import LAYER_NORM_EPS, Center, TrainState
 from pcae_core.randomness import drop_path_scales
 from pcae_core.schedule import drop_path_rates
 

@@ -18,8 +18,8 @@ from pcae_conformance.compare import Mismatch
 from pcae_conformance.known_failures import KnownFailures
 from pcae_conformance.subject import Subject
 from pcae_core import registry
+from pcae_core.contract import Backend
 from pcae_core.errors import ConfigError
-from pcae_core.protocol import Backend
 
 Verdict = Literal["passed", "failed", "known failure", "not run"]
 MAX_EXAMPLES = {"full": 200, "ci": 20}

@@ -15,7 +15,7 @@ from pcae_conformance.finetune_cases import FinetuneCase
 from pcae_conformance.model_cases import TrainCase
 from pcae_conformance.subject import Subject
 from pcae_conformance.tolerances import GRADIENT, MODEL, SCORE_MARGIN, TRAINED
-from pcae_core.protocol import Backend, FinetuneOutput, Finetuner, Pretrainer, StepOutput, TrainState
+from pcae_core.contract import Backend, FinetuneOutput, Finetuner, Pretrainer, StepOutput, TrainState
 
 SHARP = [
     TrainCase(

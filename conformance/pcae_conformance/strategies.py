@@ -27,7 +27,7 @@ from pcae_conformance.cases import (
 )
 from pcae_conformance.finetune_cases import FinetuneCase
 from pcae_conformance.model_cases import ModelCase, TrainCase
-from pcae_core.protocol import Center
+from pcae_core.contract import Center
 
 SEEDS = st.integers(0, 9999)
 BATCHES = st.sampled_from([1, 2, 3])

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pcae_conformance.compare import compare, require
 from pcae_conformance.dtypes import Floats, dtype_name
-from pcae_core.protocol import Array, Backend
+from pcae_core.contract import Array, Backend
 
 AT_LEAST_FLOAT32 = "float32 or float64"
 """Of scores, standardised features and losses."""

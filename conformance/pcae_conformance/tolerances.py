@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 
 from pcae_conformance.dtypes import EPS, Floats, compute_eps
-from pcae_core.protocol import Center
+from pcae_core.contract import Center
 
 SLACK = 16
 """Roundings around a sum: divisions, roots, the final cast."""

@@ -7,7 +7,7 @@ import numpy as np
 from pcae_conformance.dtypes import Floats
 from pcae_core.config import RunConfig
 from pcae_core.config.finetune import FinetuneConfig
-from pcae_core.protocol import ADAM_EPS, TrainState
+from pcae_core.contract import ADAM_EPS, TrainState
 
 Gradients = dict[str, Floats]
 

@@ -14,7 +14,7 @@ import numpy as np
 from pcae.report import page
 from pcae.report.history import History, Series
 from pcae.report.page import escape
-from pcae_core.protocol import Floats
+from pcae_core.contract import Floats
 
 _WIDTH, _HEIGHT = 360, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 12, 8, 32

@@ -15,8 +15,8 @@ from pcae.report.figure import Split
 from pcae.report.stages import Ids, Stage
 from pcae.report.subjects import Subject
 from pcae_core.config import DataConfig, ModelConfig
+from pcae_core.contract import Floats
 from pcae_core.errors import ConfigError, ModelFileError
-from pcae_core.protocol import Floats
 from pcae_onnx import MEMORY_MIB, runtime
 from pcae_onnx.session import InferenceSession
 

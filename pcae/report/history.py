@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pcae_core.contract import Floats
 from pcae_core.errors import DataError
-from pcae_core.protocol import Floats
 from pcae_core.training.loggers import parse_line, read_lines
 
 

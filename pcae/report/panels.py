@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pcae.report.stages import Ids
-from pcae_core.protocol import Floats
+from pcae_core.contract import Floats
 
 Pixels = NDArray[np.uint8]
 T = TypeVar("T", bound=np.generic)

@@ -18,8 +18,8 @@ from pcae.report.history import History
 from pcae_core import checkpoint
 from pcae_core.checkpoint import Manifest
 from pcae_core.config import ModelConfig, read_yaml
+from pcae_core.contract import Backend
 from pcae_core.errors import CheckpointError, DataError, TrainingError
-from pcae_core.protocol import Backend
 from pcae_core.training.classify import keep_table
 from pcae_core.training.evaluate import evaluate
 

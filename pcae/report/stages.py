@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcae_core.config import ModelConfig
+from pcae_core.contract import Array, Backend, Floats
 from pcae_core.errors import BackendError
 from pcae_core.parameters import encoder_shapes
-from pcae_core.protocol import Array, Backend, Floats
 from pcae_numpy import model, ops
 
 Ids = NDArray[np.int64]

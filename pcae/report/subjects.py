@@ -13,8 +13,8 @@ from pcae.report.figure import Split
 from pcae.report.stages import SCORE_TOLERANCE, Stage, encoder_stages
 from pcae_core import checkpoint, randomness
 from pcae_core.config import DataConfig, ModelConfig
+from pcae_core.contract import Backend, Floats, TrainState
 from pcae_core.pretrained import Side
-from pcae_core.protocol import Backend, Floats, TrainState
 from pcae_core.stored_encoder import StoredEncoder
 
 

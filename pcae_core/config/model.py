@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 
 from pcae_core import schedule
 from pcae_core.config.base import Blocks, Config, Fraction, Pooling, Positive, Size
+from pcae_core.contract import LAYER_NORM_EPS
 from pcae_core.errors import ConfigError
-from pcae_core.protocol import LAYER_NORM_EPS
 
 
 class ReductionConfig(Config):

@@ -14,6 +14,7 @@ import numpy as np
 from pcae_core import pretrained, registry
 from pcae_core.checkpoint import save_safetensors
 from pcae_core.config import ModelConfig
+from pcae_core.contract import LAYER_NORM_EPS
 from pcae_core.convert.coverage import Coverage
 from pcae_core.convert.files import HF_CONFIG, HF_PIXELS, HF_WEIGHTS, SAFETENSORS
 from pcae_core.convert.names import to_hf
@@ -22,7 +23,6 @@ from pcae_core.convert.vit_config import vit_config
 from pcae_core.errors import CheckpointError, ConfigError
 from pcae_core.parameters import Arrays, head_shapes
 from pcae_core.pretrained import EncoderConfig, Pretrained
-from pcae_core.protocol import LAYER_NORM_EPS
 
 Form = Literal["pcae", "timm", "hf"]
 

@@ -18,11 +18,11 @@ from pcae_core import checkpoint, cost
 from pcae_core.config import RunConfig
 from pcae_core.config.data import USUAL, Reading
 from pcae_core.config.finetune import FinetuneConfig
+from pcae_core.contract import Array, Backend, Floats, TrainState
 from pcae_core.data import CorruptLog, Source, eval_batches, greys, normalize, open_scored
 from pcae_core.data.classes import Labelled, match, warn
 from pcae_core.errors import ConfigError, listed
 from pcae_core.parameters import Arrays, encoder_shapes
-from pcae_core.protocol import Array, Backend, Floats, TrainState
 from pcae_core.reduction import check_keep
 from pcae_core.training.probes import Accuracy, accuracy
 

@@ -10,12 +10,12 @@ from rich.console import Console
 from pcae_core import checkpoint, parameters, pretrained, registry
 from pcae_core.config import ModelConfig, is_utf8
 from pcae_core.config.finetune import FinetuneConfig
+from pcae_core.contract import Backend, FinetuneOutput, Finetuner, TrainState
 from pcae_core.data import Batch, CorruptLog, mixing, open_scored, open_source
 from pcae_core.data.augment_more import AugmentMore
 from pcae_core.data.classes import Labelled, labelled, match
 from pcae_core.errors import ConfigError, DataError, TrainingError
 from pcae_core.pretrained import EncoderConfig
-from pcae_core.protocol import Backend, FinetuneOutput, Finetuner, TrainState
 from pcae_core.training import run
 from pcae_core.training.classify import best_parameters, one_class_warning, score
 from pcae_core.training.loggers import MetricLogger

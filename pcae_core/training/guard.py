@@ -11,8 +11,8 @@ import numpy as np
 
 from pcae_core import checkpoint
 from pcae_core.config import RunConfig
+from pcae_core.contract import Array
 from pcae_core.errors import ConfigError
-from pcae_core.protocol import Array
 from pcae_core.training import run
 
 

@@ -17,10 +17,10 @@ from pcae_core import checkpoint, randomness, registry, schedule
 from pcae_core.checkpoint import DataPosition
 from pcae_core.config import RunConfig
 from pcae_core.config.finetune import AnyRunConfig
+from pcae_core.contract import Array, Backend, FinetuneOutput, StepOutput, Trainer
 from pcae_core.data import Batch, CorruptLog, Source, TrainLoader, greys
 from pcae_core.data.loader import Augmentation
 from pcae_core.errors import ConfigError, PcaeError, TrainingError
-from pcae_core.protocol import Array, Backend, FinetuneOutput, StepOutput, Trainer
 from pcae_core.training import guard, run
 from pcae_core.training.loggers import MetricLogger, open_loggers
 from pcae_core.training.progress import Display, open_display

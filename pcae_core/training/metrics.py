@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pcae_core.protocol import Floats
+from pcae_core.contract import Floats
 
 HEALTHY_RANK = 2.0
 """Below this effective rank of pooled features or targets a run counts as collapsed."""

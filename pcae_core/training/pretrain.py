@@ -9,9 +9,9 @@ from rich.console import Console
 
 from pcae_core import randomness, registry
 from pcae_core.config import PretrainConfig
+from pcae_core.contract import Backend, Pretrainer, StepOutput
 from pcae_core.data import Batch, Source, open_source
 from pcae_core.errors import ConfigError
-from pcae_core.protocol import Backend, Pretrainer, StepOutput
 from pcae_core.training import run
 from pcae_core.training.loop import Inputs, Loop, Place, data_position
 from pcae_core.training.metrics import collapse_metrics, collapse_warning

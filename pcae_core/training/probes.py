@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pcae_core.protocol import Floats
+from pcae_core.contract import Floats
 
 Features = Floats
 Labels = NDArray[np.int64]

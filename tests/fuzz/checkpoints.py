@@ -15,7 +15,7 @@ from fuzz.kind import Kind, choose
 from fuzz.mutation import json_text, mutated
 from pcae_core import checkpoint, parameters, pretrained, registry
 from pcae_core.config import ModelConfig, PretrainConfig
-from pcae_core.protocol import TrainState
+from pcae_core.contract import TrainState
 from pcae_core.stored_encoder import StoredEncoder
 
 MODEL = ModelConfig(

@@ -16,7 +16,7 @@ from pcae_conformance.check import ONCE, check
 from pcae_conformance.compare import require
 from pcae_conformance.dtypes import Floats, compute_eps, dtype_name, rounded
 from pcae_conformance.subject import INTEGER, Subject
-from pcae_core.protocol import Array, Backend
+from pcae_core.contract import Array, Backend
 
 Operation = Callable[[Backend, Array], Any]
 

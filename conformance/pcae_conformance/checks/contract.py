@@ -17,8 +17,8 @@ from pcae_conformance.dtypes import EPS
 from pcae_conformance.finetune_cases import FinetuneCase
 from pcae_conformance.model_cases import ModelCase, TrainCase
 from pcae_conformance.subject import Subject
+from pcae_core.contract import Array, Backend
 from pcae_core.errors import BackendError, ConfigError, ShapeError
-from pcae_core.protocol import Array, Backend
 
 Parameters = list[tuple[str, str, object]]
 

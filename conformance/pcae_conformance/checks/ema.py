@@ -13,7 +13,7 @@ from pcae_conformance.checks.arrays import overwrite
 from pcae_conformance.compare import require
 from pcae_conformance.dtypes import Floats
 from pcae_conformance.subject import Subject
-from pcae_core.protocol import Array
+from pcae_core.contract import Array
 
 SHARP = [
     ParametersCase(count=7, momentum=0.996),

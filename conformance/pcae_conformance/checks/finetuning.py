@@ -23,8 +23,8 @@ from pcae_conformance.tolerances import (
     SCORE_MARGIN,
     TEN_STEPS,
 )
+from pcae_core.contract import Backend, TrainState
 from pcae_core.parameters import finetuned_shapes, finetuning_state
-from pcae_core.protocol import Backend, TrainState
 
 SHARP = [
     FinetuneCase(

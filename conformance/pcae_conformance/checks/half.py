@@ -19,7 +19,7 @@ from pcae_conformance.model_cases import ModelCase, TrainCase
 from pcae_conformance.subject import Subject
 from pcae_conformance.tolerances import HALF_COSINE, HALF_RMS, MODEL
 from pcae_core.config import RunConfig
-from pcae_core.protocol import FinetuneOutput, StepOutput, TrainState
+from pcae_core.contract import FinetuneOutput, StepOutput, TrainState
 
 HALF = ("bfloat16", "float16")
 SEEDS = range(6)

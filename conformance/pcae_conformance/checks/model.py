@@ -19,7 +19,7 @@ from pcae_conformance.model_cases import ModelCase
 from pcae_conformance.selections import Ids
 from pcae_conformance.subject import AT_LEAST_FLOAT32, Subject
 from pcae_conformance.tolerances import MODEL, SCORE_MARGIN
-from pcae_core.protocol import EncoderOutput, PretrainingOutput
+from pcae_core.contract import EncoderOutput, PretrainingOutput
 
 SHARP = [
     ModelCase(batch=2, grid=3, chans=3, patch=2, depth=5, stages=2, heads=2, decoder_depth=2, classes=3),

@@ -10,7 +10,7 @@ from pcae_conformance.check import check
 from pcae_conformance.compare import require
 from pcae_conformance.dtypes import Floats, exact_factors, rounded
 from pcae_conformance.subject import AT_LEAST_FLOAT32, Subject
-from pcae_core.protocol import STANDARDIZE_EPS
+from pcae_core.contract import STANDARDIZE_EPS
 
 LATENTS = ("normal", "offset", "constant", "zeros", "all_zero", "near_duplicates", "mixed_scale")
 SHARP_LATENTS = [

@@ -16,8 +16,8 @@ from pcae_conformance.model_cases import TrainCase
 from pcae_conformance.steps import SHARP
 from pcae_conformance.subject import AT_LEAST_FLOAT32, Subject
 from pcae_conformance.tolerances import MODEL, TEN_STEPS
+from pcae_core.contract import TrainState
 from pcae_core.parameters import initial_parameters, is_trainable
-from pcae_core.protocol import TrainState
 
 SHARP_RUNS = [dataclasses.replace(case, steps=10) for case in SHARP]
 

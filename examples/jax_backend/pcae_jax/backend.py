@@ -1,4 +1,4 @@
-"""`JaxBackend`: the contract, on JAX arrays. Its methods are documented in `pcae_core.protocol.Backend`."""
+"""`JaxBackend`: the contract, on JAX arrays. Its methods are documented in `pcae_core.contract.Backend`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pcae_core import Backend, BackendError, EncoderOutput, ModelConfig, PretrainingOutput
-from pcae_core.protocol import STANDARDIZE_EPS, Array, Center
+from pcae_core.contract import STANDARDIZE_EPS, Array, Center
 from pcae_core.reduction import check_keep
 from pcae_core.shapes import check_images
 from pcae_jax import CAPABILITIES, model, ops

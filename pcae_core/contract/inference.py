@@ -1,237 +1,25 @@
-"""The contract: what a backend must do, stated once.
+"""`Backend`: an implementation of PCAE in one framework.
 
-Letters: B images, C channels, H height, W width, p patch size, N patches (or tokens) of an image, V visible patches,
-M masked patches, K targets, k tokens kept, D width, L encoder blocks. Scores and losses are computed in float32 or
-better whatever the inputs' dtype. Ids are integers. The statement of the method is `pcae_numpy`; this file says only
-what every backend promises:
-
-- Order: ties between scores go to the lower index; kept ids are in ascending position order. Two tokens are always
-  equally similar to the mean of their unit vectors, so of the last two rounding chooses one.
-- NaN: scores sort after every number (as in NumPy). A NaN in a token makes all scores of its sequence NaN, since the
-  mean has it too, so that sequence keeps its first k tokens; all other outputs follow IEEE arithmetic.
-- Purity: no function changes its inputs, and no result shares memory with one.
-- Arrays: every function takes NumPy arrays or the backend's own and returns the backend's own.
+Letters as in `pcae_core.contract`.
 """
 
 from __future__ import annotations
 
 import abc
-import contextvars
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 from numpy.typing import NDArray
+
+from pcae_core.contract.constants import STANDARDIZE_EPS, Array, Center
+from pcae_core.contract.outputs import Capabilities, EncoderOutput, PretrainingOutput, TrainState
+from pcae_core.contract.training import Finetuner, Pretrainer
+from pcae_core.errors import BackendError
 
 if TYPE_CHECKING:
     from pcae_core.config import ModelConfig, PretrainConfig
     from pcae_core.config.finetune import FinetuneConfig
-
-STANDARDIZE_EPS = 1e-6
-"""Added to the variance of a target token."""
-LAYER_NORM_EPS = 1e-6
-"""Of every LayerNorm, unless `ModelConfig.layer_norm_eps` says otherwise."""
-NORM_EPS = 1e-12
-"""Smallest length that a vector is divided by, its largest entry scaled to 1: only a zero token has similarity 0."""
-ADAM_EPS = 1e-8
-"""Added to the root of AdamW's second moment."""
-
-Array = Any
-"""An array of the backend, or a NumPy array."""
-Floats = NDArray[np.floating[Any]]
-"""A NumPy array of any floating dtype."""
-Center = Literal["unit", "raw"]
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What a backend can do.
-
-    Attributes:
-        training: `create_pretrainer`, `create_finetuner` and the two methods that give gradients work.
-        dtypes: floating dtypes of parameters and images, by NumPy's names.
-        devices: device types, best first.
-    """
-
-    training: bool
-    dtypes: tuple[str, ...]
-    devices: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class PretrainingOutput:
-    """What one pre-training forward pass gives.
-
-    Attributes:
-        loss: scalar.
-        prediction: student's predictions (B, K, D).
-        target: standardised features of the teacher (B, K, D).
-        visible_ids: patches that the student saw (B, V), ascending.
-        target_ids: patches that the teacher kept (B, K), ascending.
-    """
-
-    loss: Array
-    prediction: Array
-    target: Array
-    visible_ids: Array
-    target_ids: Array
-
-
-@dataclass(frozen=True)
-class EncoderOutput:
-    """What the encoder gives.
-
-    Attributes:
-        last_hidden_state: CLS and surviving patch tokens after the final norm (B, 1 + k, D).
-        kept_ids: positions of the surviving patches (B, k), ascending.
-        logits: (B, num_classes), or None without a head.
-    """
-
-    last_hidden_state: Array
-    kept_ids: Array
-    logits: Array | None
-
-
-@dataclass
-class TrainState:
-    """Everything that a training run carries from step to step, as NumPy arrays by canonical name.
-
-    Attributes:
-        student: encoder and decoder; in fine-tuning the encoder with its head.
-        teacher: encoder only; in fine-tuning the moving average of the student, empty without one.
-        exp_avg, exp_avg_sq: AdamW's moments of the trainable student parameters.
-        step: optimizer steps done.
-        loss_scale: scale and steps since its last change, for float16; else None.
-    """
-
-    student: dict[str, Floats]
-    teacher: dict[str, Floats]
-    exp_avg: dict[str, Floats]
-    exp_avg_sq: dict[str, Floats]
-    step: int = 0
-    loss_scale: tuple[float, int] | None = field(default=None)
-
-
-@dataclass(frozen=True)
-class StepOutput:
-    """What one optimizer step gives, as the backend's arrays so that nothing waits for the device.
-
-    Attributes:
-        loss: mean over this process's images, scalar.
-        grad_norm: global gradient norm before clipping, scalar.
-        finite: whether the loss and the gradient norm are finite in every process, a scalar; if not, the step was
-            skipped.
-        target: standardised targets (B, K, D).
-        features: mean of the student's visible patch tokens (B, D).
-    """
-
-    loss: Array
-    grad_norm: Array
-    finite: Array
-    target: Array
-    features: Array
-
-
-@dataclass(frozen=True)
-class FinetuneOutput:
-    """What one optimizer step of fine-tuning gives, as the backend's arrays.
-
-    Attributes:
-        loss: mean over this process's images, scalar.
-        grad_norm, finite: as in `StepOutput`.
-    """
-
-    loss: Array
-    grad_norm: Array
-    finite: Array
-
-
-class Trainer(abc.ABC):
-    """A model in training; the subclasses say what a step is.
-
-    A step whose loss or gradient is not finite, in any process, is skipped in all of them: parameters and moments stay
-    as they are. It counts as a step, and the moving average takes its own as ever.
-
-    Under data parallelism each process holds one; `rank` and `world_size` say which. `compiles` says that the first
-    step takes much longer than the others.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    compiles: bool = False
-
-    @abc.abstractmethod
-    def state(self) -> TrainState:
-        """A snapshot that later steps leave alone."""
-
-    def any_rank(self, flag: bool) -> bool:
-        """Whether `flag` holds in any process."""
-        return flag
-
-    def mean_over_ranks(self, value: float) -> float:
-        """Mean of `value` over the processes."""
-        return value
-
-    def close(self) -> None:
-        """Leave the process group, if there is one."""
-        return
-
-
-class Pretrainer(Trainer):
-    """Pre-training: forward, backward, AdamW and EMA of one step."""
-
-    @abc.abstractmethod
-    def step(
-        self,
-        images: Array,
-        noise: Array,
-        *,
-        learning_rate: float,
-        momentum: float,
-        drop_path: Array | None = None,
-    ) -> StepOutput:
-        """One optimizer step, then one EMA step.
-
-        Args:
-            images: this process's part of the global batch (B, C, H, W): uint8, normalised by the backend with
-                `config.loader`, or floating and normalised already.
-            noise: (B, N), splits the patches.
-            learning_rate, momentum: of this step.
-            drop_path: factors of the residual branches (L, 2, B), or None.
-
-        Raises:
-            ShapeError: the images are not of the model's size, or there are none.
-        """
-
-
-class Finetuner(Trainer):
-    """Fine-tuning: a classifier whose encoder drops tokens, as `FinetuneConfig.keep` says."""
-
-    @abc.abstractmethod
-    def step(
-        self,
-        images: Array,
-        targets: Array,
-        *,
-        learning_rate: float,
-        momentum: float,
-        drop_path: Array | None = None,
-    ) -> FinetuneOutput:
-        """One optimizer step; then, where there is a moving average, one step of it.
-
-        Args:
-            images: as in `Pretrainer.step`.
-            targets: (B, classes), each row the wanted probabilities.
-            learning_rate: of this step, for the layers nearest to the head; `parameters.layer_scale` times it for
-                the others. Weight decay follows the same rate.
-            momentum: of the moving average; without one it is not used.
-            drop_path: factors of the residual branches (L, 2, B), or None.
-
-        Raises:
-            ShapeError: the images are not of the model's size, or there are none.
-        """
 
 
 class Backend(abc.ABC):
@@ -239,13 +27,14 @@ class Backend(abc.ABC):
 
     name: str
     capabilities: Capabilities
-    _previous: Backend | None = None
+    _leave: Callable[[], object] | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        IN_USE.set(self._previous)
+        if self._leave is not None:
+            self._leave()
 
     # Arrays
 
@@ -456,15 +245,7 @@ class Backend(abc.ABC):
         raise self._no_weights_file()
 
     def _no_weights_file(self) -> Exception:
-        from pcae_core.errors import BackendError
-
         return BackendError(f"the backend {self.name!r} has no weights file of its own")
 
     def _no_training(self) -> Exception:
-        from pcae_core.errors import BackendError
-
         return BackendError(f"the backend {self.name!r} does not train; pcae backends lists those that do")
-
-
-IN_USE: contextvars.ContextVar[Backend | None] = contextvars.ContextVar("pcae_backend_in_use", default=None)
-"""The backend in use in this thread or async task; `registry.use` and `registry.current` are the way to it."""
