@@ -29,7 +29,7 @@ import numpy as np
 from pcae_conformance.selections import stages
 from pcae_core import Backend, PretrainConfig, checkpoint, randomness, registry, schedule
 from pcae_core.data import normalize
-from pcae_core.parameters import initial_state
+from pcae_core.parameters import pretraining_state
 
 RECIPE = Path(__file__).parents[1] / "examples" / "fashion_mnist.yaml"
 CHANGES = {"batch_size": 32, "drop_path": 0.1, "log_every": 1, "tensorboard": False}
@@ -90,7 +90,7 @@ def nearest_scores(config: PretrainConfig, state, pixels: np.ndarray, noise: np.
 
 def side_by_side(config: PretrainConfig, batches: Batches, steps: int, numpy_steps: int) -> None:
     backends = {name: registry.create(name) for name in ("torch", "mindspore", "numpy")}
-    start = initial_state(config.model, config.seed)
+    start = pretraining_state(config.model, config.seed)
     trainers = {name: backend.create_pretrainer(config, start) for name, backend in backends.items()}
     worst = dict.fromkeys(("mindspore", "numpy"), 0.0)
     compared, different, widest = 0, 0, 0.0

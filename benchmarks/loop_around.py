@@ -26,7 +26,7 @@ from rich.console import Console
 from pcae_core import ModelConfig, PretrainConfig, registry
 from pcae_core.config import DataConfig
 from pcae_core.data import open_source
-from pcae_core.training.metrics import collapse_metrics
+from pcae_core.training.collapse import collapse_metrics
 from pcae_core.training.pretrain import _PretrainLoop
 
 

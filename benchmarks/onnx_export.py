@@ -23,7 +23,7 @@ from pcae_core.config import ModelConfig, PretrainConfig
 def write_checkpoint(folder: Path, preset: str) -> None:
     model = ModelConfig.preset(preset)
     position = checkpoint.DataPosition(fingerprint="none", num_samples=1, samples_seen=0)
-    state = parameters.initial_state(model, seed=0)
+    state = parameters.pretraining_state(model, seed=0)
     checkpoint.save(folder / "checkpoints", state, PretrainConfig(model=model), position, {}, {})
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 import pcae_core.registry
 from pcae_core import ModelConfig, PretrainConfig, cost
 from pcae_torch import ops
-from pcae_torch.training import TorchPretrainer
+from pcae_torch.pretraining import TorchPretrainer
 
 MOMENTUM = 0.999
 

@@ -89,10 +89,10 @@ def is_trainable(name: str) -> bool:
 
 def finetuned_shapes(config: ModelConfig) -> Shapes:
     """Name -> shape of what fine-tuning trains: the encoder but for its final norm where the head has its own."""
-    return {name: shape for name, shape in head_shapes(config).items() if is_trainable(name)}
+    return {name: shape for name, shape in classifier_shapes(config).items() if is_trainable(name)}
 
 
-def head_shapes(config: ModelConfig) -> Shapes:
+def classifier_shapes(config: ModelConfig) -> Shapes:
     """Name -> shape of what logits depend on; without a head, of the whole encoder."""
     own_norm = config.num_classes and config.pooling == "mean"
     return {n: s for n, s in encoder_shapes(config).items() if not (own_norm and n.startswith("norm."))}
@@ -197,7 +197,7 @@ def finetuning_state(config: ModelConfig, seed: int, encoder: Arrays | None, ema
     return TrainState(model, dict(model) if ema else {}, zeros, dict(zeros))
 
 
-def initial_state(config: ModelConfig, seed: int) -> TrainState:
+def pretraining_state(config: ModelConfig, seed: int) -> TrainState:
     """Where training starts: the student from the seed, the teacher its exact copy, moments zero; float32.
 
     Backends that train in another precision convert these numbers, so that all start from the same ones.

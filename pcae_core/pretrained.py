@@ -30,7 +30,7 @@ Side = Literal["student", "teacher"]
 """Which of a run's two encoders; the teacher of a fine-tuned run is the moving average of its weights."""
 
 
-class EncoderConfig(Config):
+class EncoderInfo(Config):
     """What features depend on beside the weights.
 
     Attributes:
@@ -56,7 +56,7 @@ class EncoderManifest(Config):
     format: int
     source: str
     versions: dict[str, str]
-    config: EncoderConfig
+    config: EncoderInfo
     files: dict[str, FileEntry]
 
 
@@ -71,7 +71,7 @@ class Pretrained:
 
     path: Path
     origin: str
-    config: EncoderConfig
+    config: EncoderInfo
     encoder: Arrays
     decoder: Arrays
 
@@ -81,7 +81,7 @@ def is_encoder(path: Path) -> bool:
     return (path / MANIFEST).is_file()
 
 
-def save(folder: Path, config: EncoderConfig, encoder: Arrays, decoder: Arrays, source: str) -> None:
+def save(folder: Path, config: EncoderInfo, encoder: Arrays, decoder: Arrays, source: str) -> None:
     """Write an encoder's folder, whole or not at all.
 
     Args:
@@ -164,10 +164,10 @@ def side_of(run: AnyRunConfig, side: Side | None, path: Path) -> Side:
     return side or ("teacher" if averaged else "student")
 
 
-def config_of(run: AnyRunConfig) -> EncoderConfig:
+def config_of(run: AnyRunConfig) -> EncoderInfo:
     """What a run's features depend on beside the weights."""
     names = None if isinstance(run, PretrainConfig) else run.class_names
-    return EncoderConfig(model=run.model, loader=run.loader, seed=run.seed, class_names=names)
+    return EncoderInfo(model=run.model, loader=run.loader, seed=run.seed, class_names=names)
 
 
 def _load_folder(path: Path) -> Pretrained:

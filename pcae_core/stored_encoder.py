@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from pcae_core import checkpoint, pretrained
 from pcae_core.errors import CheckpointError
 from pcae_core.parameters import encoder_shapes
-from pcae_core.pretrained import EncoderConfig, Side
+from pcae_core.pretrained import EncoderInfo, Side
 
 _FLOATING = ("F16", "F32", "F64")
 
@@ -67,7 +67,7 @@ class StoredEncoder(Mapping[str, NDArray[np.floating[Any]]]):
         return len(self._shapes)
 
 
-def _described(path: Path, side: Side | None) -> tuple[EncoderConfig, Path, int | None, Side | None]:
+def _described(path: Path, side: Side | None) -> tuple[EncoderInfo, Path, int | None, Side | None]:
     """The configuration of a checkpoint's or an encoder's folder, its file of tensors, unharmed, the step and side."""
     if pretrained.is_encoder(path):
         pretrained.refuse_side(path, side)

@@ -48,7 +48,7 @@ def assert_forward_equals(backend, golden: GoldenCase) -> None:
 
 def assert_gradients_equal(backend, golden: GoldenCase) -> None:
     arrays = golden.arrays
-    _, gradients = backend.loss_and_gradients(
+    _, gradients = backend.pretraining_loss_and_gradients(
         golden.config, golden.group("student"), golden.group("teacher"), arrays["images"], arrays["noise"]
     )
     recorded = golden.group("grad")

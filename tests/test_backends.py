@@ -25,7 +25,7 @@ from pcae_core import (
 )
 from pcae_torch import ops
 from pcae_torch.backend import resolve_device
-from pcae_torch.training import TorchPretrainer
+from pcae_torch.pretraining import TorchPretrainer
 
 # No stage starts from two tokens: both are equally similar to their mean, and rounding would choose.
 TINY = ModelConfig(
@@ -75,12 +75,12 @@ def _inputs(config: ModelConfig, batch: int = 3):
 def test_gradients_equal_central_differences(backend):
     """Along random directions, drop path included."""
     student, teacher, images, noise, drop_path = _inputs(TINY)
-    _, gradients = backend.loss_and_gradients(TINY, student, teacher, images, noise, drop_path)
+    _, gradients = backend.pretraining_loss_and_gradients(TINY, student, teacher, images, noise, drop_path)
     rng, eps = np.random.default_rng(3), 1e-6
 
     def loss(name, shift):
         moved = student | {name: student[name] + shift}
-        return float(backend.loss_and_gradients(TINY, moved, teacher, images, noise, drop_path)[0])
+        return float(backend.pretraining_loss_and_gradients(TINY, moved, teacher, images, noise, drop_path)[0])
 
     for name in gradients:
         direction = rng.normal(size=student[name].shape)

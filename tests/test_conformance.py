@@ -29,7 +29,7 @@ class Stranger(NumpyBackend):
 
     name = "stranger"
     capabilities = Capabilities(training=False, dtypes=("float64",), devices=("cpu",))
-    loss_and_gradients = NumpyBackend.__mro__[1].loss_and_gradients
+    pretraining_loss_and_gradients = NumpyBackend.__mro__[1].pretraining_loss_and_gradients
     create_pretrainer = NumpyBackend.__mro__[1].create_pretrainer
     gradient = NumpyBackend.__mro__[1].gradient
 

@@ -20,7 +20,7 @@ from transformers import (
 
 from pcae_core import ModelConfig, ReductionConfig, parameters, pretrained, registry
 from pcae_core.config import DataConfig
-from pcae_core.pretrained import EncoderConfig
+from pcae_core.pretrained import EncoderInfo
 
 SHAPE = {"image_size": 20, "patch_size": 4, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
 OURS = ModelConfig(
@@ -137,7 +137,7 @@ def test_ours_to_hf_and_back(tmp_path, classes):
         name: 0.1 * np.random.default_rng(i).normal(size=shape).astype(np.float32)
         for i, (name, shape) in enumerate(parameters.encoder_shapes(model).items())
     }
-    pretrained.save(tmp_path / "ours", EncoderConfig(model=model), ours, {}, "a test")
+    pretrained.save(tmp_path / "ours", EncoderInfo(model=model), ours, {}, "a test")
     convert(tmp_path / "ours", tmp_path / "hf", "--to", "hf")
     hidden, logits = encode(tmp_path / "ours")
     if classes:

@@ -16,7 +16,7 @@ from pcae_core import ModelConfig, parameters, pretrained
 from pcae_core.checkpoint import DataPosition, save
 from pcae_core.config import DataConfig, PretrainConfig
 from pcae_core.data import augment, normalize
-from pcae_core.pretrained import EncoderConfig
+from pcae_core.pretrained import EncoderInfo
 
 CKPT = pytest.param(
     ".ckpt", marks=pytest.mark.skipif(importlib.util.find_spec("mindspore") is None, reason="needs MindSpore")
@@ -31,7 +31,8 @@ def run(tmp_path_factory) -> Path:
         decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2,
     )  # fmt: skip
     config = PretrainConfig(model=model, loader=DataConfig(mean=(0.4,)))
-    state, data = parameters.initial_state(model, seed=1), DataPosition(fingerprint="", num_samples=1, samples_seen=0)
+    state = parameters.pretraining_state(model, seed=1)
+    data = DataPosition(fingerprint="", num_samples=1, samples_seen=0)
     return save(tmp_path_factory.mktemp("run") / "checkpoints", state, config, data, {}, {}).parents[1]
 
 
@@ -83,7 +84,7 @@ def test_a_converted_encoder_is_exported(tmp_path):
     encoder = {
         n: v for n, v in parameters.initial_parameters(model, 0).items() if n in parameters.encoder_shapes(model)
     }
-    pretrained.save(tmp_path / "ours", EncoderConfig(model=model), encoder, {}, "a test")
+    pretrained.save(tmp_path / "ours", EncoderInfo(model=model), encoder, {}, "a test")
     assert cli.run(["export", str(tmp_path / "ours"), str(tmp_path / "onnx"), "--dynamic-keep"]) == 0  # it verifies
 
 
@@ -98,7 +99,7 @@ def test_hugging_face_prepares_pictures_as_evaluation_does(tmp_path):
 
     model = ModelConfig(image_size=16, patch_size=4, embed_dim=16, depth=3, num_heads=2)
     encoder = {n: np.ones(s, np.float32) for n, s in parameters.encoder_shapes(model).items()}
-    pretrained.save(tmp_path / "ours", EncoderConfig(model=model), encoder, {}, "a test")
+    pretrained.save(tmp_path / "ours", EncoderInfo(model=model), encoder, {}, "a test")
     convert(tmp_path / "ours", tmp_path / "hf", "--to", "hf")
     processor = AutoImageProcessor.from_pretrained(tmp_path / "hf")
     normalization = DataConfig().normalization(3)
@@ -112,6 +113,6 @@ def test_hugging_face_prepares_pictures_as_evaluation_does(tmp_path):
 def test_a_head_is_kept(tmp_path):
     model = ModelConfig(image_size=8, patch_size=4, embed_dim=16, depth=3, num_heads=2, num_classes=3)
     encoder = {n: np.ones(s, np.float32) for n, s in parameters.encoder_shapes(model).items()}
-    pretrained.save(tmp_path / "ours", EncoderConfig(model=model), encoder, {}, "a test")
+    pretrained.save(tmp_path / "ours", EncoderInfo(model=model), encoder, {}, "a test")
     convert(tmp_path / "ours", tmp_path / "model.npz")
     assert np.load(tmp_path / "model.npz")["head.weight"].shape == (3, 16)

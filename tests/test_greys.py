@@ -21,7 +21,7 @@ from pcae_core.config import DataConfig, PretrainConfig
 from pcae_core.config.data import Reading
 from pcae_core.data import greys, images, open_source
 from pcae_core.errors import ImageError
-from pcae_core.pretrained import EncoderConfig, save
+from pcae_core.pretrained import EncoderInfo, save
 from pcae_core.training.finetune import with_model
 from pcae_onnx import export
 from pcae_onnx.session import InferenceSession
@@ -186,7 +186,7 @@ def test_8_bits_are_not_worth_a_word(tmp_path, caplog):
 
 
 def encoder(folder: Path, **loader) -> Path:
-    save(folder, EncoderConfig(model=CONFIG.model_copy(update={"num_classes": 0}), loader=DataConfig(**loader)),
+    save(folder, EncoderInfo(model=CONFIG.model_copy(update={"num_classes": 0}), loader=DataConfig(**loader)),
          {}, {}, "a test")  # fmt: skip
     return folder
 

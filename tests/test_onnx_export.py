@@ -31,7 +31,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("onnx") / "run"
     config = PretrainConfig(model=HEADLESS)
     position = DataPosition(fingerprint="none", num_samples=1, samples_seen=0)
-    checkpoint.save(folder / "checkpoints", parameters.initial_state(HEADLESS, 0), config, position, {}, {})
+    checkpoint.save(folder / "checkpoints", parameters.pretraining_state(HEADLESS, 0), config, position, {}, {})
     return folder
 
 

@@ -12,7 +12,7 @@ import runs
 import scipy.stats
 
 from pcae_core import registry
-from pcae_core.training import loggers, metrics, probes
+from pcae_core.training import collapse, loggers, probes
 from pcae_core.training.evaluate import evaluate
 from pcae_core.training.signals import StopRequest
 
@@ -21,23 +21,23 @@ def test_effective_rank():
     rng = np.random.default_rng(0)
     basis = np.linalg.qr(rng.normal(size=(2000, 4)) - 0)[0]
     flat = (basis - basis.mean(0)) @ np.eye(4, 16)
-    assert metrics.effective_rank(flat) == pytest.approx(4, rel=0.01)
-    assert metrics.effective_rank(rng.normal(size=(100, 1)) @ rng.normal(size=(1, 16))) == pytest.approx(1)
-    assert metrics.effective_rank(np.ones((5, 3))) == 1.0
+    assert collapse.effective_rank(flat) == pytest.approx(4, rel=0.01)
+    assert collapse.effective_rank(rng.normal(size=(100, 1)) @ rng.normal(size=(1, 16))) == pytest.approx(1)
+    assert collapse.effective_rank(np.ones((5, 3))) == 1.0
     for shape in ((7, 30), (30, 7)):
         values = rng.normal(size=shape) * np.arange(shape[1])
         shares = np.linalg.svd(values - values.mean(axis=0), compute_uv=False) ** 2
         expected = np.exp(scipy.stats.entropy(shares))
-        assert metrics.effective_rank(values) == pytest.approx(expected, rel=1e-12)
-    assert metrics.effective_rank(rng.normal(size=(5000, 8))) == pytest.approx(8, rel=0.01)
-    assert np.isnan(metrics.effective_rank(np.full((3, 3), np.nan)))
+        assert collapse.effective_rank(values) == pytest.approx(expected, rel=1e-12)
+    assert collapse.effective_rank(rng.normal(size=(5000, 8))) == pytest.approx(8, rel=0.01)
+    assert np.isnan(collapse.effective_rank(np.full((3, 3), np.nan)))
 
 
 def test_constant_prediction_loss_is_the_minimum():
     rng = np.random.default_rng(0)
     target = rng.normal(size=(4, 5, 6)) + rng.normal(size=6)
     unit = target.reshape(-1, 6) / np.linalg.norm(target.reshape(-1, 6), axis=1, keepdims=True)
-    best = metrics.constant_prediction_loss(target)
+    best = collapse.constant_prediction_loss(target)
     candidates = [unit.mean(0), *rng.normal(size=(200, 6))]
     losses = [1 - (unit @ (c / np.linalg.norm(c))).mean() for c in candidates]
     assert losses[0] == pytest.approx(best)
@@ -46,12 +46,12 @@ def test_constant_prediction_loss_is_the_minimum():
 
 def test_collapse_is_said():
     rng = np.random.default_rng(0)
-    healthy = metrics.collapse_metrics(0.3, rng.normal(size=(64, 6, 16)), rng.normal(size=(64, 16)), 49)
-    assert metrics.collapse_warning(healthy) is None
+    healthy = collapse.collapse_metrics(0.3, rng.normal(size=(64, 6, 16)), rng.normal(size=(64, 16)), 49)
+    assert collapse.collapse_warning(healthy) is None
     assert healthy["kept_share"] == pytest.approx(6 / 49)
     same = np.tile(rng.normal(size=16), (64, 6, 1)) + 1e-6 * rng.normal(size=(64, 1, 1)) * rng.normal(size=16)
-    collapsed = metrics.collapse_metrics(metrics.constant_prediction_loss(same), same, same.mean(1), 49)
-    warning = metrics.collapse_warning(collapsed)
+    collapsed = collapse.collapse_metrics(collapse.constant_prediction_loss(same), same, same.mean(1), 49)
+    warning = collapse.collapse_warning(collapsed)
     assert "effective rank of the targets is 1.0" in warning
     assert "of a constant prediction's" in warning
     assert "\n" not in warning

@@ -21,7 +21,7 @@ from pcae_core.checkpoint import DataPosition, load, save
 from pcae_core.config import ModelConfig, PretrainConfig
 from pcae_core.data import normalize
 from pcae_core.errors import BackendError
-from pcae_core.parameters import initial_state
+from pcae_core.parameters import pretraining_state
 from pcae_onnx import writer
 from pcae_onnx.session import InferenceSession
 
@@ -34,7 +34,7 @@ MODEL = ModelConfig(
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("visualize") / "run" / "checkpoints"
-    state, config = initial_state(MODEL, seed=3), PretrainConfig(model=MODEL, seed=5)
+    state, config = pretraining_state(MODEL, seed=3), PretrainConfig(model=MODEL, seed=5)
     return save(folder, state, config, DataPosition(fingerprint="0", num_samples=1, samples_seen=0), {}, {})
 
 

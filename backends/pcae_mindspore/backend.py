@@ -27,7 +27,7 @@ from pcae_core.reduction import check_keep
 from pcae_core.shapes import check_images
 from pcae_mindspore import CAPABILITIES, _compat, model, ops, weights
 from pcae_mindspore.finetuning import MindSporeFinetuner
-from pcae_mindspore.training import MindSporePretrainer
+from pcae_mindspore.pretraining import MindSporePretrainer
 
 
 class MindSporeBackend(Backend):
@@ -105,7 +105,7 @@ class MindSporeBackend(Backend):
         images = _tensor(images).astype(own["cls_token"].dtype)
         return EncoderOutput(*_cell(model.Encoder, config, own)(images, keep))
 
-    def loss_and_gradients(
+    def pretraining_loss_and_gradients(
         self,
         config: ModelConfig,
         student: Mapping[str, Array],

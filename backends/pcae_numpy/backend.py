@@ -27,7 +27,7 @@ from pcae_core.reduction import check_keep
 from pcae_core.shapes import check_images, check_restore_grid
 from pcae_numpy import CAPABILITIES, backward, model, ops
 from pcae_numpy.finetuning import NumpyFinetuner
-from pcae_numpy.training import NumpyPretrainer
+from pcae_numpy.pretraining import NumpyPretrainer
 
 
 def _floats(x: Array) -> ops.Floats:
@@ -117,7 +117,7 @@ class NumpyBackend(Backend):
         check_images(np.shape(images), config.in_chans, config.image_size)
         return model.encode(config, _all_floats(parameters), _floats(images), keep)
 
-    def loss_and_gradients(
+    def pretraining_loss_and_gradients(
         self,
         config: ModelConfig,
         student: Mapping[str, Array],

@@ -8,7 +8,7 @@ from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.contract import FinetuneOutput, Finetuner, TrainState
 from pcae_core.parameters import finetuning_state, layer_scale
 from pcae_numpy import backward, model, ops
-from pcae_numpy.training import copy_state, normalize, update
+from pcae_numpy.pretraining import copy_state, normalize, update
 
 
 class NumpyFinetuner(Finetuner):

@@ -33,7 +33,7 @@ from pcae_core.shapes import check_images
 from pcae_torch import CAPABILITIES, model, ops, weights
 from pcae_torch.distributed import local_device
 from pcae_torch.finetuning import TorchFinetuner
-from pcae_torch.training import TorchPretrainer
+from pcae_torch.pretraining import TorchPretrainer
 
 
 def resolve_device(name: str) -> torch.device:
@@ -150,7 +150,7 @@ class TorchBackend(Backend):
         own = self._tensors(parameters)
         return _call(model.Encoder, config, own, self._tensor(images).to(own["cls_token"].dtype), keep)
 
-    def loss_and_gradients(
+    def pretraining_loss_and_gradients(
         self,
         config: ModelConfig,
         student: Mapping[str, Array],

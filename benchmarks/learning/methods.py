@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from pcae_core.config import ModelConfig, PretrainConfig
 from pcae_core.contract import TrainState
-from pcae_core.parameters import initial_state, is_trainable
+from pcae_core.parameters import is_trainable, pretraining_state
 from pcae_core.randomness import Purpose, generator
-from pcae_core.training.metrics import constant_prediction_loss
+from pcae_core.training.collapse import constant_prediction_loss
 from pcae_torch import model, ops
+from pcae_torch.pretraining import TorchPretrainer
 from pcae_torch.trainer import TorchTrainer
-from pcae_torch.training import TorchPretrainer
 
 CPU = torch.device("cpu")
 PATCHES = "patch_embed.proj.weight"
@@ -77,13 +77,13 @@ class Pretrainer(TorchPretrainer):
     teacher: type[nn.Module] | None = model.Teacher
 
     def __init__(self, config: PretrainConfig) -> None:
-        state = self.initial_state(config)
+        state = self.pretraining_state(config)
         trained = [name for name in state.student if is_trainable(name)]
         TorchTrainer.__init__(self, config, CPU, state, self.student, self.teacher, trained)
 
-    def initial_state(self, config: PretrainConfig) -> TrainState:
+    def pretraining_state(self, config: PretrainConfig) -> TrainState:
         """The product's."""
-        return initial_state(config.model, config.seed)
+        return pretraining_state(config.model, config.seed)
 
     @staticmethod
     def constant_loss(target: Tensor) -> float:
@@ -111,9 +111,9 @@ class BlindPretrainer(Pretrainer):
 
     SCALE = 5.0
 
-    def initial_state(self, config: PretrainConfig) -> TrainState:
+    def pretraining_state(self, config: PretrainConfig) -> TrainState:
         """The product's with other filters, in the teacher too."""
-        state = initial_state(config.model, config.seed)
+        state = pretraining_state(config.model, config.seed)
         filters = state.student[PATCHES]
         blind = {PATCHES: self.SCALE * (filters - filters.mean(axis=(2, 3), keepdims=True))}
         return dataclasses.replace(state, student=state.student | blind, teacher=state.teacher | blind)
@@ -136,9 +136,9 @@ class MaePretrainer(Pretrainer):
 
     student, teacher = MAE, None
 
-    def initial_state(self, config: PretrainConfig) -> TrainState:
+    def pretraining_state(self, config: PretrainConfig) -> TrainState:
         """The product's, with an output layer of another size."""
-        state = initial_state(config.model, config.seed)
+        state = pretraining_state(config.model, config.seed)
         return with_linear(state, config, "decoder_pred", config.model.decoder_embed_dim)
 
     def _accumulate(
@@ -176,9 +176,9 @@ class EarlyPixelsPretrainer(Pretrainer):
         super().__init__(config)
         self._total, self._done = config.steps or 1, 0
 
-    def initial_state(self, config: PretrainConfig) -> TrainState:
+    def pretraining_state(self, config: PretrainConfig) -> TrainState:
         """The product's, and the pixels' layer."""
-        return with_linear(initial_state(config.model, config.seed), config, "pixel_pred", config.model.embed_dim)
+        return with_linear(pretraining_state(config.model, config.seed), config, "pixel_pred", config.model.embed_dim)
 
     def _accumulate(
         self, patches: Tensor, visible: Tensor, masked: Tensor, scales: Tensor | None, last: bool

@@ -13,7 +13,7 @@ from benchmarks.learning.sets import Part, parts, recipe
 from pcae_core import randomness, schedule
 from pcae_core.config import PretrainConfig, RunConfig
 from pcae_core.config.finetune import FinetuneConfig
-from pcae_core.contract import StepOutput
+from pcae_core.contract import PretrainOutput
 from pcae_core.data import Batch, TrainLoader
 from pcae_core.data.mixing import soft_targets
 from pcae_core.parameters import Arrays
@@ -41,7 +41,7 @@ class Pretraining:
             raise ValueError(f"{experiment.method} is no pre-training")
         self._trainer = trainer(self.config)
         self._rates = schedule.drop_path_rates(self.config.drop_path, self.config.model.depth)
-        self._out: StepOutput | None = None
+        self._out: PretrainOutput | None = None
 
     def step(self, batch: Batch, step: int, total: int) -> None:
         """One optimizer step."""

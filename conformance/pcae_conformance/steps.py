@@ -15,7 +15,7 @@ from pcae_conformance.finetune_cases import FinetuneCase
 from pcae_conformance.model_cases import TrainCase
 from pcae_conformance.subject import Subject
 from pcae_conformance.tolerances import GRADIENT, MODEL, SCORE_MARGIN, TRAINED
-from pcae_core.contract import Backend, FinetuneOutput, Finetuner, Pretrainer, StepOutput, TrainState
+from pcae_core.contract import Backend, FinetuneOutput, Finetuner, Pretrainer, PretrainOutput, TrainState
 
 SHARP = [
     TrainCase(
@@ -45,7 +45,7 @@ def pretrainer(backend: Backend, case: TrainCase, dtype: str, state: TrainState 
     return backend.create_pretrainer(case.pretrain_config(dtype), state)
 
 
-def step(trainer: Pretrainer, case: TrainCase, number: int = 0) -> StepOutput:
+def step(trainer: Pretrainer, case: TrainCase, number: int = 0) -> PretrainOutput:
     """Step `number` of the case's run."""
     return trainer.step(
         case.step_images(number),
@@ -104,7 +104,7 @@ def compare_untouched(subject: Subject, got: TrainState, expected: TrainState) -
     compare_states(subject, got, expected, dict.fromkeys(GROUPS, 0.0))
 
 
-def check_finite(subject: Subject, out: StepOutput | FinetuneOutput, expected: bool) -> None:
+def check_finite(subject: Subject, out: PretrainOutput | FinetuneOutput, expected: bool) -> None:
     """What the step says of itself."""
     got = subject.backend.to_numpy(out.finite)
     require(got.shape == (), f"finite: got the shape {got.shape}, expected a scalar")
@@ -112,7 +112,7 @@ def check_finite(subject: Subject, out: StepOutput | FinetuneOutput, expected: b
 
 
 def compare_skipped(
-    subject: Subject, got: TrainState, before: TrainState, momentum: float, out: StepOutput | FinetuneOutput
+    subject: Subject, got: TrainState, before: TrainState, momentum: float, out: PretrainOutput | FinetuneOutput
 ) -> None:
     """After a step that is not finite: the step is counted, only the moving average has moved."""
     check_finite(subject, out, False)
@@ -132,7 +132,7 @@ def state_tolerances(case: TrainCase, dtype: str, largest_gradient: float) -> di
     return {"student": step, "teacher": step, "exp_avg": gradient, "exp_avg_sq": 2.0 * gradient * largest_gradient}
 
 
-def check_norm(subject: Subject, out: StepOutput | FinetuneOutput, expected: Floats) -> float:
+def check_norm(subject: Subject, out: PretrainOutput | FinetuneOutput, expected: Floats) -> float:
     """The gradient norm before clipping, and that the step was finite; returns 1 or the norm, whichever is larger."""
     check_finite(subject, out, True)
     largest = max(1.0, float(expected))

@@ -17,7 +17,7 @@ from pcae_core.errors import ConfigError, DataError
 from pcae_core.stored_encoder import StoredEncoder
 
 if TYPE_CHECKING:
-    from pcae_core.pretrained import EncoderConfig
+    from pcae_core.pretrained import EncoderInfo
     from pcae_onnx.export import Exported
 
 DESCRIPTION = """Write an encoder as an ONNX model that needs nothing of PCAE, and show that it computes the same.
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str]) -> None:
         print(f"wrote {triton.write_repository(done.path, done.info, chosen.triton)} for Triton")
 
 
-def load_images(path: Path, config: EncoderConfig) -> NDArray[np.float32]:
+def load_images(path: Path, config: EncoderInfo) -> NDArray[np.float32]:
     """Up to `MEASURED_IMAGES` normalised images (n, C, H, W), spread over the test split, or over the whole.
 
     Those that cannot be read are named and left out.

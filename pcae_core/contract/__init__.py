@@ -28,7 +28,7 @@ from pcae_core.contract.outputs import (
     EncoderOutput,
     FinetuneOutput,
     PretrainingOutput,
-    StepOutput,
+    PretrainOutput,
     TrainState,
 )
 from pcae_core.contract.training import Finetuner, Pretrainer, Trainer
@@ -46,9 +46,9 @@ __all__ = [
     "FinetuneOutput",
     "Finetuner",
     "Floats",
+    "PretrainOutput",
     "Pretrainer",
     "PretrainingOutput",
-    "StepOutput",
     "TrainState",
     "Trainer",
 ]

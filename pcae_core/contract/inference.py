@@ -160,7 +160,7 @@ class Backend(abc.ABC):
 
     # Training; only where `capabilities.training`.
 
-    def loss_and_gradients(
+    def pretraining_loss_and_gradients(
         self,
         config: ModelConfig,
         student: Mapping[str, Array],

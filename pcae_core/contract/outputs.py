@@ -80,7 +80,7 @@ class TrainState:
 
 
 @dataclass(frozen=True)
-class StepOutput:
+class PretrainOutput:
     """What one optimizer step gives, as the backend's arrays so that nothing waits for the device.
 
     Attributes:
@@ -105,7 +105,7 @@ class FinetuneOutput:
 
     Attributes:
         loss: mean over this process's images, scalar.
-        grad_norm, finite: as in `StepOutput`.
+        grad_norm, finite: as in `PretrainOutput`.
     """
 
     loss: Array

@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 
 from pcae_core.contract.constants import Array
-from pcae_core.contract.outputs import FinetuneOutput, StepOutput, TrainState
+from pcae_core.contract.outputs import FinetuneOutput, PretrainOutput, TrainState
 
 
 class Trainer(abc.ABC):
@@ -54,7 +54,7 @@ class Pretrainer(Trainer):
         learning_rate: float,
         momentum: float,
         drop_path: Array | None = None,
-    ) -> StepOutput:
+    ) -> PretrainOutput:
         """One optimizer step, then one EMA step.
 
         Args:

@@ -23,7 +23,7 @@ from pcae_core.convert.facts import NOTHING_SAID, Facts, loader_of, origins, set
 from pcae_core.convert.names import HF_BLOCKS, HF_IN_BLOCK, HF_NAMES, to_hf
 from pcae_core.errors import CheckpointError, ConfigError
 from pcae_core.parameters import Arrays, decoder_shapes, encoder_shapes, initial_parameters
-from pcae_core.pretrained import EncoderConfig, Pretrained, Side
+from pcae_core.pretrained import EncoderInfo, Pretrained, Side
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _foreign(path: Path, source: files.Foreign, request: Request, coverage: Cove
     encoder = {name: filled[name] for name in encoder_shapes(config) if name in filled}
     decoder = {name: value for name, value in filled.items() if name not in encoder}
     names = _class_names(path, source, config, coverage)
-    described = EncoderConfig.from_dict(
+    described = EncoderInfo.from_dict(
         {"model": config.to_dict(), "loader": loader_of(facts).to_dict(), "class_names": names}
     )
     said = origins(config, model.has_decoder(ours), source.facts, request.facts)

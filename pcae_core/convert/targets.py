@@ -21,8 +21,8 @@ from pcae_core.convert.names import to_hf
 from pcae_core.convert.preprocessing import image_processor
 from pcae_core.convert.vit_config import vit_config
 from pcae_core.errors import CheckpointError, ConfigError
-from pcae_core.parameters import Arrays, head_shapes
-from pcae_core.pretrained import EncoderConfig, Pretrained
+from pcae_core.parameters import Arrays, classifier_shapes
+from pcae_core.pretrained import EncoderInfo, Pretrained
 
 Form = Literal["pcae", "timm", "hf"]
 
@@ -107,7 +107,7 @@ def _check_eps(model: ModelConfig, out: Path, coverage: Coverage) -> None:
 
 def _timm_tensors(found: Pretrained) -> Arrays:
     """The encoder as timm has it, which with `global_pool="avg"` has no final norm: nothing there reads it."""
-    return {name: found.encoder[name] for name in head_shapes(found.config.model)}
+    return {name: found.encoder[name] for name in classifier_shapes(found.config.model)}
 
 
 def _hf_tensors(found: Pretrained) -> Arrays:
@@ -127,7 +127,7 @@ def _hf_tensors(found: Pretrained) -> Arrays:
     return tensors
 
 
-def _write_hf(folder: Path, config: EncoderConfig, tensors: Arrays) -> None:
+def _write_hf(folder: Path, config: EncoderInfo, tensors: Arrays) -> None:
     model = config.model
     settings = vit_config(model, config.class_names)
     mean, std = config.loader.normalization(model.in_chans)

@@ -20,8 +20,8 @@ from pcae_core.data import CorruptLog, Source, eval_batches, greys, normalize, o
 from pcae_core.data.classes import Labelled, labelled, match, warn
 from pcae_core.errors import ConfigError, DataError
 from pcae_core.parameters import Arrays
-from pcae_core.pretrained import EncoderConfig, Side
-from pcae_core.training.metrics import effective_rank
+from pcae_core.pretrained import EncoderInfo, Side
+from pcae_core.training.collapse import effective_rank
 from pcae_core.training.probes import Accuracy, knn, linear_probe
 
 Pooling = Literal["mean", "cls"]
@@ -38,7 +38,7 @@ class Evaluation:
 
 def extract_features(
     backend: Backend,
-    config: EncoderConfig,
+    config: EncoderInfo,
     encoder: Mapping[str, Array],
     source: Source,
     pooling: Pooling,
@@ -115,7 +115,7 @@ def evaluate(
     return results, [line for _, log in logs for line in log.summary()]
 
 
-def _splits(data: Path, config: EncoderConfig, split: str | None, ignore_unknown: bool) -> tuple[Labelled, Labelled]:
+def _splits(data: Path, config: EncoderInfo, split: str | None, ignore_unknown: bool) -> tuple[Labelled, Labelled]:
     """The images to fit on and those to score, with numbers of the train split's classes. Warns of what is assumed."""
     in_chans, reading = config.model.in_chans, config.loader.reading
     train = labelled(open_source(data, in_chans, "train", reading))

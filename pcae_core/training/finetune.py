@@ -15,7 +15,7 @@ from pcae_core.data import Batch, CorruptLog, mixing, open_scored, open_source
 from pcae_core.data.augment_more import AugmentMore
 from pcae_core.data.classes import Labelled, labelled, match
 from pcae_core.errors import ConfigError, DataError, TrainingError
-from pcae_core.pretrained import EncoderConfig
+from pcae_core.pretrained import EncoderInfo
 from pcae_core.training import run
 from pcae_core.training.classify import best_parameters, one_class_warning, score
 from pcae_core.training.loggers import MetricLogger
@@ -72,7 +72,7 @@ def _source(config: FinetuneConfig) -> Path:
     return config.pretrained
 
 
-def _encoder_config(path: Path) -> EncoderConfig:
+def _encoder_config(path: Path) -> EncoderInfo:
     if pretrained.is_encoder(path):
         return pretrained.read_manifest(path).config
     found = checkpoint.read_manifest(checkpoint.find(path))

@@ -17,7 +17,7 @@ from pcae_core import checkpoint, randomness, registry, schedule
 from pcae_core.checkpoint import DataPosition
 from pcae_core.config import RunConfig
 from pcae_core.config.finetune import AnyRunConfig
-from pcae_core.contract import Array, Backend, FinetuneOutput, StepOutput, Trainer
+from pcae_core.contract import Array, Backend, FinetuneOutput, PretrainOutput, Trainer
 from pcae_core.data import Batch, CorruptLog, Source, TrainLoader, greys
 from pcae_core.data.loader import Augmentation
 from pcae_core.errors import ConfigError, PcaeError, TrainingError
@@ -26,7 +26,7 @@ from pcae_core.training.loggers import MetricLogger, open_loggers
 from pcae_core.training.progress import Display, open_display
 from pcae_core.training.signals import StopRequest
 
-O = TypeVar("O", StepOutput, FinetuneOutput)  # noqa: E741 (an output)
+O = TypeVar("O", PretrainOutput, FinetuneOutput)  # noqa: E741 (an output)
 T = TypeVar("T")
 Inputs = Mapping[str, Any]
 """What a trainer's step takes, by name, but for the schedules' numbers; None where there is nothing."""

@@ -9,12 +9,12 @@ from rich.console import Console
 
 from pcae_core import randomness, registry
 from pcae_core.config import PretrainConfig
-from pcae_core.contract import Backend, Pretrainer, StepOutput
+from pcae_core.contract import Backend, Pretrainer, PretrainOutput
 from pcae_core.data import Batch, Source, open_source
 from pcae_core.errors import ConfigError
 from pcae_core.training import run
+from pcae_core.training.collapse import collapse_metrics, collapse_warning
 from pcae_core.training.loop import Inputs, Loop, Place, data_position
-from pcae_core.training.metrics import collapse_metrics, collapse_warning
 from pcae_core.training.progress import Display
 
 SMALLEST_JUDGED_BATCH = 16
@@ -43,7 +43,7 @@ def pretrain(config: PretrainConfig, console: Console | None = None) -> Path:
         pretrainer.close()
 
 
-class _PretrainLoop(Loop[StepOutput]):
+class _PretrainLoop(Loop[PretrainOutput]):
     command = "pretrain"
 
     def __init__(
@@ -65,10 +65,10 @@ class _PretrainLoop(Loop[StepOutput]):
         noise = randomness.mask_noise(seed, place.step, place.first, place.count, patches)
         return {"images": batch.images, "noise": noise, "drop_path": self._drop_path(place)}
 
-    def _take_step(self, inputs: Inputs, learning_rate: float, momentum: float) -> StepOutput:
+    def _take_step(self, inputs: Inputs, learning_rate: float, momentum: float) -> PretrainOutput:
         return self._pretrainer.step(**inputs, learning_rate=learning_rate, momentum=momentum)
 
-    def _more_metrics(self, out: StepOutput, loss: float) -> dict[str, float]:
+    def _more_metrics(self, out: PretrainOutput, loss: float) -> dict[str, float]:
         to_numpy = self._backend.to_numpy
         found = collapse_metrics(loss, to_numpy(out.target), to_numpy(out.features), self._config.model.num_patches)
         if math.isfinite(found["loss_ratio"]):

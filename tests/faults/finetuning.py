@@ -70,7 +70,7 @@ STEP = [
     numpy_fault(
         "decay at the head's rate",
         "finetune-step",
-        ("training", "(1.0 - rate * decay)", "(1.0 - learning_rate * decay)"),
+        ("pretraining", "(1.0 - rate * decay)", "(1.0 - learning_rate * decay)"),
     ),
     numpy_fault(
         "keeps what it should drop",

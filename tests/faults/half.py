@@ -41,7 +41,11 @@ FAULTS = (
     *_faults(
         "drop path not honoured",
         "train-half",
-        ("training", "scales = None if drop_path is None else", f"scales = None if drop_path is None or {HALF} else"),
+        (
+            "pretraining",
+            "scales = None if drop_path is None else",
+            f"scales = None if drop_path is None or {HALF} else",
+        ),
     ),
     *_faults(
         "a NaN gets in",

@@ -94,7 +94,7 @@ class Encoders(_Folders):
         weights = _weights()
         encoder = {name: weights.pop(name) for name in parameters.encoder_shapes(MODEL)}
         decoder = {name: weights[name] for name in parameters.decoder_shapes(MODEL)}
-        pretrained.save(self._sample, pretrained.EncoderConfig(model=MODEL), encoder, decoder, "a test")
+        pretrained.save(self._sample, pretrained.EncoderInfo(model=MODEL), encoder, decoder, "a test")
 
     def read(self, folder: Path) -> None:
         dict(StoredEncoder(folder / "it"))

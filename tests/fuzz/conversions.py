@@ -124,7 +124,7 @@ class TimmFiles(_Files):
 class HuggingFaceFolders(Kind):
     def __init__(self, samples: Path) -> None:
         super().__init__(samples)
-        config = pretrained.EncoderConfig(model=checkpoints.MODEL)
+        config = pretrained.EncoderInfo(model=checkpoints.MODEL)
         targets.write(
             pretrained.Pretrained(samples, "a test", config, WEIGHTS, {}), samples / "hf", "hf", Coverage("a test")
         )

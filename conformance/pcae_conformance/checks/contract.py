@@ -58,7 +58,8 @@ def capabilities(subject: Subject, case: NoCase) -> None:
 def no_training(subject: Subject, case: ModelCase) -> None:
     """And one that trains overrides the methods of training."""
     names = (
-        "create_pretrainer", "loss_and_gradients", "create_finetuner", "finetuning_loss_and_gradients", "gradient",
+        "create_pretrainer", "pretraining_loss_and_gradients", "create_finetuner", "finetuning_loss_and_gradients",
+        "gradient",
     )  # fmt: skip
     lacking = [name for name in names if getattr(type(subject.backend), name) is getattr(Backend, name)]
     if subject.backend.capabilities.training:
@@ -68,7 +69,7 @@ def no_training(subject: Subject, case: ModelCase) -> None:
     student, teacher = case.student(subject.dtype), case.teacher(subject.dtype)
     attempts: tuple[Callable[[], object], ...] = (
         lambda: subject.backend.create_pretrainer(TrainCase().pretrain_config("float32")),
-        lambda: subject.backend.loss_and_gradients(
+        lambda: subject.backend.pretraining_loss_and_gradients(
             case.config(), student, teacher, case.images(subject.dtype), case.noise()
         ),
         lambda: subject.backend.create_finetuner(classifier.finetune_config("float32")),

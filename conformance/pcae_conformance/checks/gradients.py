@@ -30,7 +30,7 @@ def _gradients(
     subject: Subject, case: ModelCase, drop_path: NDArray[Any] | None = None
 ) -> tuple[Floats, dict[str, Floats]]:
     student, teacher = case.student(subject.dtype), case.teacher(subject.dtype)
-    loss, gradients = subject.backend.loss_and_gradients(
+    loss, gradients = subject.backend.pretraining_loss_and_gradients(
         case.config(),
         subject.own_all(student),
         subject.own_all(teacher),
@@ -67,7 +67,7 @@ def reference(subject: Subject, case: TrainCase) -> None:
     drop_path = case.step_drop_path(0)
     loss, got = _gradients(subject, case, drop_path)
     student, teacher = case.student(subject.dtype), case.teacher(subject.dtype)
-    expected_loss, expected = subject.reference.loss_and_gradients(
+    expected_loss, expected = subject.reference.pretraining_loss_and_gradients(
         case.config(), student, teacher, case.images(subject.dtype), case.noise(), drop_path
     )
     largest = max(float(np.abs(value).max()) for value in expected.values())
@@ -90,7 +90,7 @@ def differences(subject: Subject, case: TrainCase) -> None:
     config, images, noise = case.config(), case.images(subject.dtype), case.noise()
     student, teacher, rng = case.student(subject.dtype), case.teacher(subject.dtype), case.rng()
     _, gradients = _gradients(subject, case)
-    _, expected = subject.reference.loss_and_gradients(config, student, teacher, images, noise)
+    _, expected = subject.reference.pretraining_loss_and_gradients(config, student, teacher, images, noise)
     own_teacher, own_images = subject.own_all(teacher), subject.own(images)
 
     def loss(parameters: dict[str, Floats]) -> Floats:
@@ -145,7 +145,7 @@ def loss_gradient(subject: Subject, case: TrainCase) -> None:
 def recorded(subject: Subject, case: GoldenName) -> None:
     """By every trainable parameter."""
     recorded_case = golden.load(case.name)
-    loss, gradients = subject.backend.loss_and_gradients(
+    loss, gradients = subject.backend.pretraining_loss_and_gradients(
         recorded_case.config,
         subject.own_all(recorded_case.group("student")),
         subject.own_all(recorded_case.group("teacher")),

@@ -19,14 +19,14 @@ from pcae_conformance.model_cases import ModelCase, TrainCase
 from pcae_conformance.subject import Subject
 from pcae_conformance.tolerances import HALF_COSINE, HALF_RMS, MODEL
 from pcae_core.config import RunConfig
-from pcae_core.contract import FinetuneOutput, StepOutput, TrainState
+from pcae_core.contract import FinetuneOutput, PretrainOutput, TrainState
 
 HALF = ("bfloat16", "float16")
 SEEDS = range(6)
 
 
 def _check_update(
-    subject: Subject, case: TrainCase, config: RunConfig, got: TrainState, out: StepOutput | FinetuneOutput
+    subject: Subject, case: TrainCase, config: RunConfig, got: TrainState, out: PretrainOutput | FinetuneOutput
 ) -> updates.Gradients:
     """That the state is the one that AdamW and the moving average make of the gradients, which are returned."""
     before = case.state(subject.dtype)

@@ -101,7 +101,7 @@ def _micro_batches(subject: Subject, case: TrainCase, state: TrainState) -> tupl
     losses, total = [], {name: np.zeros_like(value) for name, value in state.exp_avg.items()}
     for rows in np.split(np.arange(case.batch), case.accumulation):
         part = None if scales is None else scales[:, :, rows]
-        loss, gradients = subject.backend.loss_and_gradients(
+        loss, gradients = subject.backend.pretraining_loss_and_gradients(
             case.config(), state.student, state.teacher, images[rows], noise[rows], part
         )
         losses.append(subject.host("loss", loss, AT_LEAST_FLOAT32))
@@ -120,7 +120,7 @@ def _micro_batches(subject: Subject, case: TrainCase, state: TrainState) -> tupl
     training=True,
 )
 def adamw(subject: Subject, case: TrainCase) -> None:
-    """Stated here from the gradients that `loss_and_gradients` gives."""
+    """Stated here from the gradients that `pretraining_loss_and_gradients` gives."""
     state = case.state("float64")
     loss, gradients = _micro_batches(subject, case, state)
     pretrainer = steps.pretrainer(subject.backend, case, "float64", state)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pcae_core.config import PretrainConfig
-from pcae_core.contract import Array, Pretrainer, StepOutput, TrainState
-from pcae_core.parameters import initial_state, is_trainable
+from pcae_core.contract import Array, Pretrainer, PretrainOutput, TrainState
+from pcae_core.parameters import is_trainable, pretraining_state
 from pcae_torch import model, ops
 from pcae_torch.trainer import TorchTrainer, one_line_when_full
 
@@ -18,7 +18,7 @@ class TorchPretrainer(TorchTrainer, Pretrainer):
     """See `Pretrainer`."""
 
     def __init__(self, config: PretrainConfig, device: torch.device, state: TrainState | None = None) -> None:
-        state = state or initial_state(config.model, config.seed)
+        state = state or pretraining_state(config.model, config.seed)
         trained = [name for name in state.student if is_trainable(name)]
         super().__init__(config, device, state, model.Student, model.Teacher, trained)
 
@@ -31,7 +31,7 @@ class TorchPretrainer(TorchTrainer, Pretrainer):
         learning_rate: float,
         momentum: float,
         drop_path: Array | None = None,
-    ) -> StepOutput:
+    ) -> PretrainOutput:
         """See `Pretrainer.step`."""
         parts = self._config.accumulation
         patches = ops.patchify(self._normalize(images), self._config.model.patch_size)
@@ -46,7 +46,9 @@ class TorchPretrainer(TorchTrainer, Pretrainer):
         outputs = [self._accumulate(*batch, last=i == parts - 1) for i, batch in enumerate(micro_batches)]
         losses, targets, features = zip(*outputs, strict=True)
         loss = torch.stack(losses).mean()
-        return StepOutput(loss, *self._update(loss, learning_rate, momentum), torch.cat(targets), torch.cat(features))
+        return PretrainOutput(
+            loss, *self._update(loss, learning_rate, momentum), torch.cat(targets), torch.cat(features)
+        )
 
     def _accumulate(
         self, patches: Tensor, visible: Tensor, masked: Tensor, scales: Tensor | None, last: bool

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from pcae_core.config import PretrainConfig, RunConfig
-from pcae_core.contract import ADAM_EPS, Pretrainer, StepOutput, TrainState
-from pcae_core.parameters import initial_state, is_decayed
+from pcae_core.contract import ADAM_EPS, Pretrainer, PretrainOutput, TrainState
+from pcae_core.parameters import is_decayed, pretraining_state
 from pcae_core.shapes import check_images
 from pcae_numpy import backward, model, ops
 from pcae_numpy.ops import Floats
@@ -70,7 +70,7 @@ class NumpyPretrainer(Pretrainer):
 
     def __init__(self, config: PretrainConfig, state: TrainState | None = None) -> None:
         self._config = config
-        self._state = copy_state(state or initial_state(config.model, config.seed))
+        self._state = copy_state(state or pretraining_state(config.model, config.seed))
 
     def step(
         self,
@@ -80,7 +80,7 @@ class NumpyPretrainer(Pretrainer):
         learning_rate: float,
         momentum: float,
         drop_path: np.ndarray | None = None,
-    ) -> StepOutput:
+    ) -> PretrainOutput:
         """See `Pretrainer.step`."""
         config, parts = self._config, self._config.accumulation
         images = normalize(images, config)
@@ -100,7 +100,7 @@ class NumpyPretrainer(Pretrainer):
         loss = np.asarray(np.mean(losses))
         norm, finite = update(self._state, total, loss, config, learning_rate)
         self._state.teacher = ops.ema_update(self._state.teacher, self._state.student, momentum)
-        return StepOutput(loss, norm, finite, np.concatenate(targets), np.concatenate(features))
+        return PretrainOutput(loss, norm, finite, np.concatenate(targets), np.concatenate(features))
 
     def state(self) -> TrainState:
         """See `Pretrainer.state`."""

@@ -6,8 +6,8 @@ import numpy as np
 from mindspore import mint
 
 from pcae_core.config import PretrainConfig
-from pcae_core.contract import Array, Pretrainer, StepOutput, TrainState
-from pcae_core.parameters import initial_state, is_trainable
+from pcae_core.contract import Array, Pretrainer, PretrainOutput, TrainState
+from pcae_core.parameters import is_trainable, pretraining_state
 from pcae_mindspore.step import PretrainLoss
 from pcae_mindspore.trainer import MindSporeTrainer
 
@@ -16,7 +16,7 @@ class MindSporePretrainer(MindSporeTrainer, Pretrainer):
     """See `Pretrainer`."""
 
     def __init__(self, config: PretrainConfig, device: str, state: TrainState | None = None) -> None:
-        state = state or initial_state(config.model, config.seed)
+        state = state or pretraining_state(config.model, config.seed)
         super().__init__(config, device, state, PretrainLoss, [name for name in state.student if is_trainable(name)])
 
     def step(
@@ -27,7 +27,7 @@ class MindSporePretrainer(MindSporeTrainer, Pretrainer):
         learning_rate: float,
         momentum: float,
         drop_path: Array | None = None,
-    ) -> StepOutput:
+    ) -> PretrainOutput:
         """See `Pretrainer.step`.
 
         The host sorts the noise, in float64 and as every backend does: its numbers are there already.
@@ -37,4 +37,4 @@ class MindSporePretrainer(MindSporeTrainer, Pretrainer):
         order = np.concatenate([np.sort(ids, axis=1) for ids in parts], axis=1)
         outputs, norm, finite = self._run(images, order, drop_path, learning_rate, momentum)
         losses, targets, features = zip(*outputs, strict=True)
-        return StepOutput(sum(losses) / len(losses), norm, finite, mint.cat(targets, 0), mint.cat(features, 0))
+        return PretrainOutput(sum(losses) / len(losses), norm, finite, mint.cat(targets, 0), mint.cat(features, 0))
