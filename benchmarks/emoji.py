@@ -102,7 +102,7 @@ def probe(seed: int, run: Path, data: Path, backend) -> float:
     """Prints all; returns by how many points the linear probe is above random initialisation's."""
     from pcae_core.training.evaluate import evaluate
 
-    found, _ = evaluate(backend, run, data, sides=("student",))
+    found, _ = evaluate(backend, run, data, encoders=("student",))
     student, random = found["student"], found["random"]
     gain = student.linear.top1 - random.linear.top1
     print(

@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when PyTorch is imported
 ROOT = Path(__file__).parents[1]
 VARIANTS: dict[str, dict[str, object]] = {
     "fine-tuned, r = 0": {},
-    "fine-tuned, r = 0.2": {"drop": 0.2},
+    "fine-tuned, r = 0.2": {"keep": 0.8},
     "from scratch, r = 0": {"from_scratch": True, "layer_decay": 1.0, "base_learning_rate": 16e-3},
 }
 KEEPS = (1.0, 0.9, 0.8, 0.7, 0.6)

@@ -26,7 +26,7 @@ FORMAT = 1
 MANIFEST = "encoder.json"
 ENCODER, DECODER = "encoder.safetensors", "decoder.safetensors"
 
-Side = Literal["student", "teacher"]
+EncoderName = Literal["student", "teacher"]
 """Which of a run's two encoders; the teacher of a fine-tuned run is the moving average of its weights."""
 
 
@@ -105,39 +105,39 @@ def save(folder: Path, config: EncoderInfo, encoder: Arrays, decoder: Arrays, so
         raise CheckpointError(f"cannot write {folder}: {error.strerror or error}") from None
 
 
-def load(path: Path, side: Side | None = None) -> Pretrained:
+def load(path: Path, encoder: EncoderName | None = None) -> Pretrained:
     """Read an encoder.
 
     Args:
         path: an encoder's folder, a run's (see `locate`), or one of a run's checkpoints.
-        side: which encoder of a run's two, by default as `side_of` says; an encoder's folder holds one.
+        encoder: which of a run's two, by default as `encoder_of` says; an encoder's folder holds one.
 
     Raises:
         CheckpointError: there is none, or it is damaged.
     """
-    return next(iter(load_all(path, (side,)).values()))
+    return next(iter(load_all(path, (encoder,)).values()))
 
 
-def load_all(path: Path, sides: Sequence[Side | None]) -> dict[str, Pretrained]:
-    """The sides of a run by name, or what an encoder's folder holds under "encoder"; `path` and errors as in `load`."""
+def load_all(path: Path, encoders: Sequence[EncoderName | None]) -> dict[str, Pretrained]:
+    """A run's encoders by name, or that of an encoder's folder under "encoder"; `path` and errors as in `load`."""
     if is_encoder(path):
         return {"encoder": _load_folder(path)}
     found = checkpoint.load(locate(path))
     run, model = found.manifest.config, found.manifest.config.model
     loaded: dict[str, Pretrained] = {}
-    for side in (side_of(run, side, path) for side in sides):
-        origin = f"the {side}, step {found.state.step}"
-        tensors = found.state.student if side == "student" else found.state.teacher
+    for chosen in (encoder_of(run, encoder, path) for encoder in encoders):
+        origin = f"the {chosen}, step {found.state.step}"
+        tensors = found.state.student if chosen == "student" else found.state.teacher
         encoder = {name: tensors[name] for name in encoder_shapes(model)}
         decoder = {name: tensors[name] for name in decoder_shapes(model) if name in tensors}
-        loaded[side] = Pretrained(found.path, origin, config_of(run), encoder, decoder)
+        loaded[chosen] = Pretrained(found.path, origin, config_of(run), encoder, decoder)
     return loaded
 
 
-def refuse_side(path: Path, side: Side | None) -> None:
-    """Raises ConfigError when a side is asked for of an encoder's folder, which holds one encoder."""
-    if side is not None and is_encoder(path):
-        raise ConfigError(f"{path} holds one encoder; there is no {side} to choose")
+def refuse_choice(path: Path, encoder: EncoderName | None) -> None:
+    """Raises ConfigError when one of two encoders is asked for of an encoder's folder, which holds one encoder."""
+    if encoder is not None and is_encoder(path):
+        raise ConfigError(f"{path} holds one encoder; there is no {encoder} to choose")
 
 
 def locate(path: Path) -> Path:
@@ -150,18 +150,18 @@ def locate(path: Path) -> Path:
     return newest if checkpoint.read_manifest(newest).kind == "pretrain" else checkpoint.find_best(path)
 
 
-def side_of(run: AnyRunConfig, side: Side | None, path: Path) -> Side:
-    """`side`, or else the student of a pre-training run, and of a fine-tuned one the weights that were scored.
+def encoder_of(run: AnyRunConfig, encoder: EncoderName | None, path: Path) -> EncoderName:
+    """`encoder`, or else the student of a pre-training run, and of a fine-tuned one the weights that were scored.
 
     Raises:
-        CheckpointError: `side` is one that the run at `path` does not have.
+        CheckpointError: `encoder` is one that the run at `path` does not have.
     """
     if isinstance(run, PretrainConfig):
-        return side or "student"
+        return encoder or "student"
     averaged = run.ema_momentum is not None
-    if side == "teacher" and not averaged:
+    if encoder == "teacher" and not averaged:
         raise CheckpointError(f"{path} has no teacher: it was fine-tuned without a moving average of the weights")
-    return side or ("teacher" if averaged else "student")
+    return encoder or ("teacher" if averaged else "student")
 
 
 def config_of(run: AnyRunConfig) -> EncoderInfo:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from pcae_core import checkpoint, pretrained
 from pcae_core.errors import CheckpointError
 from pcae_core.parameters import encoder_shapes
-from pcae_core.pretrained import EncoderInfo, Side
+from pcae_core.pretrained import EncoderInfo, EncoderName
 
 _FLOATING = ("F16", "F32", "F64")
 
@@ -24,17 +24,17 @@ class StoredEncoder(Mapping[str, NDArray[np.floating[Any]]]):
     Attributes:
         path: the checkpoint's or the encoder's folder.
         config: what features depend on beside the weights.
-        step, side: of the run, or None for an encoder's folder.
+        step, encoder: of the run, or None for an encoder's folder.
     """
 
-    def __init__(self, run: Path, side: Side | None = None) -> None:
+    def __init__(self, run: Path, encoder: EncoderName | None = None) -> None:
         """Open `run`, a run's folder, a checkpoint's or an encoder's, as `pretrained.load` does; check its tensors.
 
         Raises:
             CheckpointError: missing, truncated or changed files; missing or misshapen tensors, which are listed.
         """
         self.path = run if pretrained.is_encoder(run) else pretrained.locate(run)
-        self.config, self._file, self.step, self.side = _described(self.path, side)
+        self.config, self._file, self.step, self.encoder = _described(self.path, encoder)
         self._shapes = encoder_shapes(self.config.model)
         try:
             with safe_open(self._file, framework="numpy") as tensors:
@@ -67,15 +67,15 @@ class StoredEncoder(Mapping[str, NDArray[np.floating[Any]]]):
         return len(self._shapes)
 
 
-def _described(path: Path, side: Side | None) -> tuple[EncoderInfo, Path, int | None, Side | None]:
-    """The configuration of a checkpoint's or an encoder's folder, its file of tensors, unharmed, the step and side."""
+def _described(path: Path, encoder: EncoderName | None) -> tuple[EncoderInfo, Path, int | None, EncoderName | None]:
+    """The configuration of a checkpoint's or an encoder's folder, its unharmed file of tensors, the step, the name."""
     if pretrained.is_encoder(path):
-        pretrained.refuse_side(path, side)
+        pretrained.refuse_choice(path, encoder)
         alone = pretrained.read_manifest(path)
         return alone.config, checkpoint.verified_file(path, alone.files, pretrained.ENCODER), None, None
     manifest = checkpoint.read_manifest(path)
     if manifest.format != checkpoint.FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {manifest.format}, not {checkpoint.FORMAT}")
-    chosen = pretrained.side_of(manifest.config, side, path)
+    chosen = pretrained.encoder_of(manifest.config, encoder, path)
     file = checkpoint.verified_file(path, manifest.files, f"{chosen}.safetensors")
     return pretrained.config_of(manifest.config), file, manifest.step, chosen

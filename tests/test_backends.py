@@ -153,7 +153,7 @@ def test_torch_steps_take_tensors(kind):
     config = PretrainConfig(model=TINY, batch_size=4)
     if kind == "finetuner":
         model = ModelConfig(**TINY.model_dump() | {"num_classes": 3})
-        config = FinetuneConfig(model=model, batch_size=4, drop=0.3, rand_augment=None)
+        config = FinetuneConfig(model=model, batch_size=4, keep=0.7, rand_augment=None)
     _, _, images, noise, _ = _inputs(TINY, batch=4)
     given = np.eye(4, 3) if kind == "finetuner" else noise
     drop_path = np.random.default_rng(0).choice([0.0, 2.0], (TINY.depth, 2, 4))

@@ -144,9 +144,9 @@ def test_options_that_would_do_nothing_are_refused(capsys, run, data, tmp_path):
     assert cli.run(["convert", str(run), str(tmp_path / "alone")]) == 0
     capsys.readouterr()
     alone = tmp_path / "alone"
-    line = refused(capsys, "evaluate", alone, "--data", data, "--features", "teacher")
-    assert "--features is for pre-training runs" in line
-    for command, option in (("convert", "--weights"), ("export", "--encoder")):
+    line = refused(capsys, "evaluate", alone, "--data", data, "--encoder", "teacher")
+    assert "--encoder is for pre-training runs" in line
+    for command, option in (("convert", "--encoder"), ("export", "--encoder")):
         assert "holds one encoder" in refused(capsys, command, alone, tmp_path / "x", option, "teacher")
     assert cli.run(["export", str(run), str(tmp_path / "onnx")]) == 0
     capsys.readouterr()
@@ -156,7 +156,7 @@ def test_options_that_would_do_nothing_are_refused(capsys, run, data, tmp_path):
 
 
 def test_requests_for_nothing(capsys, run, data):
-    assert "name the features" in refused(capsys, "evaluate", run, "--data", data, "--features")
+    assert "name the encoders" in refused(capsys, "evaluate", run, "--data", data, "--encoder")
     assert "name at least one picture" in refused(capsys, "predict", run)
 
 
@@ -164,7 +164,7 @@ def test_evaluate_prints_every_encoder(run, data):
     done = runs.pcae("evaluate", run, "--data", data)
     assert done.returncode == 0, done.stderr
     assert all(name in done.stdout for name in ("student", "teacher", "random"))
-    assert runs.pcae("evaluate", run, "--data", data, "--features", "teacher", "--pooling", "cls").returncode == 0
+    assert runs.pcae("evaluate", run, "--data", data, "--encoder", "teacher", "--pooling", "cls").returncode == 0
 
 
 def test_profile_prints_the_paper_s_counts(capsys):

@@ -136,7 +136,7 @@ def test_a_moving_average_beside_the_weights(tmp_path, capsys, name, average):
 
 def test_a_run_s_flag_is_not_ignored_for_a_file(tmp_path, capsys):
     source = saved(tmp_path, {"model": weights(1), "model_ema": weights(2)})
-    line = refused(capsys, source, tmp_path / "ours", *HEADS, "--weights", "teacher")
+    line = refused(capsys, source, tmp_path / "ours", *HEADS, "--encoder", "teacher")
     assert "there is no teacher; --prefix chooses among models" in line
 
 

@@ -55,7 +55,7 @@ def test_a_run_becomes_an_encoder_and_is_evaluated(run, tmp_path, capsys, monkey
 
 @pytest.mark.parametrize("suffix", [".pth", ".npz", CKPT])
 def test_weights_files_are_read_back(run, tmp_path, suffix):
-    convert(run, tmp_path / f"teacher{suffix}", "--weights", "teacher")
+    convert(run, tmp_path / f"teacher{suffix}", "--encoder", "teacher")
     convert(tmp_path / f"teacher{suffix}", tmp_path / "ours", "--num-heads", 2)
     for name, value in pretrained.load(run, "teacher").encoder.items():
         np.testing.assert_array_equal(pretrained.load(tmp_path / "ours").encoder[name], value, err_msg=name)

@@ -45,7 +45,7 @@ LEARNING = {
 }
 EVERYTHING = {
     "steps": 20,
-    "drop": 0.3,
+    "keep": 0.7,
     "mixup": 0.8,
     "cutmix": 1.0,
     "random_erasing": 0.5,
@@ -94,7 +94,7 @@ def test_scoring_that_fails_loses_no_step(data, pretrained, tmp_path, monkeypatc
 def test_a_run_learns_and_keeps_its_best_checkpoint(pretrained, tmp_path):
     runs.write_shapes(tmp_path / "train.npz", 512, seed=0)
     runs.write_shapes(tmp_path / "test.npz", 128, seed=1)
-    settings = {"batch_size": 32, "steps": 320, "base_learning_rate": 0.2, "layer_decay": 1.0, "drop": 0.2}
+    settings = {"batch_size": 32, "steps": 320, "base_learning_rate": 0.2, "layer_decay": 1.0, "keep": 0.8}
     run = tune(tmp_path, pretrained, tmp_path / "run", **settings)
     rows = runs.metrics(run)
     scores = {row["step"]: row["top1"] for row in rows if "top1" in row}
@@ -185,7 +185,7 @@ def test_a_fine_tuned_run_is_exported_and_converted_with_its_classes(data, pretr
     for part in ("train", "test"):
         with np.load(data / f"{part}.npz") as file:
             np.savez(tmp_path / f"{part}.npz", **file, class_names=np.array(names))
-    run = tune(tmp_path, pretrained, tmp_path / "run", steps=16, ema_momentum=0.9, drop=0.2)
+    run = tune(tmp_path, pretrained, tmp_path / "run", steps=16, ema_momentum=0.9, keep=0.8)
     shutil.rmtree(next(p for p in checkpoint.list_checkpoints(run / "checkpoints") if p != checkpoint.find_best(run)))
     assert cli.run(["export", str(run), str(tmp_path / "model"), "--keep", "0.8"]) == 0
     model = session.InferenceSession(tmp_path / "model" / "model.onnx")
@@ -205,7 +205,7 @@ def test_a_fine_tuned_run_is_exported_and_converted_with_its_classes(data, pretr
 
 
 def test_report_and_pictures(data, pretrained, tmp_path):
-    run = tune(data, pretrained, tmp_path / "run", steps=16, drop=0.2, pooling="cls")
+    run = tune(data, pretrained, tmp_path / "run", steps=16, keep=0.8, pooling="cls")
     assert cli.run(["report", str(run), "--data", str(data), "--images", "1"]) == 0
     text = pages.assert_self_contained((run / "report.html").read_text(encoding="utf-8")).text
     for words in ("top-1", "by MACs", "at keep 0.8", "class_names"):
@@ -256,7 +256,10 @@ def test_wrong_requests(capsys, data, pretrained, tmp_path):
     assert "no data set" in refused(capsys, *given[:2])
     assert "nowhere does not exist" in refused(capsys, "finetune", "nowhere", "--data", data)
     assert "is a fine-tuned run already" in refused(capsys, "finetune", tuned, "--data", data)
-    assert "drop: Input should be less than or equal to 0.5" in refused(capsys, *given, "--drop", "0.6")
+    assert "keep: Input should be greater than or equal to 0.5" in refused(capsys, *given, "--keep", "0.4")
+    assert "keep: Input should be greater than or equal to 0.5" in refused(capsys, *given, "--drop", "0.6")
+    assert "--drop must be a number, not 'x'" in refused(capsys, *given, "--drop", "x")
+    assert "give one of them" in refused(capsys, *given, "--drop", "0.2", "--keep", "0.8")
     assert "is not like rand-m9-mstd0.5-inc1" in refused(capsys, *given, "--rand-augment", "augmix-m3")
     assert "must be even, or mixup and cutmix 0" in refused(capsys, *given, "--batch-size", "7")
     assert "unknown fine-tuning preset" in refused(capsys, *given, "--preset", "vit_tiny_patch16_224")
@@ -264,8 +267,16 @@ def test_wrong_requests(capsys, data, pretrained, tmp_path):
     assert "not of pcae finetune" in refused(capsys, "finetune", "--resume", pretrained)
     assert "is for fine-tuned runs" in refused(capsys, "evaluate", pretrained, "--data", data, "--keep", "0.5")
     assert "--keep must be in (0, 1]" in refused(capsys, "evaluate", tuned, "--data", data, "--keep", "0")
-    assert "has no teacher" in refused(capsys, "convert", tuned, tmp_path / "t.npz", "--weights", "teacher")
+    assert "has no teacher" in refused(capsys, "convert", tuned, tmp_path / "t.npz", "--encoder", "teacher")
     assert not (tmp_path / "x").exists()
+
+
+def test_the_paper_s_drop_ratio_is_another_way_to_say_keep(capsys, data, pretrained, tmp_path):
+    given = ("--drop", 0.25, "--steps", 1, "--batch-size", 8, "--device", "cpu", "--no-tensorboard")
+    command = ["finetune", pretrained, "--data", data, "--out", tmp_path / "run", *given]
+    assert cli.run([str(word) for word in command]) == 0
+    assert "--drop 0.25 is taken as --keep 0.75" in capsys.readouterr().out
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["keep"] == 0.75
 
 
 def test_settings_of_the_model_and_data_without_labels_are_refused(capsys, data, pretrained, tmp_path):

@@ -107,7 +107,7 @@ def test_trains_like_torch_in_float32():
 def tune(backend: str, **settings) -> tuple[list[float], TrainState]:
     """Four steps of fine-tuning that drops 30% of the tokens at each stage."""
     model = ModelConfig(**TINY.model_dump() | {"num_classes": 3, "pooling": settings.pop("pooling", "mean")})
-    config = FinetuneConfig(model=model, batch_size=4, drop=0.3, rand_augment=None, **settings)
+    config = FinetuneConfig(model=model, batch_size=4, keep=0.7, rand_augment=None, **settings)
     finetuner = registry.create(backend).create_finetuner(config)
     losses = []
     for step in range(4):
@@ -196,7 +196,7 @@ def whole(tmp_path_factory) -> Path:
 
 def test_weights_are_written_as_mindspore_reads_them(whole, tmp_path):
     out = tmp_path / "weights.ckpt"
-    done = runs.pcae("convert", whole, out, "--weights", "teacher")
+    done = runs.pcae("convert", whole, out, "--encoder", "teacher")
     assert done.returncode == 0, done.stderr
     import mindspore
 

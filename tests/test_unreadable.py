@@ -155,7 +155,7 @@ def test_evaluation_is_that_of_the_readable_images(data, good, run, capsys):
     assert found == reference
     assert nothing == []
     assert [line.partition(" images")[0] for line in lines] == ["3 of 24", "2 of 24"]
-    assert command("evaluate", run, "--data", data, "--features", "student", "--backend", "numpy", *WANTED) == 1
+    assert command("evaluate", run, "--data", data, "--encoder", "student", "--backend", "numpy", *WANTED) == 1
     printed = capsys.readouterr()
     assert f"{found['student'].knn.top1:.2f}" in printed.out
     assert "3 of 24 images" in printed.err.splitlines()[-1]
@@ -165,7 +165,7 @@ def test_evaluation_is_that_of_the_readable_images(data, good, run, capsys):
 def test_too_many_end_the_work_in_one_line(data, run, tmp_path, capsys):
     for done in (
         lambda: pretrain(data, tmp_path / "run"),
-        lambda: command("evaluate", run, "--data", data, "--features", "student", "--max-corrupt", 0.01),
+        lambda: command("evaluate", run, "--data", data, "--encoder", "student", "--max-corrupt", 0.01),
     ):
         assert done() == 1
         assert (
@@ -186,7 +186,7 @@ def test_a_run_that_ends_for_it_loses_no_step(photos, tmp_path):
 
 
 def test_evaluation_goes_on_unless_told_otherwise(run, tuned, photos, capsys):
-    for target, *more in ((run, "--features", "student"), (tuned, "--keep", 1.0)):
+    for target, *more in ((run, "--encoder", "student"), (tuned, "--keep", 1.0)):
         given = ("evaluate", target, "--data", photos, *more)
         assert command(*given) == 1
         assert "cannot be read and are left out: " in capsys.readouterr().err.splitlines()[-1]

@@ -13,7 +13,7 @@ from mindspore import Tensor
 
 from pcae_core import pretrained
 from pcae_core.config import DataConfig, ModelConfig
-from pcae_core.pretrained import Side
+from pcae_core.pretrained import EncoderName
 from pcae_core.reduction import Reduction
 from pcae_mindspore import _compat, model
 
@@ -35,21 +35,25 @@ class Encoder(model.Encoder):
 
     @classmethod
     def from_pretrained(
-        cls, path: Path | str, side: Side | None = None, dtype: ms.Type = ms.float32, compute: ms.Type | None = None
+        cls,
+        path: Path | str,
+        encoder: EncoderName | None = None,
+        dtype: ms.Type = ms.float32,
+        compute: ms.Type | None = None,
     ) -> Self:
         """The encoder in `path`: a run, one of its checkpoints, or a folder that `pcae convert` wrote.
 
         Args:
-            side: which encoder of a run's two; by default the student of a pre-training run, and of a fine-tuned
+            encoder: which of a run's two; by default the student of a pre-training run, and of a fine-tuned
                 one the weights that were scored.
             dtype: of the parameters; compute: of the matrix products, `dtype` when not given.
 
         Raises:
             CheckpointError: there is none, or it is damaged.
-            ConfigError: a side is asked for of what holds one encoder.
+            ConfigError: one of two encoders is asked for of what holds one.
         """
-        pretrained.refuse_side(Path(path), side)
-        found = pretrained.load(Path(path), side)
+        pretrained.refuse_choice(Path(path), encoder)
+        found = pretrained.load(Path(path), encoder)
         encoder = cls(found.config.model, dtype, compute)
         model.load(encoder, {name: Tensor(value, dtype) for name, value in found.encoder.items()})
         encoder.mean, encoder.std = found.config.loader.normalization(found.config.model.in_chans)

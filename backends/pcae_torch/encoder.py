@@ -14,7 +14,7 @@ from torch import Tensor
 from pcae_core import pretrained
 from pcae_core.config import DataConfig, ModelConfig
 from pcae_core.contract import EncoderOutput
-from pcae_core.pretrained import Side
+from pcae_core.pretrained import EncoderName
 from pcae_core.reduction import Reduction
 from pcae_core.shapes import check_images
 from pcae_torch import model
@@ -35,19 +35,19 @@ class Encoder(model.Encoder):
         self.mean, self.std = DataConfig().normalization(config.in_chans)
 
     @classmethod
-    def from_pretrained(cls, path: Path | str, side: Side | None = None) -> Self:
+    def from_pretrained(cls, path: Path | str, encoder: EncoderName | None = None) -> Self:
         """The encoder in `path`: a run, one of its checkpoints, or a folder that `pcae convert` wrote; on the CPU.
 
         Args:
-            side: which encoder of a run's two; by default the student of a pre-training run, and of a fine-tuned
+            encoder: which of a run's two; by default the student of a pre-training run, and of a fine-tuned
                 one the weights that were scored.
 
         Raises:
             CheckpointError: there is none, or it is damaged.
-            ConfigError: a side is asked for of what holds one encoder.
+            ConfigError: one of two encoders is asked for of what holds one.
         """
-        pretrained.refuse_side(Path(path), side)
-        found = pretrained.load(Path(path), side)
+        pretrained.refuse_choice(Path(path), encoder)
+        found = pretrained.load(Path(path), encoder)
         encoder = model.build(cls, found.config.model)
         model.load(encoder, {name: torch.from_numpy(value).clone() for name, value in found.encoder.items()})
         encoder.mean, encoder.std = found.config.loader.normalization(found.config.model.in_chans)

@@ -30,7 +30,7 @@ class FinetuneCase(TrainCase):
         """Of a run with `dtype` as its precision."""
         settings = {
             "model": self.encoder_config(),
-            "drop": round(1.0 - self.keep, 6),
+            "keep": self.keep,
             "layer_decay": self.layer_decay,
             "ema_momentum": 0.9 if self.ema else None,
             "mixup": 0.0,

@@ -26,7 +26,7 @@ unless nothing depends on them, and what tensors do not tell is printed with who
 
 Examples:
   pcae convert runs/demo encoder.pth
-  pcae convert runs/demo/checkpoints/step_00001000 teacher.ckpt --weights teacher
+  pcae convert runs/demo/checkpoints/step_00001000 teacher.ckpt --encoder teacher
   pcae convert mae_pretrain_vit_base.pth mae-base
   pcae convert vit-folder vit-384 --image-size 384
   pcae convert dino.pth dino --prefix teacher.backbone --num-heads 6
@@ -40,7 +40,7 @@ class Arguments:
     Attributes:
         source: a run, a checkpoint, an encoder's folder, a file of weights, or a folder of Hugging Face's or timm's.
         out: file or folder to write; must not exist.
-        weights: of a run, the student (encoder and decoder) or the teacher (an encoder; of a fine-tuned run the moving
+        encoder: of a run, the student (encoder and decoder) or the teacher (an encoder; of a fine-tuned run the moving
             average). By default the student, and of a fine-tuned run the weights that were scored.
         to: form of OUT where its ending does not tell.
         waive: tensors that may be missing (they are drawn anew) or are left out; * stands for anything. Also what a
@@ -56,7 +56,7 @@ class Arguments:
 
     source: Annotated[Path, tyro.conf.Positional]
     out: Annotated[Path, tyro.conf.Positional]
-    weights: Literal["student", "teacher"] | None = None
+    encoder: Literal["student", "teacher"] | None = None
     to: Literal["pcae", "timm", "hf"] | None = None
     waive: tuple[str, ...] = ()
     image_size: int | None = None
@@ -97,4 +97,4 @@ def _request(chosen: Arguments) -> Request:
         mean=chosen.mean or None,
         std=chosen.std or None,
     )
-    return Request(chosen.weights, facts, chosen.prefix, chosen.waive, chosen.image_size)
+    return Request(chosen.encoder, facts, chosen.prefix, chosen.waive, chosen.image_size)

@@ -42,7 +42,7 @@ class Arguments:
         data: data set with class labels and a test (or val) split.
         split: that is scored; by default test, else val, whichever has labels first.
         ignore_unknown_classes: leave out images of classes that the run, or the train split, does not have.
-        features: of a pre-training run, from the student, the teacher, or both, which is the default.
+        encoder: of a pre-training run, the student, the teacher, or both, which is the default.
         pooling: of frozen features: mean of the patch tokens, which is the default, or the CLS token (which only the
             student trains).
         keep: of a fine-tuned run: shares of the patch tokens that stay at each stage; 1.0 to 0.6 when not set.
@@ -55,7 +55,7 @@ class Arguments:
     data: Path
     split: str | None = None
     ignore_unknown_classes: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    features: tuple[Literal["student", "teacher"], ...] | None = None
+    encoder: tuple[Literal["student", "teacher"], ...] | None = None
     pooling: Literal["mean", "cls"] | None = None
     keep: tuple[float, ...] = ()
     reading: Annotated[Reading, tyro.conf.arg(name="")] = field(default_factory=Reading)
@@ -74,8 +74,8 @@ def main(arguments: Sequence[str]) -> None:
     tuned = not alone and checkpoint.read_manifest(checkpoint.find(chosen.run)).kind == "finetune"
     if chosen.keep and not tuned:
         raise ConfigError(f"--keep is for fine-tuned runs, and {chosen.run} is none")
-    if chosen.features is not None and (alone or tuned):
-        raise ConfigError(f"--features is for pre-training runs, and {chosen.run} is none")
+    if chosen.encoder is not None and (alone or tuned):
+        raise ConfigError(f"--encoder is for pre-training runs, and {chosen.run} is none")
     if chosen.pooling is not None and tuned:
         raise ConfigError(f"--pooling is for frozen features; {chosen.run} is fine-tuned with its own")
     backend = registry.create(chosen.backend, device=chosen.device)
@@ -87,8 +87,8 @@ def main(arguments: Sequence[str]) -> None:
         show_keep_table(path, rows)
     else:
         pooling = chosen.pooling or "mean"
-        features = ("student", "teacher") if chosen.features is None else chosen.features
-        results, missing = evaluate(backend, chosen.run, chosen.data, features, pooling, *how)
+        encoders = ("student", "teacher") if chosen.encoder is None else chosen.encoder
+        results, missing = evaluate(backend, chosen.run, chosen.data, encoders, pooling, *how)
         show(results, f"{chosen.run}: {pooling} pooling")
     if missing:
         raise IncompleteError("; ".join(missing))

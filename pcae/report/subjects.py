@@ -14,7 +14,7 @@ from pcae.report.stages import SCORE_TOLERANCE, Stage, encoder_stages
 from pcae_core import checkpoint, randomness
 from pcae_core.config import DataConfig, ModelConfig
 from pcae_core.contract import Backend, Floats, TrainState
-from pcae_core.pretrained import Side
+from pcae_core.pretrained import EncoderName
 from pcae_core.stored_encoder import StoredEncoder
 
 
@@ -53,21 +53,21 @@ class CheckpointSubject(Subject):
         self,
         path: Path,
         backend: Backend,
-        side: Side | None = None,
+        encoder: EncoderName | None = None,
         keep: float | None = None,
         seed: int | None = None,
     ) -> None:
         """Open `path`, a run's folder, a checkpoint's or an encoder's.
 
         Args:
-            side: as `pretrained.load` takes it.
+            encoder: as `pretrained.load` takes it.
             keep: share of the patch tokens that each stage keeps, by default as in training.
             seed: of the noise that splits the patches, by default the run's.
 
         Raises:
             CheckpointError: it is missing or damaged.
         """
-        stored = StoredEncoder(path, side)
+        stored = StoredEncoder(path, encoder)
         config = stored.config
         self.model, self.normalization = config.model, config.loader.normalization(config.model.in_chans)
         self.loader = config.loader
@@ -75,7 +75,7 @@ class CheckpointSubject(Subject):
         self._keep = config.model.reduction.keep if keep is None else keep
         self._pretrains = stored.step is not None and not config.model.num_classes
         self._seed = config.seed if seed is None else seed
-        run = f"{stored.path.parent.parent.name or stored.path}, step {stored.step}, {stored.side}"
+        run = f"{stored.path.parent.parent.name or stored.path}, step {stored.step}, {stored.encoder}"
         self.title = stored.path.name if stored.step is None else run
         self.title += f", keep {self._keep:g}, {backend.name}"
 

@@ -21,12 +21,12 @@ class FinetuneConfig(RunConfig):
     Attributes:
         pretrained: run, one of its checkpoints, or an encoder's folder that `pcae convert` wrote, whose encoder is
             fine-tuned; it also decides the model, and the pixels' mean and std unless they are set.
-        weights: which of its encoders; only the student has trained its CLS token.
+        encoder: which of its encoders; only the student has trained its CLS token.
         from_scratch: take only the model from `pretrained`, and start from random initialisation, for comparison.
         class_names: of the data's classes, where it names them; taken from the data.
         split: that is scored after each epoch; by default test, else val, whichever has labels first.
         ignore_unknown_classes: leave out scored images of classes that the train split does not have.
-        drop: share of the patch tokens that is dropped at each stage, 0 to 0.5 (the paper's r).
+        keep: share of the patch tokens that each stage keeps, 0.5 to 1 (1 minus the paper's r).
         pooling: what the head reads: the CLS token, or the mean of the surviving patch tokens.
         layer_decay: factor on the learning rate from each layer to the one below it.
         label_smoothing: share of the target that is spread evenly over the classes.
@@ -40,12 +40,12 @@ class FinetuneConfig(RunConfig):
 
     pretrained: Path | None = None
     out: Path = Path("runs/finetune")
-    weights: Literal["student", "teacher"] = "student"
+    encoder: Literal["student", "teacher"] = "student"
     from_scratch: bool = False
     class_names: tuple[str, ...] | None = None
     split: str | None = None
     ignore_unknown_classes: bool = False
-    drop: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
+    keep: Annotated[float, Field(ge=0.5, le=1.0)] = 1.0
     pooling: Pooling = "mean"
     layer_decay: Fraction = 0.65
     label_smoothing: BelowOne = 0.1
@@ -87,11 +87,6 @@ class FinetuneConfig(RunConfig):
     def mixes(self) -> bool:
         """Whether images are mixed in pairs."""
         return self.mixup > 0 or self.cutmix > 0
-
-    @property
-    def keep(self) -> float:
-        """Share of the patch tokens that stays at each stage."""
-        return 1.0 - self.drop
 
     def hyper_parameters(self, step: int, total_steps: int) -> tuple[float, float]:
         """Learning rate and EMA momentum of 0-based `step`; the momentum is small at first, so that early weights go.

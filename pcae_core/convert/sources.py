@@ -23,7 +23,7 @@ from pcae_core.convert.facts import NOTHING_SAID, Facts, loader_of, origins, set
 from pcae_core.convert.names import HF_BLOCKS, HF_IN_BLOCK, HF_NAMES, to_hf
 from pcae_core.errors import CheckpointError, ConfigError
 from pcae_core.parameters import Arrays, decoder_shapes, encoder_shapes, initial_parameters
-from pcae_core.pretrained import EncoderInfo, Pretrained, Side
+from pcae_core.pretrained import EncoderInfo, EncoderName, Pretrained
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Request:
     """What the user says of a source.
 
     Attributes:
-        side: which encoder of a run; prefix: of a file that holds several models.
+        encoder: which of a run's two; prefix: of a file that holds several models.
         facts: of somebody else's model, instead of what its source says, if it does.
         waive: patterns of tensors that may be missing or left out.
         image_size: for which positions are interpolated; None for the source's.
     """
 
-    side: Side | None = None
+    encoder: EncoderName | None = None
     facts: Facts = NOTHING_SAID
     prefix: str | None = None
     waive: tuple[str, ...] = ()
@@ -64,15 +64,15 @@ def read(path: Path, request: Request) -> tuple[Pretrained, Coverage]:
         if request.facts != NOTHING_SAID or request.prefix is not None:
             flags = "--num-heads, --layer-norm-eps, --mean and --std are, and has no --prefix"
             raise ConfigError(f"{path} is PCAE's own, says itself what {flags}")
-        pretrained.refuse_side(path, request.side)
-        found = pretrained.load(path, request.side)
+        pretrained.refuse_choice(path, request.encoder)
+        found = pretrained.load(path, request.encoder)
         coverage.loaded = len(found.encoder) + len(found.decoder)
     return _resized(found, request.image_size, coverage), coverage
 
 
 def _foreign(path: Path, source: files.Foreign, request: Request, coverage: Coverage) -> Pretrained:
-    if request.side is not None:
-        raise ConfigError(f"{path} is no run of PCAE's, so there is no {request.side}; --prefix chooses among models")
+    if request.encoder is not None:
+        raise ConfigError(f"{path} is no run of PCAE's and has no {request.encoder}; --prefix chooses among models")
     if not coverage.waived("rope"):
         rewriting.refuse_rotary(path, source.tensors.keys())
     coverage.beside = source.beside

@@ -20,7 +20,7 @@ from pcae_core.data import CorruptLog, Source, eval_batches, greys, normalize, o
 from pcae_core.data.classes import Labelled, labelled, match, warn
 from pcae_core.errors import ConfigError, DataError
 from pcae_core.parameters import Arrays
-from pcae_core.pretrained import EncoderInfo, Side
+from pcae_core.pretrained import EncoderInfo, EncoderName
 from pcae_core.training.collapse import effective_rank
 from pcae_core.training.probes import Accuracy, knn, linear_probe
 
@@ -67,7 +67,7 @@ def evaluate(
     backend: Backend,
     run: Path,
     data: Path,
-    sides: Sequence[Side] = ("student", "teacher"),
+    encoders: Sequence[EncoderName] = ("student", "teacher"),
     pooling: Pooling = "mean",
     split: str | None = None,
     ignore_unknown: bool = False,
@@ -77,7 +77,7 @@ def evaluate(
     """Probe the checkpoint's encoders, and the same encoder at random initialisation. Warns of what is assumed.
 
     Args:
-        run: a run's folder, one of its checkpoints, or an encoder's folder, which has one side only.
+        run: a run's folder, one of its checkpoints, or an encoder's folder, which holds one encoder.
         data: data set with labels; features are fitted on its train split and scored on another.
         split: which split is scored; by default test, else val, whichever has labels first.
         ignore_unknown: leave out scored images of classes that the train split does not have, instead of raising.
@@ -85,27 +85,27 @@ def evaluate(
         max_corrupt: largest share of a split that may be unreadable; the results leave such images out.
 
     Returns:
-        By encoder: the sides asked for, or "encoder", and "random". And a line about each split of which images cannot
+        By name: the encoders asked for, or "encoder", and "random". And a line about each split of which images cannot
         be read.
 
     Raises:
         CheckpointError, DataError.
         TrainingError: too many images cannot be read.
-        ConfigError: no side is asked for.
+        ConfigError: no encoder is asked for.
     """
-    if not sides:
-        raise ConfigError("name the features to evaluate: student, teacher or both")
-    found = pretrained.load_all(run, sides)
+    if not encoders:
+        raise ConfigError("name the encoders to evaluate: student, teacher or both")
+    found = pretrained.load_all(run, encoders)
     config = next(iter(found.values())).config
     config = config.model_copy(update={"loader": reading.over(config.loader)})
     train, test = _splits(data, config, split, ignore_unknown)
     greys.announce(train.source)
     labels = _numbered(train.labels, test.labels)
-    encoders: dict[str, Arrays] = {name: one.encoder for name, one in found.items()}
-    encoders["random"] = parameters.initial_parameters(config.model, config.seed)
+    weights: dict[str, Arrays] = {name: one.encoder for name, one in found.items()}
+    weights["random"] = parameters.initial_parameters(config.model, config.seed)
     logs = [(source, CorruptLog(source, max_corrupt)) for source in (train.source, test.source)]
     results = {}
-    for name, encoder in encoders.items():
+    for name, encoder in weights.items():
         (fit, fit_ids), (score, score_ids) = (
             extract_features(backend, config, encoder, source, pooling, log=log) for source, log in logs
         )

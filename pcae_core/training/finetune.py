@@ -125,7 +125,7 @@ def first_state(config: FinetuneConfig) -> TrainState:
 
 
 def _pretrained_encoder(config: FinetuneConfig) -> parameters.Arrays:
-    found, shapes = pretrained.load(_source(config), config.weights), parameters.pretrained_shapes(config.model)
+    found, shapes = pretrained.load(_source(config), config.encoder), parameters.pretrained_shapes(config.model)
     taken = {name: found.encoder[name] for name in shapes if name in found.encoder}
     checkpoint.check_tensors(found.path, taken, shapes)
     return taken

@@ -75,7 +75,7 @@ STEP = [
     numpy_fault(
         "keeps what it should drop",
         "finetune-step",
-        ("finetuning", "images[part], config.keep, scales", "images[part], max(0.3, config.drop), scales"),
+        ("finetuning", "images[part], config.keep, scales", "images[part], max(0.3, 1.0 - config.keep), scales"),
     ),
     numpy_fault("no moving average", "finetune-step", ("finetuning", EMA, "pass")),
     numpy_fault(
