@@ -13,8 +13,7 @@ DESCRIPTION = """Train a pre-trained encoder with a head to classify, dropping t
 
 The model is that of the pre-trained RUN; the classes are those of --data, whose test (or val) split is scored after
 each epoch. Settings come from, each over the one before: the defaults (MAE's recipe for ViT-B); --preset NAME, MAE's
-recipe for that model; --config FILE, a YAML file of settings; the flags below. --drop R, the paper's r, is another way
-to say --keep 1 - R.
+recipe for that model; --config FILE, a YAML file of settings; the flags below.
 --resume OUT continues the run in that folder with its own settings; a run whose folder (--out) is there already is
 continued too. --from-scratch trains the same network from random initialisation.
 
@@ -25,7 +24,7 @@ Examples:
   pcae evaluate runs/photos-ft --data photos --keep 1.0 0.9 0.8 0.7 0.6"""
 
 
-FLAGS = ("config", "preset", "resume")
+FLAGS = ("config", "preset", "resume", "drop")
 WITHOUT = ("model", "pretrained", "class_names")
 """Settings that the pre-trained run and the data decide."""
 
@@ -34,29 +33,26 @@ def main(arguments: Sequence[str]) -> None:
     """Parse, then train."""
     run, rest = (arguments[0], arguments[1:]) if arguments and not arguments[0].startswith("-") else (None, arguments)
     chosen, rest = split_off(rest, *FLAGS)
-    rest, said = _with_keep(rest)
+    drop = chosen.pop("drop")
+    if drop is not None:
+        if any(word.partition("=")[0] == "--keep" for word in rest):
+            raise ConfigError("--drop is 1 - --keep; give one of them")
+        rest = [*rest, f"--keep={_kept(drop)}"]
     default = _default(run, **chosen)
     config = parse_config(default, "finetune [RUN]", rest, DESCRIPTION, FLAGS, WITHOUT)
     from pcae_core.training.finetune import finetune
 
-    if said:
-        print(said)
+    if drop is not None:
+        print(f"--drop {drop} is taken as --keep {config.keep:g}")
     finetune(config)
 
 
-def _with_keep(arguments: Sequence[str]) -> tuple[list[str], str]:
-    """With `--keep` where the arguments have `--drop`, the paper's r, which is 1 - keep; and a line that says so."""
-    values, rest = split_off(arguments, "drop")
-    drop = values["drop"]
-    if drop is None:
-        return rest, ""
+def _kept(drop: str) -> str:
+    """The value of `--keep` for one of `--drop`."""
     try:
-        keep = round(1.0 - float(drop), 6)
+        return str(round(1.0 - float(drop), 6))
     except ValueError:
         raise ConfigError(f"--drop must be a number, not {drop!r}; or give --keep, which is 1 - drop") from None
-    if any(word.partition("=")[0] == "--keep" for word in rest):
-        raise ConfigError("--drop is 1 - --keep; give one of them")
-    return [*rest, f"--keep={keep}"], f"--drop {drop} is taken as --keep {keep}"
 
 
 def _default(run: str | None, config: str | None, preset: str | None, resume: str | None) -> FinetuneConfig:
