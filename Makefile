@@ -48,15 +48,16 @@ peers: .venv-peers/installed
 
 # MindSpore's threads wait by spinning: beside other tests, two processes of it take several times as long.
 test: lint peers
-	$(BIN)/$(PYTEST) --ignore tests/test_msrun.py
-	$(BIN)/pytest tests/test_msrun.py
+	$(BIN)/$(PYTEST) --ignore tests/backends/test_msrun.py
+	$(BIN)/pytest tests/backends/test_msrun.py
 
 # MindSpore needs NumPy 1; everything else is also tested with the current NumPy 2, in an environment of its own.
 test-numpy2: peers .venv-numpy2/installed
-	.venv-numpy2/bin/$(PYTEST) tests/test_core.py tests/test_registry.py tests/test_backends.py tests/test_checkpoint.py \
-		tests/test_sources.py tests/test_augment.py tests/test_loader.py tests/test_training.py tests/test_conformance.py \
-		tests/test_onnx*.py tests/test_serve*.py tests/test_visualize.py tests/test_report.py tests/test_convert*.py \
-		tests/test_encoder_torch.py tests/test_finetune*.py tests/test_emoji.py tests/test_cifar10.py
+	.venv-numpy2/bin/$(PYTEST) tests/core tests/onnx/test_onnx*.py tests/onnx/test_serve*.py \
+		$(addprefix tests/data/test_,sources.py augment.py loader.py finetune_data.py emoji.py cifar10.py) \
+		$(addprefix tests/training/test_,training.py finetune.py) \
+		$(addprefix tests/backends/test_,backends.py conformance.py encoder_torch.py) \
+		$(addprefix tests/cli/test_,visualize.py report.py)
 
 .venv-numpy2/installed: pyproject.toml constraints.txt
 	mkdir -p .venv-numpy2
@@ -76,7 +77,7 @@ format: setup
 
 # Writes down the public API; the difference belongs into the commit, and into CHANGELOG.md.
 api: setup
-	$(BIN)/python tests/public_api.py > tests/public_api.txt
+	$(BIN)/python tests/helpers/public_api.py > tests/public_api.txt
 
 # The same bytes from the same commit, wherever and whenever it is built.
 wheel: setup

@@ -2,7 +2,7 @@
 
     python benchmarks/faults.py [--kills 100] [--seed 0]
 
-tests/killing.py says where they die and what must hold; this fails when it does not. About two seconds a death.
+tests/helpers/killing.py says where they die and what must hold; this fails when it does not. About two seconds a death.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import killing

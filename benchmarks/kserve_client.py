@@ -4,7 +4,7 @@
     python benchmarks/kserve_client.py [--python .venv-kserve/bin/python] [--record tests/recorded/kserve]
 
 Prints what the client said of each call, and exits with 1 when an answer is not that of the session. `--record` writes
-down the bytes of each request that the client sends, which tests/test_serve_clients.py sends again.
+down the bytes of each request that the client sends, which tests/onnx/test_serve_clients.py sends again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 import services
 from onnx_models import exported, pixels
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 from onnx_models import CLASSES, CONFIG, HEADLESS, exported, pixels
 
 from pcae_onnx.session import InferenceSession

@@ -16,9 +16,9 @@ from services import array, assert_refused
 
 from pcae_onnx.session import InferenceSession
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-peers" / "bin" / "python"
-RECORDED = Path(__file__).parent / "recorded" / "kserve"
+RECORDED = ROOT / "tests" / "recorded" / "kserve"
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def triton(client, tmp_path_factory):
     assert PYTHON.exists(), "tritonclient is not installed; run make peers"
     folder = tmp_path_factory.mktemp("triton")
     np.save(folder / "pixels.npy", pixels(2))
-    script = [PYTHON, Path(__file__).with_name("triton_client.py")]
+    script = [PYTHON, ROOT / "tests" / "helpers" / "triton_client.py"]
     command = [*script, client.port, client.name, folder / "pixels.npy", folder / "results.npz"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

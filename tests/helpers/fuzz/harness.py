@@ -19,7 +19,7 @@ import patience
 
 from fuzz.watch import LIMIT_SECONDS, Outcome
 
-TESTS = Path(__file__).parents[1]
+HELPERS = Path(__file__).parents[1]
 OTHERS_SECONDS = 300.0
 """Of CPU time, for what is not measured: loading the libraries, writing a file."""
 
@@ -31,7 +31,7 @@ class Worker:
         self.root = root
         shutil.rmtree(root / "cases", ignore_errors=True)
         root.mkdir(parents=True, exist_ok=True)
-        paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = [str(HELPERS), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": ":".join(paths)}
         self._log = (root / "stderr.txt").open("w+", encoding="utf-8", errors="replace")
         self._process = subprocess.Popen(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import patience
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "jax_backend"
 # The suite has XLA compile 1700 graphs that run once: half of the time.
 QUICK_COMPILATION = ("--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false")

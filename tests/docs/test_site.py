@@ -11,7 +11,7 @@ import patience
 import pytest
 
 pytest.importorskip("material", reason='the site needs pip install "pcae[docs]"')
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LOADED = re.compile(r"""<(?:script|img|link|iframe)[^>]*?(?:src|href)=["']?(?:https?:)?//[^>]*>""")
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from pcae_onnx.session import InferenceSession
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "browser"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "browser"
 GREY = HEADLESS.model_copy(update={"in_chans": 1})
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import public_api
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_public_api_is_as_recorded():

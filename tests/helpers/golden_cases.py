@@ -10,7 +10,7 @@ import pytest
 
 from pcae_core import ConfigError, ModelConfig, ReductionConfig, ShapeError, parameters
 
-FOLDER = Path(__file__).parents[1] / "conformance" / "pcae_conformance" / "golden"
+FOLDER = Path(__file__).parents[2] / "conformance" / "pcae_conformance" / "golden"
 NAMES = ("case_a", "case_b")
 
 

@@ -12,7 +12,7 @@ from transformers import ViTMAEConfig, ViTMAEForPreTraining
 from pcae_core import ModelConfig, cost, pretrained
 from pcae_torch import model, ops
 
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # last: nothing of that folder may hide a package
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))  # last: nothing of that folder may hide a package
 
 import mae
 import scale

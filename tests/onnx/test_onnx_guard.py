@@ -237,6 +237,7 @@ def test_linked_or_missing_weights_are_refused(external):
 
 
 SMALL_MIB, LARGE_MIB = 4, 256
+HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 def _doubled(path: Path, weights: bool) -> None:
@@ -305,7 +306,7 @@ def test_a_graph_that_grows_gets_no_more_than_its_memory(copy, dynamic, weights)
     _doubled(copy, weights)
 
     def outcome(memory_mib: int) -> tuple[str, float, str]:
-        command = [sys.executable, "-c", GROWING, str(copy), str(Path(__file__).parent), str(memory_mib), str(dynamic)]
+        command = [sys.executable, "-c", GROWING, str(copy), str(HELPERS), str(memory_mib), str(dynamic)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         said, grown = done.stdout.split()
         return said, float(grown), done.stderr

@@ -16,7 +16,7 @@ from onnx_models import KEEPS, exported, pixels
 
 from pcae_onnx.session import InferenceSession, Outputs
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 PYTHON = TESTS.parent / ".venv-peers" / "bin" / "python"
 """Of the environment that `make peers` installs."""
 NODE = TESTS / "node"
@@ -34,7 +34,7 @@ def expected(model) -> dict[float, Outputs]:
 
 
 def peer(*arguments: object) -> None:
-    command = [PYTHON, TESTS / "peer_onnx.py", *arguments]
+    command = [PYTHON, TESTS / "helpers" / "peer_onnx.py", *arguments]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

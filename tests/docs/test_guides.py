@@ -14,7 +14,7 @@ from PIL import Image
 
 from pcae_core import ModelConfig, parameters
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FIRST = ROOT / "docs" / "index.md"
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="the guides ask the service by curl")
 

@@ -1,4 +1,4 @@
-"""What the documents name exists (tests/test_guides.py runs it), and what must not be in the repository is not."""
+"""What the documents name exists (tests/docs/test_guides.py runs it), and what must not be in the repository is not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pcae.cli.main import COMMANDS
 from pcae_core.config import PretrainConfig
 from pcae_core.config.finetune import FinetuneConfig
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
@@ -52,7 +52,7 @@ def test_no_path_of_a_machine_is_committed():
             r"(^|[^A-Za-z.])/(home|root|work)/[a-z]",
             "--",
             ":!LICENSE",
-            ":!tests/test_documents.py",
+            ":!tests/docs/test_documents.py",
         ],
         cwd=ROOT,
         capture_output=True,

@@ -11,7 +11,7 @@ import pytest
 
 from pcae.cli import main as cli
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FLAG = re.compile(r"--[a-z][a-z0-9.-]*[a-z0-9](?!\w)")
 SETTING = re.compile(r"(?<![\w.-])loader\.[a-z_]+")
 COMMAND = re.compile(r"pcae (\w+)|\b(export|fine-tune)(?:ed)? (?:it )?(?:again )?with")

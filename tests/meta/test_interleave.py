@@ -9,7 +9,7 @@ from pathlib import Path
 import contenders
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # last: nothing of that folder may hide a package
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))  # last: nothing of that folder may hide a package
 
 import interleave
 

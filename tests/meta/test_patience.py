@@ -11,7 +11,7 @@ import patience
 import pytest
 from fuzz import harness
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 POLLS = {"select"}
 """What is called again and again, so that its time is no limit."""
 

@@ -1,6 +1,6 @@
 """tritonclient, as it comes, against a running service; for an environment that has it, but not PCAE.
 
-    .venv-peers/bin/python tests/triton_client.py PORT MODEL PIXELS.npy RESULTS.npz
+    .venv-peers/bin/python tests/helpers/triton_client.py PORT MODEL PIXELS.npy RESULTS.npz
 
 What each call gave goes to RESULTS.npz as "call/output", what it said is printed as JSON: {call: text or metadata}.
 """

@@ -31,7 +31,7 @@ from benchmarks.learning.training import configure
 from pcae_core import ModelConfig, PretrainConfig, ReductionConfig, randomness
 from pcae_torch import model, ops
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SMALL = {"embed_dim": 16, "depth": 3, "num_heads": 2, "decoder_embed_dim": 12, "decoder_depth": 2}
 CONFIG = ModelConfig(image_size=20, patch_size=4, decoder_num_heads=2, mask_ratio=0.6, **SMALL)
 NOISE = randomness.mask_noise(3, 0, 0, 5, CONFIG.num_patches)
