@@ -19,7 +19,7 @@ FLAGS = {
     "config": "YAML file of settings.",
     "preset": "model by its timm name, such as vit_small_patch16_224.",
     "resume": "folder of a run to continue with its own settings.",
-    "drop": "the paper's r, which is 1 - keep: another way to give --keep.",
+    "drop": "share of the patch tokens that each stage drops, the paper's r: another way to give keep, which is 1 - r.",
 }
 """Flags that choose the settings that all others change; `split_off` takes them out of the arguments."""
 
