@@ -2,12 +2,11 @@
 
     pcae data fashion-mnist data/fashion-mnist; pcae data emoji data/emoji; pcae data cifar10 data/cifar10
     python -m benchmarks.learning [--parts trials comparison ablations] [--sets ...] [--budgets 60 180 600] ...
-    python -m benchmarks.learning --parts --results benchmarks/learning/results.jsonl --write docs/learning.md
 
-`plan.py` says what is run; options choose parts of it. The second form only makes the tables of what is in the file.
-Results are appended to it, one line each, and not run again, so an interrupted benchmark goes on. Experiments compute
-on one thread. How many steps fit into a budget is measured first, for each method against PCAE's recipe in alternation,
-so that other work on the machine hits both alike.
+`plan.py` says what is run; options choose parts of it. `--parts` without a name only prints the tables of what is in
+the file. Results are appended to it, one line each, and not run again, so an interrupted benchmark goes on. Experiments
+compute on one thread. How many steps fit into a budget is measured first, for each method against PCAE's recipe in
+alternation, so that other work on the machine hits both alike.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from benchmarks.learning.methods import METHODS
 from benchmarks.learning.plan import ABLATED, ABLATIONS, COMPARED, RATES, Experiment
 from benchmarks.learning.results import Results
 from benchmarks.learning.sets import SETS
-from benchmarks.learning.table import tables, write
+from benchmarks.learning.table import tables
 from benchmarks.learning.training import configure, measure_step
 
 from pcae_core.config import PretrainConfig
@@ -103,7 +102,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--ablations", nargs="+", choices=ABLATIONS, default=list(ABLATIONS))
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--results", type=Path, default=Path("runs/learning.jsonl"))
-    parser.add_argument("--write", type=Path, help="a document to put the tables into")
     return parser.parse_args()
 
 
@@ -112,10 +110,7 @@ def main() -> None:
     results = Results(options.results)
     for part in options.parts:
         measure(PARTS[part](options, results), results, options.processes)
-    if options.write:
-        write(options.write, tables(results))
-    else:
-        print(tables(results))
+    print(tables(results))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The results as Markdown tables: means over seeds, with standard deviations where there are several.
 
+    python -m benchmarks.learning.table     # writes RESULTS.md from results.jsonl
+
 Differences of two means have a star when they are larger than the larger standard deviation of the two, and of one sign
 with each seed.
 """
@@ -28,15 +30,18 @@ Row = Sequence[str]
 Seeds = Mapping[int, Result]
 """Results of the same experiment by seed."""
 
-_BEGIN, _END = "<!-- tables -->\n", "<!-- end of the tables -->\n"
+HERE = Path(__file__).parent
+_HEADER = """# Results of the learning benchmark
+
+`.venv/bin/python -m benchmarks.learning.table` makes this file from `results.jsonl`, and a test compares the two.
+[docs/learning.md](../../docs/learning.md) says how the figures were measured and what they show.
+
+"""
 
 
-def write(path: Path, text: str) -> None:
-    """Put `text` between the two marks in a document. Raises ValueError when it has none."""
-    before, mark, rest = path.read_text(encoding="utf-8").partition(_BEGIN)
-    if not mark or _END not in rest:
-        raise ValueError(f"{path} needs the lines {_BEGIN.strip()} and {_END.strip()}")
-    path.write_text(f"{before}{_BEGIN}\n{text}\n{_END}{rest.partition(_END)[2]}", encoding="utf-8")
+def document(results: Results) -> str:
+    """The whole of RESULTS.md."""
+    return _HEADER + tables(results)
 
 
 def tables(results: Results) -> str:
@@ -183,3 +188,11 @@ def _table(title: str, heads: Row, rows: Sequence[Row]) -> str:
     used = [i for i in range(len(heads)) if any(row[i] for row in rows)]
     lines = [heads, ["---"] * len(heads), *rows]
     return f"{title}:\n\n" + "\n".join("| " + " | ".join(line[i] for i in used) + " |" for line in lines)
+
+
+def main() -> None:
+    (HERE / "RESULTS.md").write_text(document(Results(HERE / "results.jsonl")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -13,7 +13,7 @@ from pcae_core.config import PretrainConfig
 from pcae_core.config.finetune import FinetuneConfig
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/**/*.md")])
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
