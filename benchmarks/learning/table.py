@@ -1,6 +1,6 @@
 """The results as Markdown tables: means over seeds, with standard deviations where there are several.
 
-    python -m benchmarks.learning.table     # writes RESULTS.md from results.jsonl
+    python -m benchmarks.learning.table     # from results.jsonl: RESULTS.md, and the table in docs/learning.md
 
 Differences of two means have a star when they are larger than the larger standard deviation of the two, and of one sign
 with each seed.
@@ -12,10 +12,11 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.learning.methods import METHODS, REFERENCE
+from benchmarks.learning.methods import METHODS, PEER, REFERENCE, SMALL_DATA, SMALL_PEER
 from benchmarks.learning.plan import (
     ABLATED,
     ABLATIONS,
+    COMPARED,
     RATES,
     TRIAL_SEED,
     Experiment,
@@ -31,17 +32,44 @@ Seeds = Mapping[int, Result]
 """Results of the same experiment by seed."""
 
 HERE = Path(__file__).parent
+GUIDE = HERE.parents[1] / "docs" / "learning.md"
+_BEGIN, _END = "<!-- table -->\n", "<!-- end of the table -->\n"
 _HEADER = """# Results of the learning benchmark
 
 `.venv/bin/python -m benchmarks.learning.table` makes this file from `results.jsonl`, and a test compares the two.
-[docs/learning.md](../../docs/learning.md) says how the figures were measured and what they show.
+[docs/learning.md](../../docs/learning.md) has the answers. [The log](../log/learning.md) says how the figures were
+measured and what they show.
 
 """
+
+
+_ALIKE = {"fashion-mnist": (SMALL_DATA, SMALL_PEER)}
+"""Set -> PCAE and MAE with the same batch and decoder; on the other sets, those with the first settings."""
 
 
 def document(results: Results) -> str:
     """The whole of RESULTS.md."""
     return _HEADER + tables(results)
+
+
+def against_mae(results: Results) -> str:
+    """The table of docs/learning.md: PCAE and MAE with the same batch and decoder."""
+    rows = []
+    for data in SETS:
+        ours, theirs = _ALIKE.get(data, (REFERENCE, PEER))
+        for budget in (budget for budget in COMPARED[data] if budget):
+            found = _by_method(data, budget, results)
+            rows.append([data, str(budget), *_duel(found[ours], found[theirs])])
+    heads = [f"{probe}: {column}" for probe in ("k-NN", "linear") for column in ("PCAE", "MAE", "PCAE - MAE")]
+    return _grid(["images", "CPU seconds", *heads], rows) + "\n"
+
+
+def _duel(ours: Seeds, theirs: Seeds) -> Row:
+    cells: list[str] = []
+    for key in ("knn", "linear"):
+        means = (statistics.mean(result[key] for result in seeds.values()) for seeds in (ours, theirs))
+        cells += [*(f"{mean:.1f}" for mean in means), _difference(ours, theirs, key)]
+    return cells
 
 
 def tables(results: Results) -> str:
@@ -185,13 +213,27 @@ def _label(settings: Settings) -> str:
 def _table(title: str, heads: Row, rows: Sequence[Row]) -> str:
     if not rows:
         return ""
+    return f"{title}:\n\n{_grid(heads, rows)}"
+
+
+def _grid(heads: Row, rows: Sequence[Row]) -> str:
     used = [i for i in range(len(heads)) if any(row[i] for row in rows)]
     lines = [heads, ["---"] * len(heads), *rows]
-    return f"{title}:\n\n" + "\n".join("| " + " | ".join(line[i] for i in used) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(line[i] for i in used) + " |" for line in lines)
+
+
+def write(path: Path, text: str) -> None:
+    """Put `text` between the two marks in a document. Raises ValueError when it has none."""
+    before, mark, rest = path.read_text(encoding="utf-8").partition(_BEGIN)
+    if not mark or _END not in rest:
+        raise ValueError(f"{path} needs the lines {_BEGIN.strip()} and {_END.strip()}")
+    path.write_text(f"{before}{_BEGIN}\n{text}\n{_END}{rest.partition(_END)[2]}", encoding="utf-8")
 
 
 def main() -> None:
-    (HERE / "RESULTS.md").write_text(document(Results(HERE / "results.jsonl")), encoding="utf-8")
+    results = Results(HERE / "results.jsonl")
+    (HERE / "RESULTS.md").write_text(document(results), encoding="utf-8")
+    write(GUIDE, against_mae(results))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from benchmarks.learning.methods import (
 )
 from benchmarks.learning.plan import ABLATIONS, FINER, RATES, Experiment, cost, merged, trial
 from benchmarks.learning.results import Results
-from benchmarks.learning.table import document, tables
+from benchmarks.learning.table import against_mae, document, tables
 from benchmarks.learning.training import configure
 
 from pcae_core import ModelConfig, PretrainConfig, ReductionConfig, randomness
@@ -236,5 +237,11 @@ def test_the_tables_in_the_repository_are_made_from_the_results() -> None:
     made = document(Results(path))
     assert made.count("|") > 100
     assert made == (ROOT / "benchmarks" / "learning" / "RESULTS.md").read_text(encoding="utf-8")
+    guide = (ROOT / "docs" / "learning.md").read_text(encoding="utf-8")
+    answers = against_mae(Results(path))
+    assert answers in guide
+    figures = re.findall(r"[+-]\d+\.\d\*?, [+-]\d+\.\d\*?|\b\d\d\.\d\b", " ".join(guide.split()))
+    assert len(figures) > 20
+    assert [figure for figure in figures if figure not in made + answers] == []
     lines = path.read_text(encoding="utf-8").splitlines()
     assert len(lines) == len({json.dumps(json.loads(line)["experiment"]) for line in lines})
