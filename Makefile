@@ -98,15 +98,15 @@ sbom: setup
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# Every speed as a ratio with an aim where there is one: the rows go to runs/bench.jsonl, the table is printed at the end
-# of them. `make bench BENCH_FLAGS="--threads 1 --cpu-time"` is for a machine that others use.
+# Every speed as a ratio with an aim where there is one (docs/performance.md): the rows go to runs/bench.jsonl, the table
+# is printed at the end. `make bench BENCH_FLAGS="--threads 1 --cpu-time"` is for a machine that others use.
 bench: export BENCH_ROWS := runs/bench.jsonl
 bench: setup
 	@mkdir -p runs && rm -f $(BENCH_ROWS)
 	for name in $(SPEEDS); do $(BIN)/python benchmarks/$$name.py $(BENCH_FLAGS) || exit 1; done
 	$(BIN)/python benchmarks/table.py $(BENCH_ROWS)
 
-# What else is measured: export, service, quality after fine-tuning.
+# What else is measured (docs/benchmarks.md): export, service, quality after fine-tuning.
 bench-more: setup
 	$(BIN)/python benchmarks/onnx_export.py
 	$(BIN)/python benchmarks/serving.py
@@ -139,8 +139,9 @@ bench-clients: setup .venv-kserve/installed .venv-optimum/installed
 bench-faults: setup
 	$(BIN)/python benchmarks/faults.py
 
-# What PCAE learns on small data next to MAE and others: many hours. Results are appended to LEARNING; run it again to go
-# on. For a part of it: make bench-learning SETS=fashion-mnist BUDGETS=60 SEEDS="0 1 2" PARTS="trials comparison"
+# What PCAE learns on small data next to MAE and others (docs/learning.md): many hours. Results are appended to
+# LEARNING; run it again to go on. For a part of it:
+# make bench-learning SETS=fashion-mnist BUDGETS=60 SEEDS="0 1 2" PARTS="trials comparison"
 # PROCESSES experiments run at a time, each on one thread.
 SETS ?= fashion-mnist emoji cifar10 fashion-mnist-196 cifar10-256
 BUDGETS ?= 60 180 600

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 from pathlib import Path
@@ -41,6 +42,16 @@ def test_links_in_documents_lead_somewhere():
     for path in DOCUMENTS:
         for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text(encoding="utf-8")):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+@pytest.mark.parametrize("name", ["benchmarks", "performance", "learning"])
+def test_pages_of_figures_are_short(name):
+    lines = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 120
+    rules = [i for i, line in enumerate(lines) if re.fullmatch(r"\|[-| ]+\|", line)]
+    assert len(rules) == 1  # one table
+    rows = list(itertools.takewhile(lambda line: line.startswith("|"), lines[rules[0] + 1 :]))
+    assert 0 < len(rows) <= 10
 
 
 def test_no_path_of_a_machine_is_committed():
