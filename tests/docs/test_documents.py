@@ -8,7 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
+import pcae_core
 from pcae.cli.main import COMMANDS
 from pcae_core.config import PretrainConfig
 from pcae_core.config.finetune import FinetuneConfig
@@ -52,6 +54,44 @@ def test_pages_of_figures_are_short(name):
     assert len(rules) == 1  # one table
     rows = list(itertools.takewhile(lambda line: line.startswith("|"), lines[rules[0] + 1 :]))
     assert 0 < len(rows) <= 10
+
+
+def test_results_in_the_readme_are_those_of_their_pages():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|[^|]+\|([^|]+\|[^|]+)\| \[[^]]+\]\((docs/\w+\.md)\) \|$", readme, re.MULTILINE)
+    assert len(rows) == 4
+    for cells, page in rows:
+        figures = re.findall(r"\d+\.\d+|\d+e-\d+", cells)
+        assert figures
+        assert set(figures) <= set(re.findall(r"\d+\.\d+|\d+e-\d+", (ROOT / page).read_text(encoding="utf-8"))), page
+
+
+def test_the_workflow_calls_targets_that_exist():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    assert workflow["permissions"] == {"contents": "read"}
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    assert all(re.search(r"@v\d+$", step["uses"]) for step in steps if "uses" in step)
+    commands = [step["run"].split() for step in steps if "run" in step]
+    assert all(command[0] == "make" for command in commands)
+    targets = {command[1] for command in commands} - {'"$TARGET"'}
+    targets |= set(workflow["jobs"]["test"]["strategy"]["matrix"]["target"])
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert [target for target in targets if not re.search(rf"^{target}:", makefile, re.MULTILINE)] == []
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob(".github/ISSUE_TEMPLATE/*.yml")), ids=lambda path: path.name)
+def test_issue_forms_are_forms(path):
+    form = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert form["name"]
+    assert form["description"]
+    elements = [element for element in form["body"] if element["type"] != "markdown"]
+    assert len({element["id"] for element in elements}) == len(elements)
+    assert all(element["attributes"]["label"] for element in elements)
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == pcae_core.__version__
 
 
 def test_no_path_of_a_machine_is_committed():
