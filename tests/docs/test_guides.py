@@ -71,6 +71,7 @@ def nothing(folder: Path) -> None:
 # Each guide, and what a reader has before it beside what the first page leaves.
 GUIDES: dict[str, Callable[[Path], None]] = {
     "README.md": write_settings,
+    "docs/api.md": nothing,
     "docs/command-line.md": nothing,
     "docs/converting.md": write_strangers,
     "docs/finetuning.md": nothing,
