@@ -34,6 +34,16 @@ def test_commands_in_documents_exist():
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
 
+def test_messages_of_the_page_on_troubles_are_those_of_the_sources():
+    files = [path for package in ("pcae", "pcae_core", "backends") for path in (ROOT / package).rglob("*.py")]
+    sources = re.sub(r'"\s*\n\s*f?"', "", "\n".join(path.read_text(encoding="utf-8") for path in files))
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[^|]+)\|", page, re.MULTILINE)
+    parts = [part for row in rows for quoted in re.findall(r"`([^`]+)`", row) for part in quoted.split(" ... ")]
+    assert len(parts) > 40
+    assert [part for part in parts if part not in sources] == []
+
+
 @pytest.mark.parametrize("path", sorted(ROOT.glob("examples/*.yaml")), ids=lambda path: path.name)
 def test_example_configurations_are_valid(path):
     kind = FinetuneConfig if path.stem.endswith("_finetune") else PretrainConfig
