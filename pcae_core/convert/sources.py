@@ -72,7 +72,7 @@ def read(path: Path, request: Request) -> tuple[Pretrained, Coverage]:
 
 def _foreign(path: Path, source: files.Foreign, request: Request, coverage: Coverage) -> Pretrained:
     if request.encoder is not None:
-        raise ConfigError(f"{path} is no run of PCAE's and has no {request.encoder}; --prefix chooses among models")
+        raise ConfigError(f"{path} is no run of PCAE's: there is no {request.encoder}; --prefix chooses among models")
     if not coverage.waived("rope"):
         rewriting.refuse_rotary(path, source.tensors.keys())
     coverage.beside = source.beside
