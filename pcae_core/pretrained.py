@@ -10,14 +10,14 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import pydantic
 from pydantic import model_validator
 
 from pcae_core import checkpoint
 from pcae_core.checkpoint import FileEntry, check_tensors, read_tensors, versions, write_manifest, write_tensors
-from pcae_core.config import Config, DataConfig, ModelConfig, PretrainConfig
+from pcae_core.config import Config, DataConfig, EncoderName, ModelConfig, PretrainConfig
 from pcae_core.config.finetune import AnyRunConfig
 from pcae_core.errors import CheckpointError, ConfigError, describe_validation_error
 from pcae_core.parameters import Arrays, decoder_shapes, encoder_shapes
@@ -25,9 +25,6 @@ from pcae_core.parameters import Arrays, decoder_shapes, encoder_shapes
 FORMAT = 1
 MANIFEST = "encoder.json"
 ENCODER, DECODER = "encoder.safetensors", "decoder.safetensors"
-
-EncoderName = Literal["student", "teacher"]
-"""Which of a run's two encoders; the teacher of a fine-tuned run is the moving average of its weights."""
 
 
 class EncoderInfo(Config):

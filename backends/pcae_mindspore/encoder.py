@@ -12,8 +12,7 @@ import mindspore as ms
 from mindspore import Tensor
 
 from pcae_core import pretrained
-from pcae_core.config import DataConfig, ModelConfig
-from pcae_core.pretrained import EncoderName
+from pcae_core.config import DataConfig, EncoderName, ModelConfig
 from pcae_core.reduction import Reduction
 from pcae_mindspore import _compat, model
 

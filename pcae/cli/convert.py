@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from pcae.cli.parsing import parse
+from pcae_core.config import EncoderName
 
 if TYPE_CHECKING:
     from pcae_core.convert.sources import Request
@@ -56,7 +57,7 @@ class Arguments:
 
     source: Annotated[Path, tyro.conf.Positional]
     out: Annotated[Path, tyro.conf.Positional]
-    encoder: Literal["student", "teacher"] | None = None
+    encoder: EncoderName | None = None
     to: Literal["pcae", "timm", "hf"] | None = None
     waive: tuple[str, ...] = ()
     image_size: int | None = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from pcae.cli.parsing import parse
-from pcae_core.config import Reading
+from pcae_core.config import EncoderName, Reading
 from pcae_core.errors import ConfigError, IncompleteError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Arguments:
     data: Path
     split: str | None = None
     ignore_unknown_classes: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    encoder: tuple[Literal["student", "teacher"], ...] | None = None
+    encoder: tuple[EncoderName, ...] | None = None
     pooling: Literal["mean", "cls"] | None = None
     keep: tuple[float, ...] = ()
     reading: Annotated[Reading, tyro.conf.arg(name="")] = field(default_factory=Reading)

@@ -13,6 +13,7 @@ import tyro
 from numpy.typing import NDArray
 
 from pcae.cli.parsing import parse
+from pcae_core.config import EncoderName
 from pcae_core.errors import ConfigError, DataError
 from pcae_core.stored_encoder import StoredEncoder
 
@@ -53,7 +54,7 @@ class Arguments:
     checkpoint: Annotated[Path, tyro.conf.Positional]
     outdir: Annotated[Path, tyro.conf.Positional]
     task: Literal["feature-extraction", "image-classification"] | None = None
-    encoder: Literal["student", "teacher"] | None = None
+    encoder: EncoderName | None = None
     opset: Literal[20, 23] = 23
     dtype: Literal["fp32", "fp16", "int8"] = "fp32"
     keep: float | None = None

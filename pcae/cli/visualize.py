@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from pcae.cli.parsing import parse
-from pcae_core.config import Reading
+from pcae_core.config import EncoderName, Reading
 from pcae_core.errors import ConfigError, IncompleteError, listed
 from pcae_core.reduction import check_keep
 
@@ -49,7 +49,7 @@ class Arguments:
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
     out: Path
     keep: float | None = None
-    encoder: Literal["student", "teacher"] | None = None
+    encoder: EncoderName | None = None
     backend: str | None = None
     device: str = "auto"
     seed: int | None = None

@@ -12,9 +12,8 @@ from pathlib import Path
 from pcae.report.figure import Split
 from pcae.report.stages import SCORE_TOLERANCE, Stage, encoder_stages
 from pcae_core import checkpoint, randomness
-from pcae_core.config import DataConfig, ModelConfig
+from pcae_core.config import DataConfig, EncoderName, ModelConfig
 from pcae_core.contract import Backend, Floats, TrainState
-from pcae_core.pretrained import EncoderName
 from pcae_core.stored_encoder import StoredEncoder
 
 

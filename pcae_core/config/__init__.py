@@ -4,7 +4,7 @@
 on, and `finetune.FinetuneConfig` everything that a fine-tuning run depends on.
 """
 
-from pcae_core.config.base import Config, Pooling, is_utf8, read_yaml
+from pcae_core.config.base import Config, EncoderName, Pooling, is_utf8, read_yaml
 from pcae_core.config.data import DataConfig, Reading
 from pcae_core.config.model import PRESETS, ModelConfig, ReductionConfig
 from pcae_core.config.run import PretrainConfig, RunConfig
@@ -13,6 +13,7 @@ __all__ = [
     "PRESETS",
     "Config",
     "DataConfig",
+    "EncoderName",
     "ModelConfig",
     "Pooling",
     "PretrainConfig",

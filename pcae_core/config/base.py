@@ -22,6 +22,8 @@ Rate = Annotated[float, Field(ge=0.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 Pooling = Literal["cls", "mean"]
+EncoderName = Literal["student", "teacher"]
+"""Which of a run's two encoders; the teacher of a fine-tuned run is the moving average of its weights."""
 
 
 class Config(pydantic.BaseModel):

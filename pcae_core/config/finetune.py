@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pcae_core.config.base import BelowOne, Fraction, Pooling, Positive, Rate, Share, read_yaml
+from pcae_core.config.base import BelowOne, EncoderName, Fraction, Pooling, Positive, Rate, Share, read_yaml
 from pcae_core.config.data import DataConfig
 from pcae_core.config.model import ModelConfig
 from pcae_core.config.run import PretrainConfig, RunConfig
@@ -40,7 +40,7 @@ class FinetuneConfig(RunConfig):
 
     pretrained: Path | None = None
     out: Path = Path("runs/finetune")
-    encoder: Literal["student", "teacher"] = "student"
+    encoder: EncoderName = "student"
     from_scratch: bool = False
     class_names: tuple[str, ...] | None = None
     split: str | None = None
