@@ -53,9 +53,10 @@ def choose_device(name: str) -> str:
         raise BackendError(f"no {_TARGETS[name]} is available to MindSpore here; use device 'cpu'")
     try:
         ms.set_device(_TARGETS[name])
-    except RuntimeError as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise BackendError(f"MindSpore cannot use {_TARGETS[name]} in this process: {reason}") from None
+    except RuntimeError as error:  # once MindSpore has started, also for the device that it runs on (2.10)
+        if ms.get_context("device_target") != _TARGETS[name]:
+            reason = str(error).strip().partition("\n")[0]
+            raise BackendError(f"MindSpore cannot use {_TARGETS[name]} in this process: {reason}") from None
     _set_synchronous(name == "cpu")
     return name
 

@@ -155,6 +155,17 @@ def test_requests_that_cannot_be_met_say_so(backend):
         registry.create("mindspore", device="tpu")
 
 
+def test_the_backend_follows_what_mindspore_has_computed_already():
+    """In a process of its own: there MindSpore starts on its device without being told which."""
+    script = (
+        "import numpy, mindspore; from pcae_core import registry\n"
+        "ones = mindspore.Tensor(numpy.ones((2, 2), numpy.float32)); (ones @ ones).asnumpy()\n"
+        "backend = registry.create('mindspore', device='cpu'); print(backend.device, backend.asarray([1.0]).shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=patience.SECONDS)
+    assert done.stdout.split("\n")[0] == "cpu (1,)", done.stderr
+
+
 def test_numpy_2_is_refused_with_the_pin(monkeypatch):
     monkeypatch.setattr(np, "__version__", "2.3.1")
     with pytest.raises(BackendError, match=r'NumPy 2\.3\.1.*pip install "numpy<2"') as caught:
