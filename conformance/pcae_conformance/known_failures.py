@@ -12,14 +12,11 @@ import importlib.util
 from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from pcae_conformance.check import Check
+from pcae_conformance.result import Result
 from pcae_core.errors import ConfigError
 from pcae_core.registry import ENTRY_POINT_GROUP
-
-if TYPE_CHECKING:
-    from pcae_conformance.check import Check
-    from pcae_conformance.runner import Result
 
 FILE_NAME = "conformance-xfails.txt"
 

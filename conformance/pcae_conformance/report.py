@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 import pcae_core
-from pcae_conformance.runner import Options, Result
+from pcae_conformance.result import Result
+from pcae_conformance.runner import Options
 from pcae_core import registry
 
 COLORS = {"passed": "green", "failed": "red", "known failure": "yellow", "not run": "dim"}

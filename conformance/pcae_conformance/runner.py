@@ -8,7 +8,7 @@ import shlex
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
@@ -16,12 +16,12 @@ from pcae_conformance.cases import Case
 from pcae_conformance.check import Check, all_checks
 from pcae_conformance.compare import Mismatch
 from pcae_conformance.known_failures import KnownFailures
+from pcae_conformance.result import Result
 from pcae_conformance.subject import Subject
 from pcae_core import registry
 from pcae_core.contract import Backend
 from pcae_core.errors import ConfigError
 
-Verdict = Literal["passed", "failed", "known failure", "not run"]
 MAX_EXAMPLES = {"full": 200, "ci": 20}
 """Drawn cases a check, by profile, shared among its dtypes; the fixed examples come on top, in each dtype."""
 
@@ -48,25 +48,6 @@ class Options:
     seed: int = 0
     case: str | None = None
     compiled: bool = False
-
-
-@dataclass
-class Result:
-    """What came of one check in one dtype.
-
-    Attributes:
-        examples: cases run, shrinking not counted.
-        worst: largest error in units of the tolerance; worst_input: the case that had it, described.
-        message: of a failure, or why the check was not run or is known to fail.
-    """
-
-    check: Check
-    dtype: str
-    verdict: Verdict = "passed"
-    examples: int = 0
-    worst: float = 0.0
-    worst_input: str = ""
-    message: str = ""
 
 
 def suit_small_models(compiled: bool) -> None:

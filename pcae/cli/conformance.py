@@ -16,7 +16,8 @@ from pcae.cli.parsing import parse
 from pcae_core.errors import ConfigError, ConformanceError, MissingExtraError
 
 if TYPE_CHECKING:
-    from pcae_conformance.runner import Options, Result
+    from pcae_conformance.result import Result
+    from pcae_conformance.runner import Options
 
 DESCRIPTION = """Hold a backend to the reference by property-based tests.
 

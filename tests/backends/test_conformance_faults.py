@@ -7,7 +7,8 @@ from faults import FAULTS
 from faults.mutation import Fault, broken_backend
 
 from pcae_conformance.check import all_checks
-from pcae_conformance.runner import Options, Result, run_check
+from pcae_conformance.result import Result
+from pcae_conformance.runner import Options, run_check
 from pcae_core import registry
 
 CHECKS = all_checks()
