@@ -21,6 +21,7 @@ from pcae_core.contract import (
     PretrainingOutput,
     PretrainOutput,
     Trainer,
+    TrainingBackend,
     TrainState,
 )
 from pcae_core.errors import (
@@ -71,6 +72,7 @@ __all__ = [
     "ShapeError",
     "TrainState",
     "Trainer",
+    "TrainingBackend",
     "TrainingError",
     "available",
     "checkpoint",

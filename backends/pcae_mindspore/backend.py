@@ -14,12 +14,12 @@ from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.contract import (
     STANDARDIZE_EPS,
     Array,
-    Backend,
     Center,
     EncoderOutput,
     Finetuner,
     Pretrainer,
     PretrainingOutput,
+    TrainingBackend,
     TrainState,
 )
 from pcae_core.parameters import finetuned_shapes, is_trainable
@@ -30,8 +30,8 @@ from pcae_mindspore.finetuning import MindSporeFinetuner
 from pcae_mindspore.pretraining import MindSporePretrainer
 
 
-class MindSporeBackend(Backend):
-    """Its methods are documented in `pcae_core.contract.Backend`."""
+class MindSporeBackend(TrainingBackend):
+    """Its methods are documented in `pcae_core.contract.TrainingBackend`."""
 
     name = "mindspore"
     capabilities = CAPABILITIES

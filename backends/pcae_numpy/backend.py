@@ -14,12 +14,12 @@ from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.contract import (
     STANDARDIZE_EPS,
     Array,
-    Backend,
     Center,
     EncoderOutput,
     Finetuner,
     Pretrainer,
     PretrainingOutput,
+    TrainingBackend,
     TrainState,
 )
 from pcae_core.errors import BackendError, CheckpointError
@@ -47,8 +47,8 @@ def _ids(x: Array) -> ops.Ids:
     return np.asarray(x, dtype=np.int64)
 
 
-class NumpyBackend(Backend):
-    """The reference. Its methods are documented in `pcae_core.contract.Backend`."""
+class NumpyBackend(TrainingBackend):
+    """The reference. Its methods are documented in `pcae_core.contract.TrainingBackend`."""
 
     name = "numpy"
     capabilities = CAPABILITIES

@@ -18,12 +18,12 @@ from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.contract import (
     STANDARDIZE_EPS,
     Array,
-    Backend,
     Center,
     EncoderOutput,
     Finetuner,
     Pretrainer,
     PretrainingOutput,
+    TrainingBackend,
     TrainState,
 )
 from pcae_core.errors import BackendError
@@ -74,8 +74,8 @@ def _call(module_class: type, config: ModelConfig, parameters: Mapping[str, Tens
     return functional_call(module, own, args, strict=True)
 
 
-class TorchBackend(Backend):
-    """Its methods are documented in `pcae_core.contract.Backend`."""
+class TorchBackend(TrainingBackend):
+    """Its methods are documented in `pcae_core.contract.TrainingBackend`."""
 
     name = "torch"
     capabilities = CAPABILITIES

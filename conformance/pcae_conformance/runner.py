@@ -19,7 +19,7 @@ from pcae_conformance.known_failures import KnownFailures
 from pcae_conformance.result import Result
 from pcae_conformance.subject import Subject
 from pcae_core import registry
-from pcae_core.contract import Backend
+from pcae_core.contract import Backend, TrainingBackend, training_backend
 from pcae_core.errors import ConfigError
 
 MAX_EXAMPLES = {"full": 200, "ci": 20}
@@ -133,7 +133,7 @@ def _drawn(strategy: Any, run: Callable[[Case], None], max_examples: int, random
     test()
 
 
-def run_check(backend: Backend, reference: Backend, check: Check, dtype: str, options: Options) -> Result:
+def run_check(backend: Backend, reference: TrainingBackend, check: Check, dtype: str, options: Options) -> Result:
     """One check in one dtype."""
     trial = _Trial(Subject(backend, reference, dtype), Result(check, dtype))
     if options.case is None:
@@ -190,7 +190,7 @@ class Session:
 
     options: Options
     backend: Backend
-    reference: Backend
+    reference: TrainingBackend
     known: KnownFailures
 
     @classmethod
@@ -200,7 +200,7 @@ class Session:
         known = KnownFailures.of(options.name)
         everything = options.only is None and options.dtype is None
         known.check_entries(all_checks(), list(plan(options, backend)) if everything else None)
-        return cls(options, backend, registry.create("numpy"), known)
+        return cls(options, backend, training_backend(registry.create("numpy")), known)
 
     def run(self, check: Check, dtype: str) -> Result:
         """One check in one dtype, as `plan` gives them."""

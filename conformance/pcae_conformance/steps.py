@@ -15,7 +15,7 @@ from pcae_conformance.finetune_cases import FinetuneCase
 from pcae_conformance.model_cases import TrainCase
 from pcae_conformance.subject import Subject
 from pcae_conformance.tolerances import GRADIENT, MODEL, SCORE_MARGIN, TRAINED
-from pcae_core.contract import Backend, FinetuneOutput, Finetuner, Pretrainer, PretrainOutput, TrainState
+from pcae_core.contract import FinetuneOutput, Finetuner, Pretrainer, PretrainOutput, TrainingBackend, TrainState
 
 SHARP = [
     TrainCase(
@@ -40,7 +40,7 @@ GROUPS = ("student", "teacher", "exp_avg", "exp_avg_sq")
 """The dictionaries of a `TrainState`."""
 
 
-def pretrainer(backend: Backend, case: TrainCase, dtype: str, state: TrainState | None) -> Pretrainer:
+def pretrainer(backend: TrainingBackend, case: TrainCase, dtype: str, state: TrainState | None) -> Pretrainer:
     """In training with `dtype` as its precision, from `state` or from the case's seed."""
     return backend.create_pretrainer(case.pretrain_config(dtype), state)
 

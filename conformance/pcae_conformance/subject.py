@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pcae_conformance.compare import compare, require
 from pcae_conformance.dtypes import Floats, dtype_name
-from pcae_core.contract import Array, Backend
+from pcae_core.contract import Array, Backend, TrainingBackend, training_backend
 
 AT_LEAST_FLOAT32 = "float32 or float64"
 """Of scores, standardised features and losses."""
@@ -31,9 +31,14 @@ class Subject:
     """
 
     backend: Backend
-    reference: Backend
+    reference: TrainingBackend
     dtype: str
     worst: float = field(default=0.0, init=False)
+
+    @property
+    def training_backend(self) -> TrainingBackend:
+        """The backend under test, for a check that needs one that trains."""
+        return training_backend(self.backend)
 
     @functools.cached_property
     def _own_type(self) -> type:

@@ -13,7 +13,7 @@ from pcae.report.figure import Split
 from pcae.report.stages import SCORE_TOLERANCE, Stage, encoder_stages
 from pcae_core import checkpoint, randomness
 from pcae_core.config import DataConfig, EncoderName, ModelConfig
-from pcae_core.contract import Backend, Floats, TrainState
+from pcae_core.contract import Backend, Floats, TrainingBackend, TrainState
 from pcae_core.stored_encoder import StoredEncoder
 
 
@@ -95,6 +95,8 @@ class CheckpointSubject(Subject):
         """See `Subject`; as the chosen backend's `pretraining_forward` splits and reduces."""
         if not self._pretrains:
             return "this checkpoint holds no teacher and decoder, so there is no pre-training to show"
+        if not isinstance(self._backend, TrainingBackend):
+            return f"the backend {self._backend.name!r} does not train; choose another --backend to see pre-training"
         noise = randomness.mask_noise(self._seed, 0, first, len(images), self.model.num_patches)
         state = self._state
         out = self._backend.pretraining_forward(self.model, state.student, state.teacher, images, noise)

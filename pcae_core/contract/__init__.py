@@ -31,7 +31,8 @@ from pcae_core.contract.outputs import (
     PretrainOutput,
     TrainState,
 )
-from pcae_core.contract.training import Finetuner, Pretrainer, Trainer
+from pcae_core.contract.trainers import Finetuner, Pretrainer, Trainer
+from pcae_core.contract.training import TrainingBackend, training_backend
 
 __all__ = [
     "ADAM_EPS",
@@ -51,4 +52,6 @@ __all__ = [
     "PretrainingOutput",
     "TrainState",
     "Trainer",
+    "TrainingBackend",
+    "training_backend",
 ]

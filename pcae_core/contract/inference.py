@@ -1,4 +1,4 @@
-"""`Backend`: an implementation of PCAE in one framework.
+"""`Backend`: inference with PCAE in one framework.
 
 Letters as in `pcae_core.contract`.
 """
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from numpy.typing import NDArray
 
-from pcae_core.contract.constants import STANDARDIZE_EPS, Array, Center
-from pcae_core.contract.outputs import Capabilities, EncoderOutput, PretrainingOutput, TrainState
-from pcae_core.contract.training import Finetuner, Pretrainer
+from pcae_core.contract.constants import Array, Center
+from pcae_core.contract.outputs import Capabilities, EncoderOutput, TrainState
+from pcae_core.contract.trainers import Finetuner, Pretrainer
 from pcae_core.errors import BackendError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Backend(abc.ABC):
-    """An implementation of PCAE in one framework. Subclasses implement every abstract method."""
+    """Inference in one framework. Subclasses implement every abstract method; a `TrainingBackend` trains too."""
 
     name: str
     capabilities: Capabilities
@@ -51,10 +51,6 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def patchify(self, images: Array, patch_size: int) -> Array:
         """Images (B, C, H, W) to flat patches (B, N, C*p*p), row by row; within a patch channel, row, column."""
-
-    @abc.abstractmethod
-    def split_by_noise(self, noise: Array, num_visible: int) -> tuple[Array, Array]:
-        """Noise (B, N) to visible ids (B, V), of the V smallest numbers, and masked ids (B, M); both ascending."""
 
     @abc.abstractmethod
     def similarity_scores(self, tokens: Array, center: Center = "unit") -> Array:
@@ -108,41 +104,7 @@ class Backend(abc.ABC):
             ShapeError: the shapes do not fit together, or N is not a square and there are no features.
         """
 
-    @abc.abstractmethod
-    def standardize(self, latents: Array, eps: float = STANDARDIZE_EPS) -> Array:
-        """Each token (B, K, D) to mean 0 and unbiased variance 1 over its features; float32 or better."""
-
-    @abc.abstractmethod
-    def cosine_loss(self, prediction: Array, target: Array) -> Array:
-        """`1 - cosine` of each pair of tokens (B, K, D), averaged: a scalar, float32 or better."""
-
-    @abc.abstractmethod
-    def ema_update(
-        self, teacher: Mapping[str, Array], student: Mapping[str, Array], momentum: float
-    ) -> dict[str, Array]:
-        """`momentum * teacher + (1 - momentum) * student` for every name in `teacher`; dtypes kept."""
-
     # Models. Parameters are dictionaries by canonical name (`pcae_core.parameters`); their dtype is the model's.
-
-    @abc.abstractmethod
-    def pretraining_forward(
-        self,
-        config: ModelConfig,
-        student: Mapping[str, Array],
-        teacher: Mapping[str, Array],
-        images: Array,
-        noise: Array,
-    ) -> PretrainingOutput:
-        """The whole forward pass of pre-training, without drop path.
-
-        Args:
-            student: encoder and decoder; teacher: encoder.
-            images: normalised (B, C, H, W).
-            noise: (B, N), splits the patches.
-
-        Raises:
-            ShapeError: the images are not of the model's size, or there are none.
-        """
 
     @abc.abstractmethod
     def encode(
@@ -158,69 +120,15 @@ class Backend(abc.ABC):
             ConfigError: `keep` is not in (0, 1].
         """
 
-    # Training; only where `capabilities.training`.
-
-    def pretraining_loss_and_gradients(
-        self,
-        config: ModelConfig,
-        student: Mapping[str, Array],
-        teacher: Mapping[str, Array],
-        images: Array,
-        noise: Array,
-        drop_path: Array | None = None,
-    ) -> tuple[Array, dict[str, Array]]:
-        """Loss of `pretraining_forward`, and its gradient by each trainable student parameter.
-
-        Raises:
-            BackendError: this backend does not train.
-        """
-        raise self._no_training()
-
-    def gradient(self, function: Callable[[Array], Array], x: Array) -> Array:
-        """Gradient by `x` of a scalar function made of this backend's operations; of the shape and dtype of `x`.
-
-        Raises:
-            BackendError: this backend does not train.
-        """
-        raise self._no_training()
+    # Asked of a backend that only infers. A `TrainingBackend` implements both.
 
     def create_pretrainer(self, config: PretrainConfig, state: TrainState | None = None) -> Pretrainer:
-        """A model in training, from `state` or from `config.seed`.
-
-        Raises:
-            BackendError: this backend does not train.
-        """
-        raise self._no_training()
-
-    def finetuning_loss_and_gradients(
-        self,
-        config: ModelConfig,
-        parameters: Mapping[str, Array],
-        images: Array,
-        targets: Array,
-        keep: float = 1.0,
-        drop_path: Array | None = None,
-    ) -> tuple[Array, dict[str, Array]]:
-        """Cross-entropy of the logits with soft targets, and its gradient by each parameter that fine-tuning trains.
-
-        The choice of the tokens that stay has no gradient; those that go have one through what they gave the others.
-
-        Args:
-            targets: (B, classes), each row the wanted probabilities.
-            drop_path: factors of the residual branches (L, 2, B), or None.
-
-        Raises:
-            BackendError: this backend does not train.
-        """
-        raise self._no_training()
+        """Raises BackendError: this backend does not train."""
+        raise no_training(self)
 
     def create_finetuner(self, config: FinetuneConfig, state: TrainState | None = None) -> Finetuner:
-        """A classifier in training, from `state`, or from `config.seed` at random.
-
-        Raises:
-            BackendError: this backend does not train.
-        """
-        raise self._no_training()
+        """Raises BackendError: this backend does not train."""
+        raise no_training(self)
 
     # Files of a framework's own kind; only where `BackendSpec.weights_suffix` names one.
 
@@ -247,5 +155,7 @@ class Backend(abc.ABC):
     def _no_weights_file(self) -> Exception:
         return BackendError(f"the backend {self.name!r} has no weights file of its own")
 
-    def _no_training(self) -> Exception:
-        return BackendError(f"the backend {self.name!r} does not train; pcae backends lists those that do")
+
+def no_training(backend: Backend) -> BackendError:
+    """What to raise when a backend that only infers is asked to train."""
+    return BackendError(f"the backend {backend.name!r} does not train; pcae backends lists those that do")

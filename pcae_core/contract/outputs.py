@@ -15,7 +15,7 @@ class Capabilities:
     """What a backend can do.
 
     Attributes:
-        training: `create_pretrainer`, `create_finetuner` and the two methods that give gradients work.
+        training: it trains: the backend is a `TrainingBackend`.
         dtypes: floating dtypes of parameters and images, by NumPy's names.
         devices: device types, best first.
     """

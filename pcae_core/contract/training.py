@@ -1,4 +1,4 @@
-"""Models in training: one optimizer step of pre-training or fine-tuning.
+"""`TrainingBackend`: a backend that trains too.
 
 Letters as in `pcae_core.contract`.
 """
@@ -6,92 +6,118 @@ Letters as in `pcae_core.contract`.
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
-from pcae_core.contract.constants import Array
-from pcae_core.contract.outputs import FinetuneOutput, PretrainOutput, TrainState
+from pcae_core.contract.constants import STANDARDIZE_EPS, Array
+from pcae_core.contract.inference import Backend, no_training
+from pcae_core.contract.outputs import PretrainingOutput, TrainState
+from pcae_core.contract.trainers import Finetuner, Pretrainer
 
-
-class Trainer(abc.ABC):
-    """A model in training; the subclasses say what a step is.
-
-    A step whose loss or gradient is not finite, in any process, is skipped in all of them: parameters and moments stay
-    as they are. It counts as a step, and the moving average takes its own as ever.
-
-    Under data parallelism each process holds one; `rank` and `world_size` say which. `compiles` says that the first
-    step takes much longer than the others.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    compiles: bool = False
-
-    @abc.abstractmethod
-    def state(self) -> TrainState:
-        """A snapshot that later steps leave alone."""
-
-    def any_rank(self, flag: bool) -> bool:
-        """Whether `flag` holds in any process."""
-        return flag
-
-    def mean_over_ranks(self, value: float) -> float:
-        """Mean of `value` over the processes."""
-        return value
-
-    def close(self) -> None:
-        """Leave the process group, if there is one."""
-        return
+if TYPE_CHECKING:
+    from pcae_core.config import ModelConfig, PretrainConfig
+    from pcae_core.config.finetune import FinetuneConfig
 
 
-class Pretrainer(Trainer):
-    """Pre-training: forward, backward, AdamW and EMA of one step."""
+class TrainingBackend(Backend):
+    """Inference and training in one framework. Subclasses implement every abstract method."""
+
+    # Operations of pre-training
 
     @abc.abstractmethod
-    def step(
+    def split_by_noise(self, noise: Array, num_visible: int) -> tuple[Array, Array]:
+        """Noise (B, N) to visible ids (B, V), of the V smallest numbers, and masked ids (B, M); both ascending."""
+
+    @abc.abstractmethod
+    def standardize(self, latents: Array, eps: float = STANDARDIZE_EPS) -> Array:
+        """Each token (B, K, D) to mean 0 and unbiased variance 1 over its features; float32 or better."""
+
+    @abc.abstractmethod
+    def cosine_loss(self, prediction: Array, target: Array) -> Array:
+        """`1 - cosine` of each pair of tokens (B, K, D), averaged: a scalar, float32 or better."""
+
+    @abc.abstractmethod
+    def ema_update(
+        self, teacher: Mapping[str, Array], student: Mapping[str, Array], momentum: float
+    ) -> dict[str, Array]:
+        """`momentum * teacher + (1 - momentum) * student` for every name in `teacher`; dtypes kept."""
+
+    # Pre-training
+
+    @abc.abstractmethod
+    def pretraining_forward(
         self,
+        config: ModelConfig,
+        student: Mapping[str, Array],
+        teacher: Mapping[str, Array],
         images: Array,
         noise: Array,
-        *,
-        learning_rate: float,
-        momentum: float,
-        drop_path: Array | None = None,
-    ) -> PretrainOutput:
-        """One optimizer step, then one EMA step.
+    ) -> PretrainingOutput:
+        """The whole forward pass of pre-training, without drop path.
 
         Args:
-            images: this process's part of the global batch (B, C, H, W): uint8, normalised by the backend with
-                `config.loader`, or floating and normalised already.
+            student: encoder and decoder; teacher: encoder.
+            images: normalised (B, C, H, W).
             noise: (B, N), splits the patches.
-            learning_rate, momentum: of this step.
-            drop_path: factors of the residual branches (L, 2, B), or None.
 
         Raises:
             ShapeError: the images are not of the model's size, or there are none.
         """
-
-
-class Finetuner(Trainer):
-    """Fine-tuning: a classifier whose encoder drops tokens, as `FinetuneConfig.keep` says."""
 
     @abc.abstractmethod
-    def step(
+    def pretraining_loss_and_gradients(
         self,
+        config: ModelConfig,
+        student: Mapping[str, Array],
+        teacher: Mapping[str, Array],
+        images: Array,
+        noise: Array,
+        drop_path: Array | None = None,
+    ) -> tuple[Array, dict[str, Array]]:
+        """Loss of `pretraining_forward`, and its gradient by each trainable student parameter."""
+
+    @abc.abstractmethod
+    def create_pretrainer(self, config: PretrainConfig, state: TrainState | None = None) -> Pretrainer:
+        """A model in training, from `state` or from `config.seed`."""
+
+    # Fine-tuning
+
+    @abc.abstractmethod
+    def finetuning_loss_and_gradients(
+        self,
+        config: ModelConfig,
+        parameters: Mapping[str, Array],
         images: Array,
         targets: Array,
-        *,
-        learning_rate: float,
-        momentum: float,
+        keep: float = 1.0,
         drop_path: Array | None = None,
-    ) -> FinetuneOutput:
-        """One optimizer step; then, where there is a moving average, one step of it.
+    ) -> tuple[Array, dict[str, Array]]:
+        """Cross-entropy of the logits with soft targets, and its gradient by each parameter that fine-tuning trains.
+
+        The choice of the tokens that stay has no gradient; those that go have one through what they gave the others.
 
         Args:
-            images: as in `Pretrainer.step`.
             targets: (B, classes), each row the wanted probabilities.
-            learning_rate: of this step, for the layers nearest to the head; `parameters.layer_scale` times it for
-                the others. Weight decay follows the same rate.
-            momentum: of the moving average; without one it is not used.
             drop_path: factors of the residual branches (L, 2, B), or None.
-
-        Raises:
-            ShapeError: the images are not of the model's size, or there are none.
         """
+
+    @abc.abstractmethod
+    def create_finetuner(self, config: FinetuneConfig, state: TrainState | None = None) -> Finetuner:
+        """A classifier in training, from `state`, or from `config.seed` at random."""
+
+    # Any function
+
+    @abc.abstractmethod
+    def gradient(self, function: Callable[[Array], Array], x: Array) -> Array:
+        """Gradient by `x` of a scalar function made of this backend's operations; of the shape and dtype of `x`."""
+
+
+def training_backend(backend: Backend) -> TrainingBackend:
+    """`backend` itself, as one that trains.
+
+    Raises:
+        BackendError: it does not train.
+    """
+    if not isinstance(backend, TrainingBackend):
+        raise no_training(backend)
+    return backend

@@ -96,6 +96,11 @@ def test_pretraining_is_the_backend_s(checkpoint, data, images, tmp_path):
     assert pages.bright_tokens(found["masked"], found["input"], 6) == sorted(set(range(36)) - set(visible))
 
 
+def test_a_backend_that_does_not_train_draws_no_pretraining(checkpoint, images):
+    why = CheckpointSubject(checkpoint, registry.create("onnx")).splits(images, 0)
+    assert why == "the backend 'onnx' does not train; choose another --backend to see pre-training"
+
+
 def test_noise_is_the_image_s_whatever_the_batch(checkpoint, images):
     subject = CheckpointSubject(checkpoint, registry.create("numpy"))
     whole, part = subject.splits(images, 0), subject.splits(images[4:], 4)

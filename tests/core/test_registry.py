@@ -10,7 +10,16 @@ import threading
 import pytest
 
 import pcae_core
-from pcae_core import Backend, BackendError, BackendSpec, Capabilities, MissingExtraError, registry
+from pcae_core import (
+    Backend,
+    BackendError,
+    BackendSpec,
+    Capabilities,
+    MissingExtraError,
+    TrainingBackend,
+    registry,
+)
+from pcae_core.contract import training_backend
 
 
 def _announce(monkeypatch, **specs):
@@ -43,14 +52,29 @@ def test_version_of_a_module_that_another_package_brings(monkeypatch):
 
 def test_every_backend_has_the_contract_s_signatures():
     for name in ("numpy", "torch", "onnx"):
-        ours = type(registry.create(name))
-        for method, stated in inspect.getmembers(Backend, inspect.isfunction):
+        backend = registry.create(name)
+        ours = type(backend)
+        contract = TrainingBackend if backend.capabilities.training else Backend
+        for method, stated in inspect.getmembers(contract, inspect.isfunction):
             if not method.startswith("_"):
                 expected = [(p.name, p.kind, p.default) for p in inspect.signature(stated).parameters.values()]
                 found = [
                     (p.name, p.kind, p.default) for p in inspect.signature(getattr(ours, method)).parameters.values()
                 ]
                 assert found == expected, f"{name}.{method}"
+
+
+def test_a_backend_that_does_not_train_says_so():
+    assert isinstance(training_backend(registry.create("numpy")), TrainingBackend)
+    infers = registry.create("onnx")
+    for ask in (
+        lambda: training_backend(infers),
+        lambda: infers.create_pretrainer(None),
+        lambda: infers.create_finetuner(None),
+    ):
+        with pytest.raises(BackendError) as caught:
+            ask()
+        assert str(caught.value) == "the backend 'onnx' does not train; pcae backends lists those that do"
 
 
 def test_unknown_backend_lists_the_known_ones():

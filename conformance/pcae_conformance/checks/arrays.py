@@ -16,9 +16,9 @@ from pcae_conformance.check import ONCE, check
 from pcae_conformance.compare import require
 from pcae_conformance.dtypes import Floats, compute_eps, dtype_name, rounded
 from pcae_conformance.subject import INTEGER, Subject
-from pcae_core.contract import Array, Backend
+from pcae_core.contract import Array
 
-Operation = Callable[[Backend, Array], Any]
+Operation = Callable[[Array], Any]
 
 
 def outputs(result: Any) -> list[Array]:
@@ -94,25 +94,6 @@ def patchify(subject: Subject, case: ImagesCase) -> None:
     subject.close("patchify", got, np.stack(cut, axis=1), 0.0, subject.dtype)
 
 
-def _operations(case: TokensCase, tokens: Floats) -> dict[str, tuple[Floats, Operation]]:
-    """The input of each operation and what to do with it."""
-    k, center = case.length, case.center  # all tokens stay: the case in which a view would do
-    ids = np.broadcast_to(np.arange(k), (case.batch, k)).copy()
-    rows, images = tokens[:, :, 0], tokens[:, None]
-    return {
-        "similarity_scores": (tokens, lambda b, x: b.similarity_scores(x, center)),
-        "gather_tokens": (tokens, lambda b, x: b.gather_tokens(x, ids)),
-        "reduce_tokens": (tokens, lambda b, x: b.reduce_tokens(x, k, 0, center)),
-        "reduce_tokens of one": (tokens, lambda b, x: b.reduce_tokens(x, 1, 0, center)),
-        "restore_grid": (tokens, lambda b, x: b.restore_grid(x, ids, k, x)),
-        "standardize": (tokens, lambda b, x: b.standardize(x)),
-        "cosine_loss": (tokens, lambda b, x: b.cosine_loss(x, x)),
-        "select_tokens": (rows, lambda b, x: b.select_tokens(x, k)),
-        "split_by_noise": (rows, lambda b, x: b.split_by_noise(x, 1)),
-        "patchify": (images, lambda b, x: b.patchify(x, 1)),
-    }
-
-
 @check(
     "arrays-purity",
     statement="no operation changes its inputs or shares memory with them; NumPy arrays, read-only ones, views and the "
@@ -122,8 +103,31 @@ def _operations(case: TokensCase, tokens: Floats) -> dict[str, tuple[Floats, Ope
 )
 def purity(subject: Subject, case: TokensCase) -> None:
     """Each operation on four kinds of the same array, which is overwritten after the call."""
-    for name, (values, operation) in _operations(case, case.tokens(subject.dtype)).items():
-        _check_purity(subject, name, operation, values)
+    backend, tokens = subject.backend, case.tokens(subject.dtype)
+    k, center = case.length, case.center  # all tokens stay: the case in which a view would do
+    ids = np.broadcast_to(np.arange(k), (case.batch, k)).copy()
+    _check_purity(subject, "similarity_scores", lambda x: backend.similarity_scores(x, center), tokens)
+    _check_purity(subject, "gather_tokens", lambda x: backend.gather_tokens(x, ids), tokens)
+    _check_purity(subject, "reduce_tokens", lambda x: backend.reduce_tokens(x, k, 0, center), tokens)
+    _check_purity(subject, "reduce_tokens of one", lambda x: backend.reduce_tokens(x, 1, 0, center), tokens)
+    _check_purity(subject, "restore_grid", lambda x: backend.restore_grid(x, ids, k, x), tokens)
+    _check_purity(subject, "select_tokens", lambda x: backend.select_tokens(x, k), tokens[:, :, 0])
+    _check_purity(subject, "patchify", lambda x: backend.patchify(x, 1), tokens[:, None])
+
+
+@check(
+    "arrays-training-purity",
+    statement="the same of the operations of pre-training",
+    strategy=strategies.square_tokens(),
+    examples=[TokensCase(batch=2, length=3, width=3, kind="offset")],
+    training=True,
+)
+def training_purity(subject: Subject, case: TokensCase) -> None:
+    """As `purity`."""
+    backend, tokens = subject.training_backend, case.tokens(subject.dtype)
+    _check_purity(subject, "standardize", backend.standardize, tokens)
+    _check_purity(subject, "cosine_loss", lambda x: backend.cosine_loss(x, x), tokens)
+    _check_purity(subject, "split_by_noise", lambda x: backend.split_by_noise(x, 1), tokens[:, :, 0])
 
 
 def _kinds_of_array(subject: Subject, values: Floats) -> dict[str, Array]:
@@ -139,7 +143,7 @@ def _check_purity(subject: Subject, name: str, operation: Operation, values: Flo
     tolerance = 2.0**14 * compute_eps(subject.dtype)
     expected: list[Floats] = []
     for kind, array in _kinds_of_array(subject, values).items():
-        results = outputs(operation(subject.backend, array))
+        results = outputs(operation(array))
         subject.near(f"input of {name} ({kind}) after the call", subject.backend.to_numpy(array), values, 0.0)
         expected = expected or [subject.backend.to_numpy(result) for result in results]
         overwrite(array)

@@ -26,7 +26,7 @@ SHARP = [
 
 def _update(subject: Subject, case: ParametersCase) -> tuple[dict[str, Floats], dict[str, Floats], dict[str, Floats]]:
     teacher, student = case.parameters(subject.dtype)
-    got = subject.backend.ema_update(subject.own_all(teacher), subject.own_all(student), case.momentum)
+    got = subject.training_backend.ema_update(subject.own_all(teacher), subject.own_all(student), case.momentum)
     require(list(got) == list(teacher), f"names of the new teacher: got {list(got)}, expected {list(teacher)}")
     return teacher, student, {name: subject.host(name, value, subject.dtype) for name, value in got.items()}
 
@@ -36,6 +36,7 @@ def _update(subject: Subject, case: ParametersCase) -> tuple[dict[str, Floats], 
     statement="equal to the reference's; the teacher's names and dtypes kept, the student's further arrays ignored",
     strategy=strategies.parameters(),
     examples=SHARP,
+    training=True,
 )
 def reference(subject: Subject, case: ParametersCase) -> None:
     """Arrays of every shape, scalars and empty ones too."""
@@ -51,15 +52,16 @@ def reference(subject: Subject, case: ParametersCase) -> None:
     statement="momentum 1 keeps the teacher, 0 takes the student, and equal parameters stay as they are",
     strategy=strategies.parameters(),
     examples=SHARP,
+    training=True,
 )
 def fixed_points(subject: Subject, case: ParametersCase) -> None:
     """The two ends exactly, the middle to within rounding."""
     teacher, student = case.parameters(subject.dtype)
     for momentum, expected in ((1.0, teacher), (0.0, student)):
-        got = subject.backend.ema_update(subject.own_all(teacher), subject.own_all(student), momentum)
+        got = subject.training_backend.ema_update(subject.own_all(teacher), subject.own_all(student), momentum)
         for name, value in got.items():
             subject.close(f"{name}, momentum {momentum}", value, expected[name], 0.0, subject.dtype)
-    got = subject.backend.ema_update(subject.own_all(teacher), subject.own_all(teacher), case.momentum)
+    got = subject.training_backend.ema_update(subject.own_all(teacher), subject.own_all(teacher), case.momentum)
     for name, value in got.items():
         tolerance = tolerances.ema(teacher[name], teacher[name], subject.dtype)
         subject.close(f"{name}, student equal to teacher", value, teacher[name], tolerance, subject.dtype)
@@ -70,6 +72,7 @@ def fixed_points(subject: Subject, case: ParametersCase) -> None:
     statement="between teacher and student, and nearer to the teacher the higher the momentum",
     strategy=strategies.parameters(),
     examples=SHARP,
+    training=True,
 )
 def convexity(subject: Subject, case: ParametersCase) -> None:
     """Distances to the teacher are `1 - momentum` of the whole."""
@@ -95,6 +98,7 @@ def _read_only(subject: Subject, values: Mapping[str, Floats], dtype: str) -> di
     strategy=strategies.parameters(),
     examples=SHARP,
     dtypes=WIDE,
+    training=True,
 )
 def no_aliasing(subject: Subject, case: ParametersCase) -> None:
     """With the backend's own arrays, with NumPy's, and with read-only ones."""
@@ -107,7 +111,7 @@ def no_aliasing(subject: Subject, case: ParametersCase) -> None:
     ]
     for kind in kinds:
         old, source = kind(teacher), kind(student)
-        new = subject.backend.ema_update(old, source, case.momentum)
+        new = subject.training_backend.ema_update(old, source, case.momentum)
         before = {name: subject.backend.to_numpy(value) for name, value in new.items()}
         for arrays, values in ((old, teacher), (source, student)):
             for name, array in arrays.items():
@@ -124,12 +128,13 @@ def no_aliasing(subject: Subject, case: ParametersCase) -> None:
     strategy=strategies.parameters(),
     examples=[ParametersCase(count=3, momentum=0.9)],
     dtypes=("float32", "bfloat16", "float16"),
+    training=True,
 )
 def mixed_dtypes(subject: Subject, case: ParametersCase) -> None:
     """The student in float32, the teacher in the subject's dtype."""
     teacher, student = case.parameters(subject.dtype)
     student32 = {name: subject.own(value, "float32") for name, value in student.items()}
-    got = subject.backend.ema_update(subject.own_all(teacher), student32, case.momentum)
+    got = subject.training_backend.ema_update(subject.own_all(teacher), student32, case.momentum)
     expected = subject.reference.ema_update(teacher, student, case.momentum)
     for name, value in got.items():
         tolerance = tolerances.ema(teacher[name], student[name], subject.dtype)

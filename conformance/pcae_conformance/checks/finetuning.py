@@ -23,7 +23,7 @@ from pcae_conformance.tolerances import (
     SCORE_MARGIN,
     TEN_STEPS,
 )
-from pcae_core.contract import Backend, TrainState
+from pcae_core.contract import TrainingBackend, TrainState
 from pcae_core.parameters import finetuned_shapes, finetuning_state
 
 SHARP = [
@@ -56,7 +56,7 @@ def _near_ties(case: FinetuneCase, images: Floats, parameters: dict[str, Floats]
     return selections.near_ties(found, margin)
 
 
-def _gradients(backend: Backend, case: FinetuneCase, parameters: Any, images: Any, rows: Any = None) -> Any:
+def _gradients(backend: TrainingBackend, case: FinetuneCase, parameters: Any, images: Any, rows: Any = None) -> Any:
     """Loss and gradients of the images `rows`, all by default; the images are those rows'."""
     scales, rows = case.step_drop_path(0), np.arange(case.batch) if rows is None else rows
     part = None if scales is None else scales[:, :, rows]
@@ -78,7 +78,7 @@ def gradients(subject: Subject, case: FinetuneCase) -> None:
     parameters, images = case.classifier(subject.dtype), case.images(subject.dtype)
     if _near_ties(case, images, parameters, SCORE_MARGIN[subject.dtype]):
         return
-    loss, got = _gradients(subject.backend, case, subject.own_all(parameters), subject.own(images))
+    loss, got = _gradients(subject.training_backend, case, subject.own_all(parameters), subject.own(images))
     expected_loss, expected = _gradients(subject.reference, case, parameters, images)
     wrong = sorted(set(got) ^ set(finetuned_shapes(case.config())))
     require(not wrong, f"gradients: names that are wrong or missing: {wrong}")
@@ -99,7 +99,7 @@ def large_logits(subject: Subject, case: FinetuneCase) -> None:
     """The head is 1000 times as large as in the other cases."""
     parameters, images = case.classifier(subject.dtype), case.images(subject.dtype)
     parameters["head.weight"] *= 1000.0
-    loss, got = _gradients(subject.backend, case, subject.own_all(parameters), subject.own(images))
+    loss, got = _gradients(subject.training_backend, case, subject.own_all(parameters), subject.own(images))
     expected, _ = _gradients(subject.reference, case, parameters, images)
     subject.close("loss", loss, expected, MODEL[subject.dtype] * float(expected))
     for name, value in got.items():
@@ -120,7 +120,7 @@ def differences(subject: Subject, case: FinetuneCase) -> None:
     parameters, images, targets = case.classifier("float64"), case.images("float64"), case.targets(0)
     if _near_ties(case, images, parameters, 1e-3):
         return
-    _, got = _gradients(subject.backend, case, subject.own_all(parameters), subject.own(images))
+    _, got = _gradients(subject.training_backend, case, subject.own_all(parameters), subject.own(images))
     _, expected = _gradients(subject.reference, case, parameters, images)
     sides = {"backend": {n: subject.host(n, g, "float64") for n, g in got.items()}, "reference": expected}
 
@@ -169,7 +169,7 @@ def step(subject: Subject, case: FinetuneCase) -> None:
     if _near_ties(case, steps.normalized(case, case.step_images(0)), state.student, SCORE_MARGIN[dtype]):
         return
     rates = case.hyper_parameters(0)
-    finetuner = subject.backend.create_finetuner(config, state)
+    finetuner = subject.training_backend.create_finetuner(config, state)
     out = steps.finetune_step(finetuner, case)
     before = updates.wide(state)
     loss, found = _micro_batches(subject, case, before)
@@ -190,7 +190,9 @@ def step(subject: Subject, case: FinetuneCase) -> None:
 def four_steps(subject: Subject, case: FinetuneCase) -> None:
     """Classifier and moving average: gradients, rates and the count of steps start anew at each."""
     config, state = case.finetune_config("float64"), case.state("float64")
-    ours, theirs = (backend.create_finetuner(config, state) for backend in (subject.backend, subject.reference))
+    ours, theirs = (
+        backend.create_finetuner(config, state) for backend in (subject.training_backend, subject.reference)
+    )
     for i in range(4):
         steps.finetune_step(ours, case, i)
         steps.finetune_step(theirs, case, i)
@@ -210,11 +212,11 @@ def four_steps(subject: Subject, case: FinetuneCase) -> None:
 def state_round_trip(subject: Subject, case: FinetuneCase) -> None:
     """Exactly, with and without a moving average."""
     config = case.finetune_config(subject.dtype)
-    first = subject.backend.create_finetuner(config).state()
+    first = subject.training_backend.create_finetuner(config).state()
     expected = finetuning_state(config.model, case.seed, None, case.ema)
     steps.compare_states(subject, first, expected, dict.fromkeys(steps.GROUPS, 0.0))
     state = case.state(subject.dtype)
-    finetuner = subject.backend.create_finetuner(config, state)
+    finetuner = subject.training_backend.create_finetuner(config, state)
     taken = finetuner.state()
     finetuner.step(case.step_images(0), case.targets(0), **case.hyper_parameters(0))
     for kept in (taken, state):
@@ -233,12 +235,12 @@ def state_round_trip(subject: Subject, case: FinetuneCase) -> None:
 def skips_nonfinite(subject: Subject, case: FinetuneCase) -> None:
     """A NaN in one pixel of the first image."""
     config, state, rates = case.finetune_config(subject.dtype), case.state(subject.dtype), case.hyper_parameters(0)
-    finetuner = subject.backend.create_finetuner(config, state)
+    finetuner = subject.training_backend.create_finetuner(config, state)
     images = steps.normalized(case, case.step_images(0))
     images[0, 0, 0, 0] = np.nan
     out = finetuner.step(images, case.targets(0), **rates)
     steps.compare_skipped(subject, finetuner.state(), case.state(subject.dtype), rates["momentum"], out)
-    fresh = subject.backend.create_finetuner(config, finetuner.state())
+    fresh = subject.training_backend.create_finetuner(config, finetuner.state())
     for trainer in (finetuner, fresh):
         steps.check_finite(subject, steps.finetune_step(trainer, case), True)
     steps.compare_untouched(subject, finetuner.state(), fresh.state())

@@ -30,7 +30,7 @@ def _gradients(
     subject: Subject, case: ModelCase, drop_path: NDArray[Any] | None = None
 ) -> tuple[Floats, dict[str, Floats]]:
     student, teacher = case.student(subject.dtype), case.teacher(subject.dtype)
-    loss, gradients = subject.backend.pretraining_loss_and_gradients(
+    loss, gradients = subject.training_backend.pretraining_loss_and_gradients(
         case.config(),
         subject.own_all(student),
         subject.own_all(teacher),
@@ -94,7 +94,9 @@ def differences(subject: Subject, case: TrainCase) -> None:
     own_teacher, own_images = subject.own_all(teacher), subject.own(images)
 
     def loss(parameters: dict[str, Floats]) -> Floats:
-        out = subject.backend.pretraining_forward(config, subject.own_all(parameters), own_teacher, own_images, noise)
+        out = subject.training_backend.pretraining_forward(
+            config, subject.own_all(parameters), own_teacher, own_images, noise
+        )
         return subject.host("loss", out.loss, AT_LEAST_FLOAT32)
 
     for names in (list(gradients), [str(rng.choice(list(gradients)))]):
@@ -121,13 +123,13 @@ def loss_gradient(subject: Subject, case: TrainCase) -> None:
     """Seen in the bias of the last layer, which shifts every prediction alike."""
     student, teacher = subject.own_all(case.student(subject.dtype)), subject.own_all(case.teacher(subject.dtype))
     images = subject.own(case.images(subject.dtype))
-    out = subject.backend.pretraining_forward(case.config(), student, teacher, images, case.noise())
+    out = subject.training_backend.pretraining_forward(case.config(), student, teacher, images, case.noise())
     prediction, target = subject.backend.to_numpy(out.prediction), subject.backend.to_numpy(out.target)
     _, gradients = _gradients(subject, case)
     slopes = []
     for feature in np.eye(case.width) * DIFFERENCE_STEP:
         ahead, behind = (subject.own(prediction + shift) for shift in (feature, -feature))
-        losses = [subject.backend.cosine_loss(moved, subject.own(target)) for moved in (ahead, behind)]
+        losses = [subject.training_backend.cosine_loss(moved, subject.own(target)) for moved in (ahead, behind)]
         ahead_loss, behind_loss = (subject.host("loss", value, AT_LEAST_FLOAT32) for value in losses)
         slopes.append((ahead_loss - behind_loss) / (2.0 * DIFFERENCE_STEP))
     # A short prediction bends the loss: its third derivative grows with the inverse length cubed.
@@ -145,7 +147,7 @@ def loss_gradient(subject: Subject, case: TrainCase) -> None:
 def recorded(subject: Subject, case: GoldenName) -> None:
     """By every trainable parameter."""
     recorded_case = golden.load(case.name)
-    loss, gradients = subject.backend.pretraining_loss_and_gradients(
+    loss, gradients = subject.training_backend.pretraining_loss_and_gradients(
         recorded_case.config,
         subject.own_all(recorded_case.group("student")),
         subject.own_all(recorded_case.group("teacher")),

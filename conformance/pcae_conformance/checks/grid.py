@@ -140,7 +140,7 @@ def everything(subject: Subject, case: GridCase) -> None:
 )
 def gradient(subject: Subject, case: GridCase) -> None:
     """Of a weighted sum of the grid."""
-    backend, ids, features = subject.backend, subject.own_ids(case.ids()), case.features(subject.dtype)
+    backend, ids, features = subject.training_backend, subject.own_ids(case.ids()), case.features(subject.dtype)
     own = None if features is None else subject.own(features)
     weights = np.random.default_rng([case.seed, 9]).integers(-4, 5, case.shape).astype(np.float64)
     own_weights = subject.own(weights)

@@ -62,7 +62,7 @@ def train(subject: Subject, case: TrainCase) -> None:
     """The teacher keeps all tokens, since rounding would choose between them."""
     case = dataclasses.replace(case, keep=1.0)
     state, config = case.state(subject.dtype), case.pretrain_config(subject.dtype)
-    ours = steps.pretrainer(subject.backend, case, subject.dtype, state)
+    ours = steps.pretrainer(subject.training_backend, case, subject.dtype, state)
     theirs = steps.pretrainer(subject.reference, case, "float64", state)
     out, expected = steps.step(ours, case), steps.step(theirs, case)
     subject.close("loss", out.loss, expected.loss, MODEL[subject.dtype])
@@ -92,7 +92,7 @@ def finetune(subject: Subject, case: FinetuneCase) -> None:
 def _finetune_step(subject: Subject, case: FinetuneCase) -> tuple[updates.Gradients, updates.Gradients]:
     """The gradients that a step takes, and the reference's."""
     state, config = case.state(subject.dtype), case.finetune_config(subject.dtype)
-    ours = subject.backend.create_finetuner(config, state)
+    ours = subject.training_backend.create_finetuner(config, state)
     theirs = subject.reference.create_finetuner(case.finetune_config("float64"), state)
     out, _ = (steps.finetune_step(trainer, case) for trainer in (ours, theirs))
     gradients = _check_update(subject, case, config, ours.state(), out)

@@ -22,7 +22,7 @@ SMALLEST_P = 1e-9
 
 def _split(subject: Subject, noise: Floats, visible: int) -> tuple[Ids, Ids]:
     batch, patches = noise.shape
-    seen, masked = subject.backend.split_by_noise(noise, visible)
+    seen, masked = subject.training_backend.split_by_noise(noise, visible)
     return (
         subject.ids("visible ids", seen, (batch, visible), patches),
         subject.ids("masked ids", masked, (batch, patches - visible), patches),
@@ -41,6 +41,7 @@ def _split(subject: Subject, noise: Floats, visible: int) -> tuple[Ids, Ids]:
         ScoresCase(batch=2, length=196, k=49, kind="few"),
     ],
     dtypes=ONCE,
+    training=True,
 )
 def partition(subject: Subject, case: ScoresCase) -> None:
     """Noise is float64 whatever the model's dtype: rounding it would make another run of the same seed."""
@@ -58,6 +59,7 @@ def partition(subject: Subject, case: ScoresCase) -> None:
     strategy=strategies.masks(),
     examples=[MaskCase(count=6, patches=49, visible=12), MaskCase(step=10**6, first=5000, count=2, patches=9)],
     dtypes=ONCE,
+    training=True,
 )
 def place(subject: Subject, case: MaskCase) -> None:
     """Sample by sample as in the batch; another step, seed or sample gives another noise."""
@@ -80,6 +82,7 @@ def place(subject: Subject, case: MaskCase) -> None:
     strategy=strategies.masks(),
     examples=[MaskCase(patches=49, visible=12), MaskCase(patches=4, visible=3)],
     dtypes=ONCE,
+    training=True,
 )
 def uniform(subject: Subject, case: MaskCase) -> None:
     """Draws without replacement: the statistic over `n V/N (1 - V/N)`, times (N - 1)/N, is chi-square with N - 1."""

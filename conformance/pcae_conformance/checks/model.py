@@ -19,7 +19,7 @@ from pcae_conformance.model_cases import ModelCase
 from pcae_conformance.selections import Ids
 from pcae_conformance.subject import AT_LEAST_FLOAT32, Subject
 from pcae_conformance.tolerances import MODEL, SCORE_MARGIN
-from pcae_core.contract import EncoderOutput, PretrainingOutput
+from pcae_core.contract import Array, EncoderOutput, PretrainingOutput
 
 SHARP = [
     ModelCase(batch=2, grid=3, chans=3, patch=2, depth=5, stages=2, heads=2, decoder_depth=2, classes=3),
@@ -28,6 +28,7 @@ SHARP = [
     ModelCase(batch=2, grid=4, width=16, heads=4, decoder_width=12, depth=2, stages=1, mask_ratio=0.25, keep=1.0),
     ModelCase(grid=3, depth=2, norm_eps=1e-2),
 ]
+BATCHES = [dataclasses.replace(SHARP[1], batch=3, keep=0.9), SHARP[3]]
 
 
 def encode(subject: Subject, case: ModelCase, images: NDArray[Any]) -> EncoderOutput:
@@ -38,7 +39,7 @@ def encode(subject: Subject, case: ModelCase, images: NDArray[Any]) -> EncoderOu
 
 def _pretrain(subject: Subject, case: ModelCase, images: NDArray[Any], noise: NDArray[Any]) -> PretrainingOutput:
     student, teacher = (subject.own_all(p) for p in (case.student(subject.dtype), case.teacher(subject.dtype)))
-    return subject.backend.pretraining_forward(case.config(), student, teacher, subject.own(images), noise)
+    return subject.training_backend.pretraining_forward(case.config(), student, teacher, subject.own(images), noise)
 
 
 def _every_patch(case: ModelCase) -> Ids:
@@ -80,6 +81,7 @@ def encoder(subject: Subject, case: ModelCase) -> None:
     statement="the forward pass of pre-training equals the reference: loss, predictions, targets, ids",
     strategy=strategies.models(),
     examples=SHARP,
+    training=True,
 )
 def pretraining(subject: Subject, case: ModelCase) -> None:
     """As `encoder`; the loss is compared when every image is."""
@@ -108,12 +110,13 @@ def pretraining(subject: Subject, case: ModelCase) -> None:
     statement="the golden cases, recorded from the paper's release: ids, targets, predictions, loss, EMA",
     examples=[GoldenName(name=name) for name in golden.NAMES],
     dtypes=WIDE,
+    training=True,
 )
 def recorded(subject: Subject, case: GoldenName) -> None:
     """Their smallest gap between scores is far above float32's rounding, so ids must be equal."""
     recorded_case, tolerance = golden.load(case.name), MODEL[subject.dtype]
     arrays, student, teacher = recorded_case.arrays, recorded_case.group("student"), recorded_case.group("teacher")
-    out = subject.backend.pretraining_forward(
+    out = subject.training_backend.pretraining_forward(
         recorded_case.config,
         subject.own_all(student),
         subject.own_all(teacher),
@@ -125,7 +128,9 @@ def recorded(subject: Subject, case: GoldenName) -> None:
         subject.near(name, ids, arrays[name], 0)
     for name in ("target", "prediction", "loss"):
         subject.close(name, getattr(out, name), arrays[name], tolerance)
-    updated = subject.backend.ema_update(subject.own_all(teacher), subject.own_all(student), recorded_case.momentum)
+    updated = subject.training_backend.ema_update(
+        subject.own_all(teacher), subject.own_all(student), recorded_case.momentum
+    )
     for name, value in recorded_case.group("ema").items():
         subject.close(f"EMA of {name}", updated[name], value, tolerance, subject.dtype)
 
@@ -134,25 +139,40 @@ def recorded(subject: Subject, case: GoldenName) -> None:
     "model-batch",
     statement="permuting the images of a batch permutes what comes out, and each image is treated alone",
     strategy=strategies.models(ties=False),
-    examples=[dataclasses.replace(SHARP[1], batch=3, keep=0.9), SHARP[3]],
+    examples=BATCHES,
     dtypes=DOUBLE,
 )
 def batch(subject: Subject, case: ModelCase) -> None:
-    """Of the encoder and of pre-training."""
-    images, noise, order = case.images(subject.dtype), case.noise(), case.rng().permutation(case.batch)
-    tolerance = MODEL[subject.dtype]
-    encoded, trained = encode(subject, case, images), _pretrain(subject, case, images, noise)
+    """Of the encoder."""
+    images, order = case.images(subject.dtype), case.rng().permutation(case.batch)
+    whole = encode(subject, case, images)
     for rows in (order, order[:1]):
-        one, other = encode(subject, case, images[rows]), _pretrain(subject, case, images[rows], noise[rows])
-        for name, got, whole in (
-            ("kept ids", one.kept_ids, encoded.kept_ids),
-            ("last hidden state", one.last_hidden_state, encoded.last_hidden_state),
-            ("target ids", other.target_ids, trained.target_ids),
-            ("prediction", other.prediction, trained.prediction),
-            ("target", other.target, trained.target),
-        ):
-            expected = subject.backend.to_numpy(whole)[rows]
-            subject.near(f"{name} of images {rows.tolist()}", subject.backend.to_numpy(got), expected, 2.0 * tolerance)
+        part = encode(subject, case, images[rows])
+        for name in ("kept_ids", "last_hidden_state"):
+            _compare_rows(subject, name, getattr(part, name), getattr(whole, name), rows)
+
+
+@check(
+    "model-pretraining-batch",
+    statement="the same of the forward pass of pre-training",
+    strategy=strategies.models(ties=False),
+    examples=BATCHES,
+    dtypes=DOUBLE,
+    training=True,
+)
+def pretraining_batch(subject: Subject, case: ModelCase) -> None:
+    """Each image with its noise."""
+    images, noise, order = case.images(subject.dtype), case.noise(), case.rng().permutation(case.batch)
+    whole = _pretrain(subject, case, images, noise)
+    for rows in (order, order[:1]):
+        part = _pretrain(subject, case, images[rows], noise[rows])
+        for name in ("target_ids", "prediction", "target"):
+            _compare_rows(subject, name, getattr(part, name), getattr(whole, name), rows)
+
+
+def _compare_rows(subject: Subject, name: str, part: Array, whole: Array, rows: Ids) -> None:
+    got, expected = subject.backend.to_numpy(part), subject.backend.to_numpy(whole)[rows]
+    subject.near(f"{name} of images {rows.tolist()}", got, expected, 2.0 * MODEL[subject.dtype])
 
 
 @check(
@@ -161,6 +181,7 @@ def batch(subject: Subject, case: ModelCase) -> None:
     strategy=strategies.models(),
     examples=SHARP[:2],
     dtypes=WIDE,
+    training=True,
 )
 def blind(subject: Subject, case: ModelCase) -> None:
     """Other pixels in one half leave the other side's features as they were, bit for bit.

@@ -18,6 +18,8 @@ from pcae_conformance.model_cases import ModelCase
 from pcae_conformance.subject import Subject
 from pcae_core import schedule
 
+SHARP = [ModelCase(grid=3, depth=5, stages=2, keep=0.7), ModelCase(grid=2, depth=3, stages=3, keep=0.3)]
+
 
 @check(
     "schedule-counts",
@@ -46,21 +48,34 @@ def counts(subject: Subject, case: ScheduleCase) -> None:
 
 @check(
     "schedule-models",
-    statement="encoder and teacher keep as many tokens as the schedule says",
+    statement="the encoder keeps as many tokens as the schedule says",
     strategy=strategies.models(),
-    examples=[ModelCase(grid=3, depth=5, stages=2, keep=0.7), ModelCase(grid=2, depth=3, stages=3, keep=0.3)],
+    examples=SHARP,
     dtypes=WIDE,
 )
 def models(subject: Subject, case: ModelCase) -> None:
-    """Of all N patches in `encode`, of the M masked ones in pre-training."""
+    """Of all N patches."""
     config, student, images = case.config(), case.student(subject.dtype), subject.own(case.images(subject.dtype))
     encoded = subject.backend.encode(config, subject.own_all(student), images, case.keep)
     left = patch_counts(case.depth, case.stages, case.keep, case.grid**2)[-1]
     subject.ids("kept ids", encoded.kept_ids, (case.batch, left), case.grid**2)
+
+
+@check(
+    "schedule-pretraining",
+    statement="the teacher keeps as many tokens as the schedule says",
+    strategy=strategies.models(),
+    examples=SHARP,
+    dtypes=WIDE,
+    training=True,
+)
+def pretraining(subject: Subject, case: ModelCase) -> None:
+    """Of the M masked patches."""
+    config, student, images = case.config(), case.student(subject.dtype), subject.own(case.images(subject.dtype))
     visible = int(case.grid**2 * (1 - case.mask_ratio))
     left = patch_counts(case.depth, case.stages, case.keep, case.grid**2 - visible)[-1]
     teacher = subject.own_all(case.teacher(subject.dtype))
-    out = subject.backend.pretraining_forward(config, subject.own_all(student), teacher, images, case.noise())
+    out = subject.training_backend.pretraining_forward(config, subject.own_all(student), teacher, images, case.noise())
     targets = subject.ids("target ids", out.target_ids, (case.batch, left), case.grid**2)
     seen = subject.ids("visible ids", out.visible_ids, (case.batch, visible), case.grid**2)
     both = [np.intersect1d(a, b).size for a, b in zip(targets, seen, strict=True)]

@@ -30,12 +30,12 @@ SHARP_PAIRS = [
 
 
 def _standardize(subject: Subject, latents: Floats, eps: float = STANDARDIZE_EPS) -> Floats:
-    got = subject.backend.standardize(subject.own(latents), eps)
+    got = subject.training_backend.standardize(subject.own(latents), eps)
     return subject.host("standardised", got, AT_LEAST_FLOAT32)
 
 
 def _loss(subject: Subject, prediction: Floats, target: Floats) -> Floats:
-    got = subject.backend.cosine_loss(subject.own(prediction), subject.own(target))
+    got = subject.training_backend.cosine_loss(subject.own(prediction), subject.own(target))
     return subject.host("loss", got, AT_LEAST_FLOAT32)
 
 
@@ -44,12 +44,13 @@ def _loss(subject: Subject, prediction: Floats, target: Floats) -> Floats:
     statement="equal to the reference's",
     strategy=strategies.plain_tokens(LATENTS),
     examples=SHARP_LATENTS,
+    training=True,
 )
 def reference(subject: Subject, case: TokensCase) -> None:
     """By the default eps."""
     latents = case.tokens(subject.dtype)
     expected = np.asarray(subject.reference.standardize(latents))
-    got = subject.backend.standardize(subject.own(latents))
+    got = subject.training_backend.standardize(subject.own(latents))
     subject.close("standardised", got, expected, tolerances.standardized(latents, STANDARDIZE_EPS, subject.dtype))
 
 
@@ -58,6 +59,7 @@ def reference(subject: Subject, case: TokensCase) -> None:
     statement="each token to mean 0 and unbiased variance 1, with eps under the root",
     strategy=strategies.plain_tokens(LATENTS),
     examples=SHARP_LATENTS,
+    training=True,
 )
 def definition(subject: Subject, case: TokensCase) -> None:
     """Against a statement in plain Python, by the default and by another eps."""
@@ -73,6 +75,7 @@ def definition(subject: Subject, case: TokensCase) -> None:
     statement="mean 0 and unbiased variance v / (v + eps), so 0 for a constant token and 1 for a wide one",
     strategy=strategies.plain_tokens(LATENTS),
     examples=[*SHARP_LATENTS, TokensCase(length=2, width=7, exponent=2)],
+    training=True,
 )
 def moments(subject: Subject, case: TokensCase) -> None:
     """Of what the backend gives."""
@@ -89,6 +92,7 @@ def moments(subject: Subject, case: TokensCase) -> None:
     statement="shifting a token or scaling it, eps scaled alike, changes nothing; a negative scale flips the sign",
     strategy=strategies.plain_tokens(("normal", "near_duplicates")),
     examples=[TokensCase(length=2, width=16), TokensCase(length=2, width=4, exponent=2)],
+    training=True,
 )
 def invariance(subject: Subject, case: TokensCase) -> None:
     """By powers of two, which round nothing; the shift rounds its sum, which counts as the input's error."""
@@ -114,6 +118,7 @@ def invariance(subject: Subject, case: TokensCase) -> None:
     statement="a NaN makes its own token NaN and no other; in a prediction it makes the loss NaN",
     strategy=strategies.plain_tokens(("normal", "offset")),
     examples=[TokensCase(batch=2, length=3, width=4)],
+    training=True,
 )
 def nan(subject: Subject, case: TokensCase) -> None:
     """Plain arithmetic carries it."""
@@ -132,12 +137,13 @@ def nan(subject: Subject, case: TokensCase) -> None:
     statement="equal to the reference's",
     strategy=strategies.pairs(),
     examples=SHARP_PAIRS,
+    training=True,
 )
 def loss_reference(subject: Subject, case: PairCase) -> None:
     """A scalar."""
     prediction, target = case.pair(subject.dtype)
     expected = np.asarray(subject.reference.cosine_loss(prediction, target))
-    got = subject.backend.cosine_loss(subject.own(prediction), subject.own(target))
+    got = subject.training_backend.cosine_loss(subject.own(prediction), subject.own(target))
     subject.close("loss", got, expected, tolerances.loss(case.shape, subject.dtype))
 
 
@@ -146,6 +152,7 @@ def loss_reference(subject: Subject, case: PairCase) -> None:
     statement="1 - cosine, averaged over tokens; within [0, 2]: 0 for equal, 1 for orthogonal or zero, 2 for opposite",
     strategy=strategies.pairs(),
     examples=[*SHARP_PAIRS, PairCase(length=2, width=4, kind="orthogonal")],
+    training=True,
 )
 def loss_definition(subject: Subject, case: PairCase) -> None:
     """Against plain Python, and against the number that each kind of pair is known to have."""
@@ -166,6 +173,7 @@ def loss_definition(subject: Subject, case: PairCase) -> None:
     statement="the lengths of prediction and target do not count",
     strategy=strategies.pairs(),
     examples=[PairCase(length=3, width=4), PairCase(length=2, width=4, exponent=15)],
+    training=True,
 )
 def loss_scale(subject: Subject, case: PairCase) -> None:
     """By powers of two a token."""
@@ -185,6 +193,7 @@ def loss_scale(subject: Subject, case: PairCase) -> None:
     statement="the loss of a batch is the mean of its images' losses, in any order of images and tokens",
     strategy=strategies.pairs(),
     examples=[PairCase(batch=3, length=5, width=7)],
+    training=True,
 )
 def loss_mean(subject: Subject, case: PairCase) -> None:
     """Every image has as many tokens."""

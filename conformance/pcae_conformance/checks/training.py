@@ -36,7 +36,7 @@ def step(subject: Subject, case: TrainCase) -> None:
         return
     dtype, state = subject.dtype, case.state(subject.dtype)
     ours, theirs = (
-        steps.pretrainer(subject.backend, case, dtype, state),
+        steps.pretrainer(subject.training_backend, case, dtype, state),
         steps.pretrainer(subject.reference, case, "float64", state),
     )
     got, expected = steps.step(ours, case), steps.step(theirs, case)
@@ -62,7 +62,7 @@ def ten_steps(subject: Subject, case: TrainCase) -> None:
     AdamW, which divides a gradient by its own size, would blow the rounding up to full steps.
     """
     ours, theirs = (
-        steps.pretrainer(backend, case, "float64", None) for backend in (subject.backend, subject.reference)
+        steps.pretrainer(backend, case, "float64", None) for backend in (subject.training_backend, subject.reference)
     )
     for i in range(case.steps):
         steps.step(ours, case, i)
@@ -86,7 +86,7 @@ def ten_steps(subject: Subject, case: TrainCase) -> None:
 )
 def start(subject: Subject, case: TrainCase) -> None:
     """The same float32 numbers in every framework."""
-    state = steps.pretrainer(subject.backend, case, subject.dtype, None).state()
+    state = steps.pretrainer(subject.training_backend, case, subject.dtype, None).state()
     student = initial_parameters(case.config(), case.seed)
     zeros = {name: np.zeros_like(value) for name, value in student.items() if is_trainable(name)}
     teacher = {name: student[name] for name in case.teacher("float32")}
@@ -101,7 +101,7 @@ def _micro_batches(subject: Subject, case: TrainCase, state: TrainState) -> tupl
     losses, total = [], {name: np.zeros_like(value) for name, value in state.exp_avg.items()}
     for rows in np.split(np.arange(case.batch), case.accumulation):
         part = None if scales is None else scales[:, :, rows]
-        loss, gradients = subject.backend.pretraining_loss_and_gradients(
+        loss, gradients = subject.training_backend.pretraining_loss_and_gradients(
             case.config(), state.student, state.teacher, images[rows], noise[rows], part
         )
         losses.append(subject.host("loss", loss, AT_LEAST_FLOAT32))
@@ -123,7 +123,7 @@ def adamw(subject: Subject, case: TrainCase) -> None:
     """Stated here from the gradients that `pretraining_loss_and_gradients` gives."""
     state = case.state("float64")
     loss, gradients = _micro_batches(subject, case, state)
-    pretrainer = steps.pretrainer(subject.backend, case, "float64", state)
+    pretrainer = steps.pretrainer(subject.training_backend, case, "float64", state)
     out = steps.step(pretrainer, case)
     subject.close("loss", out.loss, loss, MODEL["float64"])
     norm = steps.check_norm(subject, out, np.asarray(updates.norm(gradients)))
@@ -143,12 +143,12 @@ def adamw(subject: Subject, case: TrainCase) -> None:
 def skips_nonfinite(subject: Subject, case: TrainCase) -> None:
     """A NaN in one pixel of the first image, so also of the first of several micro-batches."""
     dtype, state, rates = subject.dtype, case.state(subject.dtype), case.hyper_parameters(0)
-    pretrainer = steps.pretrainer(subject.backend, case, dtype, state)
+    pretrainer = steps.pretrainer(subject.training_backend, case, dtype, state)
     images = steps.normalized(case, case.step_images(0))
     images[0, 0, 0, 0] = np.nan
     out = pretrainer.step(images, case.step_noise(0), **rates)
     steps.compare_skipped(subject, pretrainer.state(), case.state(dtype), rates["momentum"], out)
-    fresh = steps.pretrainer(subject.backend, case, dtype, pretrainer.state())
+    fresh = steps.pretrainer(subject.training_backend, case, dtype, pretrainer.state())
     for trainer in (pretrainer, fresh):
         steps.check_finite(subject, steps.step(trainer, case), True)
     steps.compare_untouched(subject, pretrainer.state(), fresh.state())

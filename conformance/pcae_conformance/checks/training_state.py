@@ -27,10 +27,10 @@ from pcae_conformance.tolerances import MODEL
 def state_round_trip(subject: Subject, case: TrainCase) -> None:
     """A drawn state, and one that a step has made; the loss scale of float16 with it."""
     dtype, state = subject.dtype, case.state(subject.dtype)
-    first = steps.pretrainer(subject.backend, case, dtype, state)
+    first = steps.pretrainer(subject.training_backend, case, dtype, state)
     steps.compare_untouched(subject, first.state(), state)
     steps.step(first, case)
-    second = steps.pretrainer(subject.backend, case, dtype, first.state())
+    second = steps.pretrainer(subject.training_backend, case, dtype, first.state())
     steps.compare_untouched(subject, second.state(), first.state())
     steps.step(first, case, 1)
     steps.step(second, case, 1)
@@ -48,7 +48,7 @@ def state_round_trip(subject: Subject, case: TrainCase) -> None:
 def snapshot(subject: Subject, case: TrainCase) -> None:
     """Of the state given and of the state taken."""
     dtype, given = subject.dtype, case.state(subject.dtype)
-    pretrainer = steps.pretrainer(subject.backend, case, dtype, given)
+    pretrainer = steps.pretrainer(subject.training_backend, case, dtype, given)
     taken = pretrainer.state()
     steps.step(pretrainer, case)
     for which, state in (("given", given), ("taken", taken)):
@@ -77,7 +77,7 @@ def accumulation(subject: Subject, case: TrainCase) -> None:
         return
     dtype, state = subject.dtype, case.state(subject.dtype)
     whole, parts = (
-        steps.pretrainer(subject.backend, dataclasses.replace(case, accumulation=n), dtype, state)
+        steps.pretrainer(subject.training_backend, dataclasses.replace(case, accumulation=n), dtype, state)
         for n in (1, case.batch)
     )
     one, other = steps.step(whole, case), steps.step(parts, case)
@@ -100,7 +100,7 @@ def fixed_points(subject: Subject, case: TrainCase) -> None:
     """Exactly; the moments and the count of steps move on."""
     dtype, state = subject.dtype, case.state(subject.dtype)
     for rate, momentum in ((0.0, 1.0), (case.learning_rate, 1.0), (case.learning_rate, 0.0)):
-        pretrainer = steps.pretrainer(subject.backend, case, dtype, state)
+        pretrainer = steps.pretrainer(subject.training_backend, case, dtype, state)
         pretrainer.step(case.step_images(0), case.step_noise(0), learning_rate=rate, momentum=momentum, drop_path=None)
         after = pretrainer.state()
         require(after.step == state.step + 1, f"step of the state: got {after.step}, expected {state.step + 1}")
@@ -126,7 +126,7 @@ def pixels(subject: Subject, case: TrainCase) -> None:
     raw, noise, rates = case.step_images(0), case.step_noise(0), case.hyper_parameters(0)
     targets = []
     for images in (raw, steps.normalized(case, raw)):
-        pretrainer = steps.pretrainer(subject.backend, case, "float64", case.state("float64"))
+        pretrainer = steps.pretrainer(subject.training_backend, case, "float64", case.state("float64"))
         out = pretrainer.step(images, noise, **rates)
         targets.append([subject.backend.to_numpy(x) for x in (out.loss, out.target, out.features)])
     for name, got, expected in zip(("loss", "target", "features"), *targets, strict=True):

@@ -175,7 +175,7 @@ STANDARDIZE_LOSS = [
     ),
     numpy_fault(
         "changes its input",
-        "arrays-purity",
+        "arrays-training-purity",
         ("backend", "ops.standardize(_floats(latents), eps)", "ops.standardize(np.asarray(latents), eps)"),
         ("ops", "return (latents - mean) / np", "latents -= mean\n    return latents / np"),
     ),
