@@ -1,4 +1,4 @@
-"""`OnnxBackend`: the contract's inference part, every function an ONNX graph on ONNX Runtime. Arrays are NumPy's.
+"""`OnnxBackend`: inference, every function an ONNX graph on ONNX Runtime. Arrays are NumPy's.
 
 `encode` runs the graph that `pcae export` writes, so that the conformance suite holds what is shipped to the reference.
 """
@@ -12,9 +12,9 @@ import numpy as np
 import onnxruntime
 
 from pcae_core.config import ModelConfig
-from pcae_core.contract import STANDARDIZE_EPS, Array, Backend, Center, EncoderOutput, PretrainingOutput
+from pcae_core.contract import Array, Backend, Center, EncoderOutput
 from pcae_core.errors import BackendError
-from pcae_core.parameters import encoder_shapes, student_shapes
+from pcae_core.parameters import encoder_shapes
 from pcae_core.reduction import check_keep
 from pcae_core.shapes import check_images, check_restore_grid
 from pcae_onnx import CAPABILITIES, model, ops, runtime, writer
@@ -27,7 +27,7 @@ _CACHED_MODELS = 4  # sessions with weights
 
 
 def _wide(dtype: str) -> str:
-    """Of scores, standardisation and loss."""
+    """Of scores."""
     return "float64" if dtype == "float64" else "float32"
 
 
@@ -67,18 +67,6 @@ class OnnxBackend(Backend):
             return [g.add("Reshape", grid, g.ints(0, rows * columns, chans * p * p))]
 
         return self._call(("patchify", p, *images.shape[1:]), build, images)[0]
-
-    def split_by_noise(self, noise: Array, num_visible: int) -> tuple[np.ndarray, np.ndarray]:
-        noise = _sortable(noise)
-        num_masked = noise.shape[1] - num_visible
-
-        def build(g: Graph, x: str) -> list[str]:
-            order = ops.order(g, x, noise.dtype.name)
-            parts = ops.slice_tokens(g, order, 0, num_visible), ops.slice_tokens(g, order, num_visible)
-            return [ops.ascending(g, ids, k) for ids, k in zip(parts, (num_visible, num_masked), strict=True)]
-
-        visible, masked = self._call(("split", num_visible, num_masked), build, noise)
-        return visible, masked
 
     def similarity_scores(self, tokens: Array, center: Center = "unit") -> np.ndarray:
         tokens = np.asarray(tokens)
@@ -125,61 +113,6 @@ class OnnxBackend(Backend):
             return [ops.restore_grid(g, x, i, num_patches, g.cast(known[0], wide) if known else None, wide)]
 
         return self._call(("grid", num_patches), build, tokens, ids, *others)[0]
-
-    def standardize(self, latents: Array, eps: float = STANDARDIZE_EPS) -> np.ndarray:
-        latents = np.asarray(latents)
-        wide = _wide(latents.dtype.name)
-
-        def build(g: Graph, x: str, added: str) -> list[str]:
-            width = g.cast(g.add("Shape", x, start=2, end=3), wide)
-            freedom = g.add("Sub", width, g.constant(1.0, wide))
-            return [ops.standardize(g, g.cast(x, wide), added, freedom)]
-
-        return self._call(("standardize",), build, latents, np.array(eps, dtype=wide))[0]
-
-    def cosine_loss(self, prediction: Array, target: Array) -> np.ndarray:
-        prediction, target = np.asarray(prediction), np.asarray(target)
-        wide = _wide(np.result_type(prediction, target).name)
-
-        def build(g: Graph, x: str, y: str) -> list[str]:
-            return [ops.cosine_loss(g, g.cast(x, wide), g.cast(y, wide), wide)]
-
-        return self._call(("loss",), build, prediction, target)[0]
-
-    def ema_update(
-        self, teacher: Mapping[str, Array], student: Mapping[str, Array], momentum: float
-    ) -> dict[str, np.ndarray]:
-        def build(g: Graph, old: str, new: str, m: str, rest: str) -> list[str]:
-            return [g.add("Add", g.add("Mul", m, old), g.add("Mul", rest, new))]
-
-        updated = {}
-        for name, value in teacher.items():
-            dtype = np.asarray(value).dtype
-            wide = _wide(dtype.name)
-            arrays = [np.asarray(x, dtype=wide) for x in (value, student[name], momentum, 1.0 - momentum)]
-            updated[name] = self._call(("ema",), build, *arrays)[0].astype(dtype, copy=False)
-        return updated
-
-    def pretraining_forward(
-        self,
-        config: ModelConfig,
-        student: Mapping[str, Array],
-        teacher: Mapping[str, Array],
-        images: Array,
-        noise: Array,
-    ) -> PretrainingOutput:
-        check_images(np.shape(images), config.in_chans, config.image_size)
-        own = _arrays(student, student_shapes(config))
-        other = _arrays(teacher, encoder_shapes(config))
-        dtype, noise = _model_dtype(own), _sortable(noise)
-
-        def build(g: Graph) -> None:
-            model.pretraining(g, config, own, other, noise.dtype.name)
-
-        key = ("pretraining", config, noise.dtype.name, arrays_sha256(own), arrays_sha256(other))
-        feeds = {"pixel_values": np.asarray(images, dtype=np.float32, order="C"), "noise": noise}
-        loss, prediction, target, visible, targets = self._model(key, build, dtype).run(None, feeds)
-        return PretrainingOutput(loss, prediction.astype(dtype, copy=False), target, visible, targets)
 
     def encode(
         self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0

@@ -1,7 +1,7 @@
-"""The models as ONNX graphs: the encoder with token reduction, and the forward pass of pre-training.
+"""The encoder with token reduction as an ONNX graph.
 
 Weights are read by canonical name from a mapping when the file is written. Letters: B images, C channels, p patch size,
-N patches, V visible, M masked, K targets, T tokens of a sequence with its prefix, D width.
+N patches, n of them that are left, T tokens of a sequence with its prefix, D width.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from pcae_core.config import ModelConfig
-from pcae_core.contract import STANDARDIZE_EPS
-from pcae_core.parameters import decoder_shapes, encoder_shapes
+from pcae_core.parameters import encoder_shapes
 from pcae_onnx import ops
 from pcae_onnx.graph import Graph
 
@@ -21,18 +20,16 @@ Parameters = Mapping[str, np.ndarray]
 
 
 class Layers:
-    """Layers with the weights of one set of parameters.
+    """Layers with their weights.
 
     Attributes:
         g: the graph that they are added to.
         dim: width of a token.
     """
 
-    def __init__(self, g: Graph, config: ModelConfig, parameters: Parameters, owner: str = "") -> None:
-        """`owner` distinguishes the weights of two sets in one graph."""
+    def __init__(self, g: Graph, config: ModelConfig, parameters: Parameters) -> None:
         self.g, self.config, self.dim = g, config, config.embed_dim
-        self._parameters, self._owner = parameters, owner
-        self._shapes = encoder_shapes(config) | decoder_shapes(config)
+        self._parameters, self._shapes = parameters, encoder_shapes(config)
 
     def weight(self, name: str) -> str:
         """A parameter as it is."""
@@ -103,7 +100,7 @@ class Layers:
 
     def _weight(self, name: str, label: str, shape: tuple[int, ...], change: Callable[[np.ndarray], np.ndarray]) -> str:
         parameters = self._parameters
-        return self.g.weight(f"{self._owner}{label}", shape, lambda: change(parameters[name]))
+        return self.g.weight(label, shape, lambda: change(parameters[name]))
 
 
 def repeat(g: Graph, x: str, like: str, rest: tuple[int, ...]) -> str:
@@ -112,31 +109,29 @@ def repeat(g: Graph, x: str, like: str, rest: tuple[int, ...]) -> str:
     return g.add("Expand", x, g.add("Concat", batch, g.ints(*rest), axis=0))
 
 
-def reduced_blocks(
-    layers: Layers, tokens: str, prefix: int, num_tokens: int, keep: float | str
-) -> tuple[str, str | None]:
+def reduced_blocks(layers: Layers, tokens: str, keep: float | str) -> tuple[str, str | None]:
     """All blocks, dropping tokens at each stage.
 
     Args:
-        tokens: (B, P + num_tokens, D).
+        tokens: CLS and all patches (B, 1 + N, D).
         keep: the ratio, or the name of a float32 scalar.
 
     Returns:
-        What is left (B, P + k, D), before the final norm, and which patches of those that entered (B, k); None when
+        What is left (B, 1 + k, D), before the final norm, and which patches of those that entered (B, k); None when
         all of them stay.
     """
     g, config = layers.g, layers.config
-    static = config.kept_after_block(num_tokens, keep) if isinstance(keep, float) else None
+    static = config.kept_after_block(config.num_patches, keep) if isinstance(keep, float) else None
     ratio = ops.read_keep_nodes(g, keep) if isinstance(keep, str) else ""
-    count: ops.Count = num_tokens
+    count: ops.Count = config.num_patches
     ids = None
     for i in range(config.depth):
         tokens = layers.block(tokens, f"blocks.{i}", config.num_heads)
-        if i not in config.kept_after_block(num_tokens):
+        if i not in config.kept_after_block(config.num_patches):
             continue
         k = static[i] if static is not None else ops.num_kept(g, count, ratio)
         if k != count:
-            tokens, chosen = ops.reduce_tokens(g, tokens, k, prefix, config.reduction.center, g.dtype)
+            tokens, chosen = ops.reduce_tokens(g, tokens, k, 1, config.reduction.center, g.dtype)
             ids = chosen if ids is None else ops.gather(g, ids, chosen)
         count = k
     return tokens, ids
@@ -161,7 +156,7 @@ def encoder(
     images = g.input("pixel_values", "float32", ["batch_size", config.in_chans, size, size])
     ratio = g.input("keep", "float32", [], np.float32(1.0) if keep_default else None) if keep is None else keep
     tokens = layers.prepend_cls(layers.patches(g.cast(images, g.dtype) if g.dtype != "float32" else images))
-    tokens, ids = reduced_blocks(layers, tokens, 1, config.num_patches, ratio)
+    tokens, ids = reduced_blocks(layers, tokens, ratio)
     hidden = layers.norm(tokens, "norm")
     if ids is None:
         every = g.constant(np.arange(config.num_patches)[None], "int64")
@@ -186,53 +181,3 @@ def _pooled(layers: Layers, tokens: str, hidden: str) -> str:
 
 def _output_float32(g: Graph, value: str, name: str, shape: list[int | str]) -> None:
     g.output(g.cast(value, "float32") if g.dtype != "float32" else value, name, "float32", shape)
-
-
-def pretraining(g: Graph, config: ModelConfig, student: Parameters, teacher: Parameters, noise_dtype: str) -> None:
-    """Inputs `pixel_values` and `noise` (B, N); outputs as the fields of `PretrainingOutput`.
-
-    Losses and targets are float32; predictions too, whatever the graph's dtype.
-    """
-    size, count, num_visible = config.image_size, config.num_patches, config.num_visible
-    images = g.input("pixel_values", "float32", ["batch_size", config.in_chans, size, size])
-    noise = g.input("noise", noise_dtype, ["batch_size", count])
-    by_noise = ops.order(g, noise, noise_dtype)
-    visible = ops.ascending(g, ops.slice_tokens(g, by_noise, 0, num_visible), num_visible)
-    masked = ops.ascending(g, ops.slice_tokens(g, by_noise, num_visible), config.num_masked)
-    pixels = g.cast(images, g.dtype) if g.dtype != "float32" else images
-
-    seen = Layers(g, config, teacher, "teacher.")
-    tokens = ops.gather(g, seen.patches(pixels), masked)
-    tokens, chosen = reduced_blocks(seen, tokens, 0, config.num_masked, config.reduction.keep)
-    latent = seen.norm(tokens, "norm")
-    targets = masked if chosen is None else ops.gather(g, masked, chosen)
-    latent = g.cast(latent, "float32") if g.dtype != "float32" else latent
-    eps, freedom = (g.constant(x, "float32") for x in (STANDARDIZE_EPS, config.embed_dim - 1))
-    target = ops.standardize(g, latent, eps, freedom)
-    prediction = _student(Layers(g, config, student, "student."), pixels, visible, targets)
-    wide = g.cast(prediction, "float32") if g.dtype != "float32" else prediction
-    g.output(ops.cosine_loss(g, wide, target, "float32"), "loss", "float32", [])
-    for name, value in (("prediction", wide), ("target", target)):
-        g.output(value, name, "float32", ["batch_size", config.num_targets, config.embed_dim])
-    g.output(visible, "visible_ids", "int64", ["batch_size", num_visible])
-    g.output(targets, "target_ids", "int64", ["batch_size", config.num_targets])
-
-
-def _student(layers: Layers, pixels: str, visible: str, targets: str) -> str:
-    """Predictions (B, K, D) at the target positions from the visible patches (B, V)."""
-    g, config = layers.g, layers.config
-    width, num_targets = config.decoder_embed_dim, config.num_targets
-    tokens = layers.prepend_cls(ops.gather(g, layers.patches(pixels), visible))
-    for i in range(config.depth):
-        tokens = layers.block(tokens, f"blocks.{i}", config.num_heads)
-    context = layers.linear(layers.norm(tokens, "norm"), "decoder_embed")
-    positions = layers.weight_part("decoder_pos_embed", "decoder_pos_embed.patches", 1, None)
-    positions = repeat(g, positions, visible, (config.num_patches, width))
-    first = repeat(g, layers.weight_part("decoder_pos_embed", "decoder_pos_embed.cls", 0, 1), visible, (1, width))
-    context = g.add("Add", context, g.add("Concat", first, ops.gather(g, positions, visible), axis=1))
-    queries = g.add("Add", ops.gather(g, positions, targets), layers.weight("mask_token"))
-    decoded = g.add("Concat", context, queries, axis=1)
-    for i in range(config.decoder_depth):
-        decoded = layers.block(decoded, f"decoder_blocks.{i}", config.decoder_num_heads)
-    answers = ops.slice_tokens(g, layers.norm(decoded, "decoder_norm"), -num_targets)
-    return layers.linear(answers, "decoder_pred")

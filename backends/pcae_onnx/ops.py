@@ -1,7 +1,7 @@
 """The operations of PCAE as fragments of an ONNX graph.
 
 Each function adds nodes to a graph and returns the names of their outputs. Letters: B images, N tokens, P prefix
-tokens, k kept, D width. Scores, standardisation and loss are computed in float32 or better.
+tokens, k kept, D width. Scores are computed in float32 or better.
 """
 
 from __future__ import annotations
@@ -160,19 +160,3 @@ def _squared_distances(g: Graph, places: str, survivors: str, num_patches: int) 
     rows = g.add("Sub", g.add("Div", places, side), g.add("Div", survivors, side))
     columns = g.add("Sub", g.add("Mod", places, side), g.add("Mod", survivors, side))
     return g.add("Add", g.add("Mul", rows, rows), g.add("Mul", columns, columns))
-
-
-def standardize(g: Graph, latents: str, eps: str, freedom: str) -> str:
-    """(B, K, D): each token to mean 0 and unbiased variance 1; `eps` and `freedom`, D - 1, are of the same dtype."""
-    last = g.ints(-1)
-    centered = g.add("Sub", latents, g.add("ReduceMean", latents, last, keepdims=1))
-    variance = g.add("Div", g.add("ReduceSum", g.add("Mul", centered, centered), last, keepdims=1), freedom)
-    return g.add("Div", centered, g.add("Sqrt", g.add("Add", variance, eps)))
-
-
-def cosine_loss(g: Graph, prediction: str, target: str, dtype: str) -> str:
-    """(B, K, D) twice: a scalar."""
-    product = g.add("Mul", unit_length(g, prediction, dtype), unit_length(g, target, dtype))
-    cosine = g.add("ReduceSum", product, g.ints(-1), keepdims=0)
-    mean = g.add("ReduceMean", cosine, keepdims=0)
-    return g.add("Sub", g.constant(1.0, dtype), mean)
