@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pcae_core import Backend, BackendError, EncoderOutput, ModelConfig, PretrainingOutput
-from pcae_core.contract import STANDARDIZE_EPS, Array, Center
+from pcae_core import Backend, BackendError, EncoderOutput, ModelConfig
+from pcae_core.contract import Array, Center
 from pcae_core.reduction import check_keep
 from pcae_core.shapes import check_images
 from pcae_jax import CAPABILITIES, model, ops
@@ -61,10 +61,6 @@ class JaxBackend(Backend):
         return ops.patchify(_array(images), patch_size)
 
     @with_float64
-    def split_by_noise(self, noise: Array, num_visible: int) -> tuple[jax.Array, jax.Array]:
-        return ops.split_by_noise(_array(noise), num_visible)
-
-    @with_float64
     def similarity_scores(self, tokens: Array, center: Center = "unit") -> jax.Array:
         return ops.similarity_scores(_array(tokens), center)
 
@@ -88,35 +84,6 @@ class JaxBackend(Backend):
     ) -> jax.Array:
         own = None if features is None else _array(features)
         return ops.restore_grid(_array(tokens), _array(kept_ids), num_patches, own)
-
-    @with_float64
-    def standardize(self, latents: Array, eps: float = STANDARDIZE_EPS) -> jax.Array:
-        return ops.standardize(_array(latents), eps)
-
-    @with_float64
-    def cosine_loss(self, prediction: Array, target: Array) -> jax.Array:
-        return ops.cosine_loss(_array(prediction), _array(target))
-
-    @with_float64
-    def ema_update(
-        self, teacher: Mapping[str, Array], student: Mapping[str, Array], momentum: float
-    ) -> dict[str, jax.Array]:
-        old, new = _arrays(teacher), _arrays({name: student[name] for name in teacher})
-        return {name: (momentum * x + (1.0 - momentum) * new[name]).astype(x.dtype) for name, x in old.items()}
-
-    @with_float64
-    def pretraining_forward(
-        self,
-        config: ModelConfig,
-        student: Mapping[str, Array],
-        teacher: Mapping[str, Array],
-        images: Array,
-        noise: Array,
-    ) -> PretrainingOutput:
-        check_images(np.shape(images), config.in_chans, config.image_size)
-        own = _arrays(student)
-        pixels = _array(images).astype(own["cls_token"].dtype)
-        return PretrainingOutput(*model.pretraining_forward(config, own, _arrays(teacher), pixels, _array(noise)))
 
     @with_float64
     def encode(

@@ -1,7 +1,7 @@
 """The operations of PCAE on JAX arrays.
 
-Letters: B images, C channels, H height, W width, p patch size, N tokens, V visible, M masked, K targets, k kept,
-P prefix tokens, D width.
+Letters: B images, C channels, H height, W width, p patch size, N tokens, k kept, P prefix tokens,
+D width.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import jax.numpy as jnp
 from jax import Array
 
-from pcae_core.contract import NORM_EPS, STANDARDIZE_EPS, Center
+from pcae_core.contract import NORM_EPS, Center
 from pcae_core.shapes import check_restore_grid
 
 
@@ -21,12 +21,6 @@ def patchify(images: Array, patch_size: int) -> Array:
     rows, columns = height // patch_size, width // patch_size
     grid = images.reshape(batch, chans, rows, patch_size, columns, patch_size)
     return grid.transpose(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, chans * patch_size**2)
-
-
-def split_by_noise(noise: Array, num_visible: int) -> tuple[Array, Array]:
-    """(B, N) -> visible (B, V), masked (B, M), each ascending. JAX's sort is stable by default."""
-    order = jnp.argsort(noise, axis=1)
-    return jnp.sort(order[:, :num_visible], axis=1), jnp.sort(order[:, num_visible:], axis=1)
 
 
 def unit_length(vectors: Array) -> Array:
@@ -45,7 +39,10 @@ def similarity_scores(tokens: Array, center: Center = "unit") -> Array:
 
 
 def select_tokens(scores: Array, k: int) -> Array:
-    """(B, N) -> (B, k): the k lowest by (score, index), ascending. `jax.lax.top_k` would put NaN first."""
+    """(B, N) -> (B, k): the k lowest by (score, index), ascending.
+
+    `jnp.argsort` is stable. `jax.lax.top_k` would put NaN first.
+    """
     return jnp.sort(jnp.argsort(scores, axis=1)[:, :k], axis=1)
 
 
@@ -77,14 +74,3 @@ def restore_grid(tokens: Array, kept_ids: Array, num_patches: int, features: Arr
     similarity = jnp.where(jnp.isnan(similarity), -jnp.inf, similarity)
     nearest = jnp.where(survivors[:, None, :] == place[:, None], jnp.inf, similarity).argmax(axis=2)
     return gather_tokens(tokens, jnp.take_along_axis(order, nearest, axis=1))
-
-
-def standardize(latents: Array, eps: float = STANDARDIZE_EPS) -> Array:
-    """(B, K, D): each token to mean 0 and unbiased variance 1."""
-    mean = latents.mean(axis=-1, keepdims=True)
-    return (latents - mean) / jnp.sqrt(latents.var(axis=-1, ddof=1, keepdims=True) + eps)
-
-
-def cosine_loss(prediction: Array, target: Array) -> Array:
-    """(B, K, D) twice -> scalar: `1 - cosine`, averaged over the tokens."""
-    return 1.0 - (unit_length(prediction) * unit_length(target)).sum(axis=-1).mean()
