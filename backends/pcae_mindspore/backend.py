@@ -16,9 +16,11 @@ from pcae_core.contract import (
     Array,
     Center,
     EncoderOutput,
+    EncoderTrace,
     Finetuner,
     Pretrainer,
     PretrainingOutput,
+    StageOutput,
     TrainingBackend,
     TrainState,
 )
@@ -99,11 +101,14 @@ class MindSporeBackend(TrainingBackend):
     def encode(
         self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
     ) -> EncoderOutput:
-        check_keep(keep)
-        check_images(np.shape(images), config.in_chans, config.image_size)
-        own = _tensors(parameters)
-        images = _tensor(images).astype(own["cls_token"].dtype)
-        return EncoderOutput(*_cell(model.Encoder, config, own)(images, keep))
+        return _encode(config, parameters, images, keep, None)
+
+    def encode_stages(
+        self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
+    ) -> EncoderTrace:
+        stages: list[StageOutput] = []
+        output = _encode(config, parameters, images, keep, stages)
+        return EncoderTrace(output, tuple(stages))
 
     def pretraining_loss_and_gradients(
         self,
@@ -181,6 +186,20 @@ def _cell(cell_class: type, config: ModelConfig, parameters: dict[str, Tensor]) 
     cell = cell_class(config, parameters["cls_token"].dtype)
     model.load(cell, parameters)
     return cell
+
+
+def _encode(
+    config: ModelConfig,
+    parameters: Mapping[str, Array],
+    images: Array,
+    keep: float,
+    stages: list[StageOutput] | None,
+) -> EncoderOutput:
+    check_keep(keep)
+    check_images(np.shape(images), config.in_chans, config.image_size)
+    own = _tensors(parameters)
+    pixels = _tensor(images).astype(own["cls_token"].dtype)
+    return EncoderOutput(*_cell(model.Encoder, config, own)(pixels, keep, stages))
 
 
 def _targets(

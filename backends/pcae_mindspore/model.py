@@ -12,6 +12,7 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, mint, nn, ops
 
 from pcae_core.config import ModelConfig
+from pcae_core.contract import StageOutput
 from pcae_mindspore.layers import Block, LayerNorm, Linear, PatchEmbed, zeros
 from pcae_mindspore.ops import (
     at_least_float32,
@@ -19,6 +20,7 @@ from pcae_mindspore.ops import (
     gather_tokens,
     patchify,
     reduce_tokens,
+    similarity_scores,
     soft_cross_entropy,
     standardize,
 )
@@ -33,6 +35,7 @@ class Encoder(nn.Cell):
         compute = compute or dtype
         dim, hidden = config.embed_dim, config.hidden_dim(config.embed_dim)
         self.center = config.reduction.center
+        self.stage_blocks = tuple(config.kept_after_block(config.num_patches))
         self.cls_token = zeros("cls_token", 1, 1, dim, dtype=dtype)
         self.pos_embed = zeros("pos_embed", 1, 1 + config.num_patches, dim, dtype=dtype, trainable=False)
         self.patch_embed = PatchEmbed(config, dtype, compute)
@@ -72,32 +75,41 @@ class Encoder(nn.Cell):
         kept_after_block: tuple[int, ...],
         num_prefix_tokens: int,
         drop_path: Tensor | None = None,
+        stages: list[StageOutput] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Tokens (B, P + n, D) of the patches at ids (B, n) through all blocks, dropping some at each stage.
 
         Args:
             kept_after_block: patch tokens that are left after each block.
             drop_path: (L, 2, B, 1, 1), or None.
+            stages: a list to add each stage to, with its scores; None in a compiled graph.
 
         Returns:
             What is left (B, P + k, D), before the final norm, and its positions (B, k).
         """
         for i, block in enumerate(self.blocks):
             tokens = block(tokens, None if drop_path is None else drop_path[i])
-            k = kept_after_block[i]
+            entered, scored, k = ids, tokens, kept_after_block[i]
             if k < ids.shape[1]:
                 tokens, kept = reduce_tokens(tokens, k, num_prefix_tokens, self.center)
                 ids = ops.gather_elements(ids, 1, kept)
+            if stages is not None and i in self.stage_blocks:
+                scores = similarity_scores(scored[:, num_prefix_tokens:], self.center)
+                stages.append(StageOutput(i, entered, scores, ids))
         return tokens, ids
 
     def encode_all(
-        self, images: Tensor, kept_after_block: tuple[int, ...], drop_path: Tensor | None = None
+        self,
+        images: Tensor,
+        kept_after_block: tuple[int, ...],
+        drop_path: Tensor | None = None,
+        stages: list[StageOutput] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """CLS and every patch of images (B, C, H, W) through `reduced_blocks`."""
         config = self.config
         tokens = self.patch_embed(patchify(images, config.patch_size)) + self.pos_embed[:, 1:]
         ids = ops.broadcast_to(ops.arange(config.num_patches, dtype=ms.int32), tokens.shape[:2])
-        return self.reduced_blocks(self.prepend_cls(tokens), ids, kept_after_block, 1, drop_path)
+        return self.reduced_blocks(self.prepend_cls(tokens), ids, kept_after_block, 1, drop_path, stages)
 
     def classify(self, tokens: Tensor) -> Tensor:
         """The last block's output (B, 1 + k, D) -> logits (B, classes)."""
@@ -105,15 +117,18 @@ class Encoder(nn.Cell):
             return self.head(self.norm(tokens[:, 0]))
         return self.head(self.fc_norm(tokens[:, 1:].mean(1)))
 
-    def construct(self, images: Tensor, keep: float = 1.0) -> tuple[Tensor, Tensor, Tensor | None]:
+    def construct(
+        self, images: Tensor, keep: float = 1.0, stages: list[StageOutput] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Normalised images (B, C, H, W) -> hidden (B, 1 + k, D), kept ids (B, k), logits (B, classes) or None.
 
         Args:
             keep: share of the patch tokens that stays at each stage.
+            stages: as in `reduced_blocks`.
         """
         config = self.config  # compiled, the methods of `self.config` passed on directly are not found
         counts = tokens_left(config, config.num_patches, keep)
-        tokens, kept_ids = self.encode_all(images, counts)
+        tokens, kept_ids = self.encode_all(images, counts, None, stages)
         logits = None if self.head is None else self.classify(tokens)
         return self.norm(tokens), kept_ids, logits
 

@@ -16,6 +16,7 @@ from pcae_core.contract import (
     Array,
     Center,
     EncoderOutput,
+    EncoderTrace,
     Finetuner,
     Pretrainer,
     PretrainingOutput,
@@ -113,9 +114,14 @@ class NumpyBackend(TrainingBackend):
     def encode(
         self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
     ) -> EncoderOutput:
+        return self.encode_stages(config, parameters, images, keep).output
+
+    def encode_stages(
+        self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
+    ) -> EncoderTrace:
         check_keep(keep)
         check_images(np.shape(images), config.in_chans, config.image_size)
-        return model.encode(config, _all_floats(parameters), _floats(images), keep)
+        return model.encode(config, model.Widened(parameters), _floats(images), keep)
 
     def pretraining_loss_and_gradients(
         self,

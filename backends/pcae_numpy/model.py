@@ -6,17 +6,33 @@ block. Letters as in `ops`; L blocks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from pcae_core.config import ModelConfig
-from pcae_core.contract import EncoderOutput, PretrainingOutput
+from pcae_core.contract import Array, EncoderOutput, EncoderTrace, PretrainingOutput, StageOutput
 from pcae_numpy import ops
 from pcae_numpy.ops import Floats, Ids
 
 Parameters = Mapping[str, Floats]
+
+
+class Widened(Mapping[str, Floats]):
+    """Parameters that become float64 one at a time, when they are read: the model is not in memory twice."""
+
+    def __init__(self, narrow: Mapping[str, Array]) -> None:
+        self._narrow = narrow
+
+    def __getitem__(self, name: str) -> Floats:
+        return np.array(self._narrow[name], dtype=np.float64)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._narrow)
+
+    def __len__(self) -> int:
+        return len(self._narrow)
 
 
 def attention(p: Parameters, prefix: str, x: Floats, num_heads: int) -> Floats:
@@ -214,9 +230,10 @@ def classify(config: ModelConfig, p: Parameters, tokens: Floats) -> Floats:
     return ops.linear(pooled(config, p, tokens), p["head.weight"], p["head.bias"])
 
 
-def encode(config: ModelConfig, p: Parameters, images: Floats, keep: float) -> EncoderOutput:
-    """CLS and all patches through the encoder with token reduction."""
+def encode(config: ModelConfig, p: Parameters, images: Floats, keep: float) -> EncoderTrace:
+    """CLS and all patches through the encoder with token reduction, with its stages."""
     trace = encoder_trace(config, p, images, keep, np.ones((config.depth, 2, len(images))))
     hidden = norm(p, "norm", trace.tokens, config.layer_norm_eps)
     logits = classify(config, p, trace.tokens) if config.num_classes else None
-    return EncoderOutput(hidden, trace.ids, logits)
+    stages = [StageOutput(block, stage.ids, stage.scores, stage.kept_ids) for block, stage in trace.stages.items()]
+    return EncoderTrace(EncoderOutput(hidden, trace.ids, logits), tuple(stages))

@@ -12,12 +12,12 @@ import numpy as np
 import onnxruntime
 
 from pcae_core.config import ModelConfig
-from pcae_core.contract import Array, Backend, Center, EncoderOutput
+from pcae_core.contract import Array, Backend, Center, EncoderOutput, EncoderTrace
 from pcae_core.errors import BackendError
 from pcae_core.parameters import encoder_shapes
 from pcae_core.reduction import check_keep
 from pcae_core.shapes import check_images, check_restore_grid
-from pcae_onnx import CAPABILITIES, model, ops, runtime, writer
+from pcae_onnx import CAPABILITIES, model, ops, runtime, stages, writer
 from pcae_onnx.graph import Graph
 from pcae_onnx.info import arrays_sha256
 
@@ -96,7 +96,7 @@ class OnnxBackend(Backend):
         tokens = np.asarray(tokens)
 
         def build(g: Graph, x: str) -> list[str]:
-            return ops.reduce_tokens(g, x, k, num_prefix_tokens, center, tokens.dtype.name)
+            return list(ops.reduce_tokens(g, x, k, num_prefix_tokens, center, tokens.dtype.name)[:2])
 
         kept, ids = self._call(("reduce", k, num_prefix_tokens, center), build, tokens)
         return kept, ids
@@ -117,19 +117,39 @@ class OnnxBackend(Backend):
     def encode(
         self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
     ) -> EncoderOutput:
+        output, _ = self._encode(config, parameters, images, keep, [])
+        return output
+
+    def encode_stages(
+        self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
+    ) -> EncoderTrace:
+        check_keep(keep)
+        every = [stages.scores_name(i) for i in range(config.reduction.num_stages)]
+        watched = sorted({*every, *stages.names(config, keep)})
+        output, values = self._encode(config, parameters, images, keep, watched)
+        return EncoderTrace(output, stages.read(config, values, len(output.kept_ids)))
+
+    def _encode(
+        self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float, watched: list[str]
+    ) -> tuple[EncoderOutput, dict[str, np.ndarray]]:
+        """What `encode` gives, and the values of the graph by these names."""
         check_keep(keep)
         check_images(np.shape(images), config.in_chans, config.image_size)
         own = _arrays(parameters, encoder_shapes(config))
         dtype = _model_dtype(own)
 
         def build(g: Graph) -> None:
-            model.encoder(g, config, own, float(keep), logits=bool(config.num_classes))
+            model.encoder(g, config, own, float(keep), bool(config.num_classes), every_score=bool(watched))
+            for name in watched:
+                g.output(name, f"{name}.watched")
 
-        session = self._model(("encoder", config, keep, arrays_sha256(own)), build, dtype)
+        session = self._model(("encoder", config, keep, bool(watched), arrays_sha256(own)), build, dtype)
         feeds = {"pixel_values": np.asarray(images, dtype=np.float32, order="C")}
-        hidden, ids, *logits = session.run(None, feeds)
+        found = session.run(None, feeds)
+        hidden, ids, *logits = found[: len(found) - len(watched)]
         head = logits[0].astype(dtype, copy=False) if logits else None
-        return EncoderOutput(hidden.astype(dtype, copy=False), ids, head)
+        values = dict(zip(watched, found[len(found) - len(watched) :], strict=True))
+        return EncoderOutput(hidden.astype(dtype, copy=False), ids, head), values
 
     def _call(self, key: tuple[Any, ...], build: Build, *arrays: np.ndarray) -> list[np.ndarray]:
         """Run the graph that `build` makes; it is made once for a key and the inputs' dtypes and ranks."""

@@ -84,6 +84,15 @@ class Graph:
         self._nodes.append(helper.make_node(op, list(inputs), outputs, name=name, **attributes))
         return outputs
 
+    def rename(self, value: str, name: str) -> str:
+        """Give the output of a node a name that lasts; returns it."""
+        for node in self._nodes:
+            for names in (node.input, node.output):
+                for i, found in enumerate(names):
+                    if found == value:
+                        names[i] = name
+        return name
+
     def constant(self, value: Any, dtype: str) -> str:
         """A small constant; equal ones are stored once."""
         array = np.asarray(value, dtype=dtype)

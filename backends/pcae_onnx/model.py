@@ -13,7 +13,7 @@ import numpy as np
 
 from pcae_core.config import ModelConfig
 from pcae_core.parameters import encoder_shapes
-from pcae_onnx import ops
+from pcae_onnx import ops, stages
 from pcae_onnx.graph import Graph
 
 Parameters = Mapping[str, np.ndarray]
@@ -109,12 +109,13 @@ def repeat(g: Graph, x: str, like: str, rest: tuple[int, ...]) -> str:
     return g.add("Expand", x, g.add("Concat", batch, g.ints(*rest), axis=0))
 
 
-def reduced_blocks(layers: Layers, tokens: str, keep: float | str) -> tuple[str, str | None]:
-    """All blocks, dropping tokens at each stage.
+def reduced_blocks(layers: Layers, tokens: str, keep: float | str, every_score: bool = False) -> tuple[str, str | None]:
+    """All blocks, dropping tokens at each stage; the stages' values have the names that `stages` gives them.
 
     Args:
         tokens: CLS and all patches (B, 1 + N, D).
         keep: the ratio, or the name of a float32 scalar.
+        every_score: compute scores also at a stage at which all tokens stay.
 
     Returns:
         What is left (B, 1 + k, D), before the final norm, and which patches of those that entered (B, k); None when
@@ -125,14 +126,19 @@ def reduced_blocks(layers: Layers, tokens: str, keep: float | str) -> tuple[str,
     ratio = ops.read_keep_nodes(g, keep) if isinstance(keep, str) else ""
     count: ops.Count = config.num_patches
     ids = None
+    blocks, center = list(config.kept_after_block(config.num_patches)), config.reduction.center
     for i in range(config.depth):
         tokens = layers.block(tokens, f"blocks.{i}", config.num_heads)
-        if i not in config.kept_after_block(config.num_patches):
+        if i not in blocks:
             continue
         k = static[i] if static is not None else ops.num_kept(g, count, ratio)
         if k != count:
-            tokens, chosen = ops.reduce_tokens(g, tokens, k, 1, config.reduction.center, g.dtype)
+            tokens, chosen, scores = ops.reduce_tokens(g, tokens, k, 1, center, g.dtype)
             ids = chosen if ids is None else ops.gather(g, ids, chosen)
+            ids = g.rename(ids, stages.kept_ids_name(blocks.index(i)))
+            g.rename(scores, stages.scores_name(blocks.index(i)))
+        elif every_score:
+            g.rename(ops.patch_scores(g, tokens, 1, center, g.dtype)[1], stages.scores_name(blocks.index(i)))
         count = k
     return tokens, ids
 
@@ -144,6 +150,7 @@ def encoder(
     keep: float | None,
     logits: bool,
     keep_default: bool = False,
+    every_score: bool = False,
 ) -> None:
     """Inputs `pixel_values`, and `keep` when `keep` is None; outputs `last_hidden_state`, `kept_ids`, `logits`.
 
@@ -151,12 +158,13 @@ def encoder(
 
     Args:
         keep_default: let the input `keep` be 1 in runs that do not give it.
+        every_score: as `reduced_blocks` takes it.
     """
     size, layers = config.image_size, Layers(g, config, parameters)
     images = g.input("pixel_values", "float32", ["batch_size", config.in_chans, size, size])
     ratio = g.input("keep", "float32", [], np.float32(1.0) if keep_default else None) if keep is None else keep
     tokens = layers.prepend_cls(layers.patches(g.cast(images, g.dtype) if g.dtype != "float32" else images))
-    tokens, ids = reduced_blocks(layers, tokens, ratio)
+    tokens, ids = reduced_blocks(layers, tokens, ratio, every_score)
     hidden = layers.norm(tokens, "norm")
     if ids is None:
         every = g.constant(np.arange(config.num_patches)[None], "int64")

@@ -121,16 +121,30 @@ def gather(g: Graph, x: str, ids: str) -> str:
     return g.add("GatherND", x, g.add("Unsqueeze", ids, g.ints(-1)), batch_dims=1)
 
 
-def reduce_tokens(g: Graph, tokens: str, k: Count, prefix: int, center: Center, dtype: str) -> list[str]:
-    """Tokens (B, P + N, D) of `dtype`: those that stay (B, P + k, D), and the ids of the patches among them (B, k)."""
-    score_dtype = "float32" if dtype == "float16" else dtype
-    patches = slice_tokens(g, tokens, prefix) if prefix else tokens
-    scored = g.cast(patches, score_dtype) if score_dtype != dtype else patches
-    ids = lowest(g, similarity_scores(g, scored, score_dtype, center), k, score_dtype)
+def reduce_tokens(g: Graph, tokens: str, k: Count, prefix: int, center: Center, dtype: str) -> tuple[str, str, str]:
+    """Tokens (B, P + N, D) of `dtype` to those that stay (B, P + k, D).
+
+    Returns those, the ids of the patches among them (B, k), and the scores that decided (B, N).
+    """
+    patches, scores = patch_scores(g, tokens, prefix, center, dtype)
+    ids = lowest(g, scores, k, score_dtype(dtype))
     kept = gather(g, patches, ids)
     if prefix:
         kept = g.add("Concat", slice_tokens(g, tokens, 0, prefix), kept, axis=1)
-    return [kept, ids]
+    return kept, ids, scores
+
+
+def patch_scores(g: Graph, tokens: str, prefix: int, center: Center, dtype: str) -> tuple[str, str]:
+    """Tokens (B, P + N, D) of `dtype` to the patches among them (B, N, D), and the patches' scores (B, N)."""
+    patches = slice_tokens(g, tokens, prefix) if prefix else tokens
+    wide = score_dtype(dtype)
+    scored = g.cast(patches, wide) if wide != dtype else patches
+    return patches, similarity_scores(g, scored, wide, center)
+
+
+def score_dtype(dtype: str) -> str:
+    """Of the scores of tokens of `dtype`."""
+    return "float32" if dtype == "float16" else dtype
 
 
 def restore_grid(g: Graph, tokens: str, ids: str, num_patches: int, features: str | None, dtype: str) -> str:

@@ -20,9 +20,11 @@ from pcae_core.contract import (
     Array,
     Center,
     EncoderOutput,
+    EncoderTrace,
     Finetuner,
     Pretrainer,
     PretrainingOutput,
+    StageOutput,
     TrainingBackend,
     TrainState,
 )
@@ -145,10 +147,15 @@ class TorchBackend(TrainingBackend):
     def encode(
         self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
     ) -> EncoderOutput:
-        check_keep(keep)
-        check_images(np.shape(images), config.in_chans, config.image_size)
-        own = self._tensors(parameters)
-        return _call(model.Encoder, config, own, self._tensor(images).to(own["cls_token"].dtype), keep)
+        return self._encode(config, parameters, images, keep, None)
+
+    @torch.no_grad()
+    def encode_stages(
+        self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
+    ) -> EncoderTrace:
+        stages: list[StageOutput] = []
+        output = self._encode(config, parameters, images, keep, stages)
+        return EncoderTrace(output, tuple(stages))
 
     def pretraining_loss_and_gradients(
         self,
@@ -200,6 +207,19 @@ class TorchBackend(TrainingBackend):
         halves = (torch.float16, torch.bfloat16)
         found = weights.load(path)
         return {name: self.to_numpy(v.float() if v.dtype in halves else v) for name, v in found.items()}
+
+    def _encode(
+        self,
+        config: ModelConfig,
+        parameters: Mapping[str, Array],
+        images: Array,
+        keep: float,
+        stages: list[StageOutput] | None,
+    ) -> EncoderOutput:
+        check_keep(keep)
+        check_images(np.shape(images), config.in_chans, config.image_size)
+        own = self._tensors(parameters)
+        return _call(model.Encoder, config, own, self._tensor(images).to(own["cls_token"].dtype), keep, stages)
 
     def _forward(
         self,

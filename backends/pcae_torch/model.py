@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from torch import Tensor, nn
 
 from pcae_core.config import ModelConfig
-from pcae_core.contract import EncoderOutput
+from pcae_core.contract import EncoderOutput, StageOutput
 from pcae_torch import ops
 
 M = TypeVar("M", bound=nn.Module)
@@ -131,19 +131,33 @@ class Encoder(nn.Module):
         return self.norm(tokens)
 
     def reduced_blocks(
-        self, tokens: Tensor, ids: Tensor, keep: float, num_prefix_tokens: int, drop_path: Tensor | None = None
+        self,
+        tokens: Tensor,
+        ids: Tensor,
+        keep: float,
+        num_prefix_tokens: int,
+        drop_path: Tensor | None = None,
+        stages: list[StageOutput] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Tokens (B, P + n, D) of the patches at ids (B, n) through all blocks, dropping some at each stage.
 
-        Returns what is left (B, P + k, D), before the final norm, and its positions (B, k).
+        Args:
+            stages: a list to add each stage to, with its scores; None to compute those that decide and no others.
+
+        Returns:
+            What is left (B, P + k, D), before the final norm, and its positions (B, k).
         """
+        center = self.config.reduction.center
         kept_after_block = self.config.kept_after_block(ids.shape[1], keep)
         for i, block in enumerate(self.blocks):
             tokens = block(tokens, None if drop_path is None else drop_path[i])
-            k = kept_after_block.get(i, ids.shape[1])
+            entered, scored, k = ids, tokens, kept_after_block.get(i, ids.shape[1])
             if k < ids.shape[1]:
-                tokens, kept = ops.reduce_tokens(tokens, k, num_prefix_tokens, self.config.reduction.center)
+                tokens, kept = ops.reduce_tokens(tokens, k, num_prefix_tokens, center)
                 ids = ids.gather(1, kept)
+            if stages is not None and i in kept_after_block:
+                scores = ops.similarity_scores(scored[:, num_prefix_tokens:], center)
+                stages.append(StageOutput(i, entered, scores, ids))
         return tokens, ids
 
     def encode_reduced(self, tokens: Tensor, ids: Tensor, keep: float, num_prefix_tokens: int) -> tuple[Tensor, Tensor]:
@@ -151,12 +165,18 @@ class Encoder(nn.Module):
         tokens, ids = self.reduced_blocks(tokens, ids, keep, num_prefix_tokens)
         return self.norm(tokens), ids
 
-    def encode_all(self, images: Tensor, keep: float, drop_path: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def encode_all(
+        self,
+        images: Tensor,
+        keep: float,
+        drop_path: Tensor | None = None,
+        stages: list[StageOutput] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """CLS and every patch of images (B, C, H, W) through `reduced_blocks`: (B, 1 + k, D), (B, k)."""
         patches = ops.patchify(images, self.config.patch_size)
         ids = torch.arange(self.config.num_patches, device=images.device).expand(len(images), -1)
         tokens = self.patch_embed(patches) + self.pos_embed[:, 1:]
-        return self.reduced_blocks(self.prepend_cls(tokens), ids, keep, 1, drop_path)
+        return self.reduced_blocks(self.prepend_cls(tokens), ids, keep, 1, drop_path, stages)
 
     def classify(self, tokens: Tensor) -> Tensor:
         """The last block's output (B, 1 + k, D) -> logits (B, classes)."""
@@ -164,9 +184,13 @@ class Encoder(nn.Module):
             return self.head(self.norm(tokens[:, 0]))
         return self.head(self.fc_norm(tokens[:, 1:].mean(dim=1)))
 
-    def forward(self, images: Tensor, keep: float = 1.0) -> EncoderOutput:
-        """Normalised images (B, C, H, W) -> EncoderOutput, keeping a share `keep` of the patches at each stage."""
-        tokens, kept_ids = self.encode_all(images, keep)
+    def forward(self, images: Tensor, keep: float = 1.0, stages: list[StageOutput] | None = None) -> EncoderOutput:
+        """Normalised images (B, C, H, W) -> EncoderOutput, keeping a share `keep` of the patches at each stage.
+
+        Args:
+            stages: as in `reduced_blocks`.
+        """
+        tokens, kept_ids = self.encode_all(images, keep, stages=stages)
         logits = None if self.head is None else self.classify(tokens)
         return EncoderOutput(self.norm(tokens), kept_ids.contiguous(), logits)
 

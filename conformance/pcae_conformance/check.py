@@ -28,6 +28,7 @@ MODULES = (
     "ema",
     "masks",
     "model",
+    "stages",
     "gradients",
     "training",
     "training_state",

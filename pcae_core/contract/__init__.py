@@ -26,9 +26,11 @@ from pcae_core.contract.inference import Backend
 from pcae_core.contract.outputs import (
     Capabilities,
     EncoderOutput,
+    EncoderTrace,
     FinetuneOutput,
     PretrainingOutput,
     PretrainOutput,
+    StageOutput,
     TrainState,
 )
 from pcae_core.contract.trainers import Finetuner, Pretrainer, Trainer
@@ -44,12 +46,14 @@ __all__ = [
     "Capabilities",
     "Center",
     "EncoderOutput",
+    "EncoderTrace",
     "FinetuneOutput",
     "Finetuner",
     "Floats",
     "PretrainOutput",
     "Pretrainer",
     "PretrainingOutput",
+    "StageOutput",
     "TrainState",
     "Trainer",
     "TrainingBackend",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from numpy.typing import NDArray
 
 from pcae_core.contract.constants import Array, Center
-from pcae_core.contract.outputs import Capabilities, EncoderOutput, TrainState
+from pcae_core.contract.outputs import Capabilities, EncoderOutput, EncoderTrace, TrainState
 from pcae_core.contract.trainers import Finetuner, Pretrainer
 from pcae_core.errors import BackendError
 
@@ -118,6 +118,16 @@ class Backend(abc.ABC):
         Raises:
             ShapeError: the images are not of the model's size, or there are none.
             ConfigError: `keep` is not in (0, 1].
+        """
+
+    @abc.abstractmethod
+    def encode_stages(
+        self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
+    ) -> EncoderTrace:
+        """As `encode`, with the scores and the choice of each stage; slower, for pictures and verification.
+
+        Raises:
+            ShapeError, ConfigError: as `encode`.
         """
 
     # Asked of a backend that only infers. A `TrainingBackend` implements both.

@@ -59,6 +59,31 @@ class EncoderOutput:
     logits: Array | None
 
 
+@dataclass(frozen=True)
+class StageOutput:
+    """What one stage of the encoder did: of n patches that entered, k stayed.
+
+    Attributes:
+        block: after which block, 0-based.
+        ids: positions of the patches that entered (B, n), ascending.
+        scores: their similarity to their mean (B, n), float32 or better.
+        kept_ids: positions of those that stayed (B, k), ascending.
+    """
+
+    block: int
+    ids: Array
+    scores: Array
+    kept_ids: Array
+
+
+@dataclass(frozen=True)
+class EncoderTrace:
+    """What the encoder gives, and what each of its stages did; also a stage at which all patches stay is there."""
+
+    output: EncoderOutput
+    stages: tuple[StageOutput, ...]
+
+
 @dataclass
 class TrainState:
     """Everything that a training run carries from step to step, as NumPy arrays by canonical name.

@@ -76,6 +76,7 @@ def _takers_of_images(subject: Subject, case: TrainCase) -> dict[str, Callable[[
     student, teacher = (subject.own_all(p) for p in (case.student(subject.dtype), case.teacher(subject.dtype)))
     takers: dict[str, Callable[[Array], object]] = {
         "encode": lambda images: backend.encode(config, student, images),
+        "encode_stages": lambda images: backend.encode_stages(config, student, images),
     }
     if isinstance(backend, TrainingBackend):
         forward = functools.partial(backend.pretraining_forward, config, student, teacher)
@@ -110,5 +111,6 @@ def refusals(subject: Subject, case: TrainCase) -> None:
             require_raises(ShapeError, f"{name}, images of {what}", attempt)
     parameters, images = subject.own_all(case.student(subject.dtype)), subject.own(case.images(subject.dtype))
     for keep in (0.0, 1.5, math.nan):
-        encode = functools.partial(subject.backend.encode, case.config(), parameters, images, keep)
-        require_raises(ConfigError, f"encode, keep {keep}", encode)
+        for method in (subject.backend.encode, subject.backend.encode_stages):
+            encode = functools.partial(method, case.config(), parameters, images, keep)
+            require_raises(ConfigError, f"{method.__name__}, keep {keep}", encode)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pcae_core import Backend, BackendError, EncoderOutput, ModelConfig
+from pcae_core import Backend, BackendError, EncoderOutput, EncoderTrace, ModelConfig, StageOutput
 from pcae_core.contract import Array, Center
 from pcae_core.reduction import check_keep
 from pcae_core.shapes import check_images
@@ -37,6 +37,16 @@ def _array(x: Array) -> jax.Array:
 
 def _arrays(parameters: Mapping[str, Array]) -> dict[str, jax.Array]:
     return {name: _array(value) for name, value in parameters.items()}
+
+
+def _checked(
+    config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float
+) -> tuple[dict[str, jax.Array], jax.Array]:
+    """Parameters, and images (B, C, H, W) of their dtype."""
+    check_keep(keep)
+    check_images(np.shape(images), config.in_chans, config.image_size)
+    own = _arrays(parameters)
+    return own, _array(images).astype(own["cls_token"].dtype)
 
 
 class JaxBackend(Backend):
@@ -89,7 +99,15 @@ class JaxBackend(Backend):
     def encode(
         self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
     ) -> EncoderOutput:
-        check_keep(keep)
-        check_images(np.shape(images), config.in_chans, config.image_size)
-        own = _arrays(parameters)
-        return EncoderOutput(*model.encode(config, own, _array(images).astype(own["cls_token"].dtype), keep))
+        own, pixels = _checked(config, parameters, images, keep)
+        return EncoderOutput(*model.encode(config, own, pixels, keep))
+
+    @with_float64
+    def encode_stages(
+        self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
+    ) -> EncoderTrace:
+        own, pixels = _checked(config, parameters, images, keep)
+        output, stages = model.encode_stages(config, own, pixels, keep)
+        blocks = config.kept_after_block(config.num_patches, keep)
+        found = (StageOutput(block, *stage) for block, stage in zip(blocks, stages, strict=True))
+        return EncoderTrace(EncoderOutput(*output), tuple(found))

@@ -57,19 +57,26 @@ def embed(config: ModelConfig, p: Parameters, images: Array) -> Array:
     return jnp.concatenate([cls, patches], axis=1) + p["pos_embed"]
 
 
-def reduced_blocks(config: ModelConfig, p: Parameters, tokens: Array, keep: float) -> tuple[Array, Array]:
+Stages = list[tuple[Array, Array, Array]]
+"""Of each stage ids that entered (B, n), their scores (B, n), and ids that stayed (B, k)."""
+
+
+def reduced_blocks(config: ModelConfig, p: Parameters, tokens: Array, keep: float) -> tuple[Array, Stages]:
     """Tokens (B, 1 + N, D) through all blocks, dropping some at each stage.
 
-    Returns what is left (B, 1 + k, D), before the final norm, and its positions (B, k).
+    Returns what is left (B, 1 + k, D), before the final norm, and what each stage did.
     """
     ids = jnp.broadcast_to(jnp.arange(config.num_patches), (len(tokens), config.num_patches))
     kept_after_block = config.kept_after_block(config.num_patches, keep)
+    stages: Stages = []
     for i in range(config.depth):
         tokens = block(p, f"blocks.{i}", tokens, config.num_heads, config.layer_norm_eps)
         if i in kept_after_block:
-            tokens, kept = ops.reduce_tokens(tokens, kept_after_block[i], 1, config.reduction.center)
-            ids = jnp.take_along_axis(ids, kept, axis=1)
-    return tokens, ids
+            scores = ops.similarity_scores(tokens[:, 1:], config.reduction.center)
+            kept = ops.select_tokens(scores, kept_after_block[i])
+            stages.append((ids, scores, jnp.take_along_axis(ids, kept, axis=1)))
+            tokens, ids = jnp.concatenate([tokens[:, :1], ops.gather_tokens(tokens[:, 1:], kept)], 1), stages[-1][2]
+    return tokens, stages
 
 
 def classify(config: ModelConfig, p: Parameters, tokens: Array) -> Array:
@@ -80,9 +87,19 @@ def classify(config: ModelConfig, p: Parameters, tokens: Array) -> Array:
     return linear(p, "head", norm(p, "fc_norm", tokens[:, 1:].mean(axis=1), eps))
 
 
+Output = tuple[Array, Array, Array | None]
+"""The fields of `EncoderOutput`."""
+
+
 @functools.partial(jax.jit, static_argnames=("config", "keep"))
-def encode(config: ModelConfig, p: Parameters, images: Array, keep: float) -> tuple[Array, Array, Array | None]:
-    """CLS and all patches of images (B, C, H, W) through the encoder: the fields of `EncoderOutput`."""
-    tokens, kept_ids = reduced_blocks(config, p, embed(config, p, images), keep)
+def encode_stages(config: ModelConfig, p: Parameters, images: Array, keep: float) -> tuple[Output, Stages]:
+    """CLS and all patches of images (B, C, H, W) through the encoder, and what each stage did."""
+    tokens, stages = reduced_blocks(config, p, embed(config, p, images), keep)
     logits = classify(config, p, tokens) if config.num_classes else None
-    return norm(p, "norm", tokens, config.layer_norm_eps), kept_ids, logits
+    return (norm(p, "norm", tokens, config.layer_norm_eps), stages[-1][2], logits), stages
+
+
+@functools.partial(jax.jit, static_argnames=("config", "keep"))
+def encode(config: ModelConfig, p: Parameters, images: Array, keep: float) -> Output:
+    """`encode_stages` without the stages, which XLA then does not write."""
+    return encode_stages(config, p, images, keep)[0]

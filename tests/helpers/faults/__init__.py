@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from faults import finetuning, grid, half, models, operations, training
+from faults import finetuning, grid, half, models, operations, stages, training
 from faults.mutation import Fault
 
 FAULTS: tuple[Fault, ...] = (
-    *operations.FAULTS, *grid.FAULTS, *models.FAULTS, *training.FAULTS, *finetuning.FAULTS, *half.FAULTS,
+    *operations.FAULTS, *grid.FAULTS, *models.FAULTS, *stages.FAULTS, *training.FAULTS, *finetuning.FAULTS,
+    *half.FAULTS,
 )  # fmt: skip

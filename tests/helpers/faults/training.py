@@ -256,7 +256,7 @@ CONTRACT = [
         "model-decoder-ignored",
         (
             "backend",
-            "model.encode(config, _all_floats(parameters)",
+            "model.encode(config, model.Widened(parameters)",
             "model.encode(config, {n: v * len(parameters) for n, v in _all_floats(parameters).items()}",
         ),
     ),
