@@ -80,8 +80,8 @@ def lifts(run: Path, backend, pictures: Pictures, keep: float) -> list[float]:
     model, loader = student.config.model, student.config.loader
     pixels = normalize(pictures.pixels, *loader.normalization(model.in_chans))
     stages = encoder_stages(backend, model, student.encoder, pixels, keep)
-    opposite = ops.select_tokens(-stages[0].scores, stages[0].kept.shape[1])
-    return [pictures.lift(kept) for kept in (opposite, *(stage.kept for stage in stages))]
+    opposite = ops.select_tokens(-stages[0].scores, stages[0].kept_ids.shape[1])
+    return [pictures.lift(kept) for kept in (opposite, *(stage.kept_ids for stage in stages))]
 
 
 def pretrain(seed: int, data: Path, out: Path) -> tuple[float, float]:

@@ -1,7 +1,15 @@
-"""The share of patch tokens kept at each stage: its check, and the one knob of an encoder in somebody else's code."""
+"""Token reduction at each stage: the share that is kept, and whether a stage in NumPy arrays chose by its scores.
+
+Letters: B images, n patches that enter a stage, k patches that stay.
+"""
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
+from pcae_core.contract.constants import Floats
+from pcae_core.contract.outputs import StageOutput
 from pcae_core.errors import ConfigError
 
 
@@ -9,6 +17,31 @@ def check_keep(keep: float, name: str = "keep") -> None:
     """Raises ConfigError unless `keep`, which messages call `name`, is in (0, 1]."""
     if not 0.0 < keep <= 1.0:
         raise ConfigError(f"{name} must be in (0, 1], not {keep}")
+
+
+def stays(stage: StageOutput) -> NDArray[np.bool_]:
+    """Which of the patches that entered stay (B, n)."""
+    among: NDArray[np.bool_] = (stage.ids[:, :, None] == stage.kept_ids[:, None, :]).any(axis=2)
+    return among
+
+
+def fits(stage: StageOutput, entered: NDArray[np.int64]) -> bool:
+    """Whether a stage starts from the patches `entered` (B, n), has a score for each, and keeps some, each once."""
+    kept = stage.kept_ids
+    shapes = stage.ids.shape == stage.scores.shape == entered.shape and kept.shape[:1] == entered.shape[:1]
+    if not shapes or kept.ndim != 2 or kept.shape[1] > entered.shape[1]:
+        return False
+    return np.array_equal(stage.ids, entered) and bool((stays(stage).sum(axis=1) == kept.shape[1]).all())
+
+
+def excess(stage: StageOutput) -> Floats:
+    """By how much the highest score that stays exceeds the lowest that goes (B,); negative as it should be.
+
+    Minus infinity where all stay, NaN where a score is NaN.
+    """
+    kept = stays(stage)
+    highest = np.where(kept, stage.scores, -np.inf).max(axis=1)
+    return np.asarray(highest - np.where(kept, np.inf, stage.scores).min(axis=1))
 
 
 class Reduction:

@@ -8,7 +8,7 @@ images, D width, k patches kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,10 +16,10 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
-from pcae_core import cost, parameters
+from pcae_core import cost, parameters, registry
 from pcae_core.config import ModelConfig
 from pcae_core.errors import ConformanceError
-from pcae_numpy import model as reference
+from pcae_core.reduction import excess
 from pcae_onnx import model, runtime, writer
 from pcae_onnx.graph import Graph
 
@@ -67,31 +67,12 @@ class Report:
     worst: float = 0.0
 
 
-class _Float64(Mapping[str, np.ndarray]):
-    """Parameters widened one at a time, so that the model is not in memory twice."""
-
-    def __init__(self, narrow: Mapping[str, np.ndarray]) -> None:
-        self._narrow = narrow
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self._narrow[name].astype(np.float64)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._narrow)
-
-    def __len__(self) -> int:
-        return len(self._narrow)
-
-
 def expected(config: ModelConfig, weights: Mapping[str, np.ndarray], images: np.ndarray, keep: float) -> Expected:
-    """The reference's encoder on images (B, C, H, W)."""
-    p, count = _Float64(weights), len(images)
-    no_drop_path = np.ones((config.depth, 2, count))
-    trace = reference.encoder_trace(config, p, images.astype(np.float64), keep, no_drop_path)
-    hidden = reference.norm(p, "norm", trace.tokens, config.layer_norm_eps)
-    logits = reference.classify(config, p, trace.tokens) if config.num_classes else None
-    margins = np.min([stage.gaps() for stage in trace.stages.values()], axis=0)
-    return Expected(hidden, trace.ids, logits, margins)
+    """The reference's encoder on images (B, C, H, W); it reads and widens one parameter at a time."""
+    trace = registry.create("numpy").encode_stages(config, weights, images, keep)
+    margins = -np.max([excess(stage) for stage in trace.stages], axis=0)
+    output = trace.output
+    return Expected(output.last_hidden_state, output.kept_ids, output.logits, margins)
 
 
 def verify(

@@ -1,6 +1,6 @@
-"""Watching an exported model drop tokens: its own scores and kept ids of each stage, read from within its graph.
+"""An exported model to draw: its own scores and kept ids of each stage.
 
-Letters: B images, C channels, H = W pixels, n patches that enter a stage, k patches that stay.
+Letters: B images, C channels, H = W pixels.
 """
 
 from __future__ import annotations
@@ -8,17 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime
 
 from pcae.report.figure import Split
-from pcae.report.stages import Ids, Stage
 from pcae.report.subjects import Subject
-from pcae_core.config import DataConfig, ModelConfig
-from pcae_core.contract import Floats
-from pcae_core.errors import ConfigError, ModelFileError
-from pcae_onnx import MEMORY_MIB, runtime
+from pcae_core.config import DataConfig
+from pcae_core.contract import Floats, StageOutput
+from pcae_core.errors import ConfigError
 from pcae_onnx.session import InferenceSession
+from pcae_onnx.watch import StageSession
 
 
 class OnnxSubject(Subject):
@@ -46,59 +43,17 @@ class OnnxSubject(Subject):
         self.loader = DataConfig(grey_bits=info.preprocessing.grey_bits)
         self._keep = (info.model.reduction.keep if keep is None else keep) if self._session.dynamic_keep else None
         used = info.schedule.keep if self._keep is None else self._keep
-        self._blocks = _dropping_blocks(info.model, used or 1.0, self._session.dynamic_keep)
-        self._observed = _observed(path, len(self._blocks)) if self._blocks else None
+        self._stages = StageSession(path, info)
         self.title = f"{info.name} ({path.name}), {info.dtype}, keep {used:g}, ONNX Runtime"
 
-    def stages(self, images: Floats) -> tuple[list[Stage], list[str]]:
+    def stages(self, images: Floats) -> tuple[list[StageOutput], list[str]]:
         """See `Subject`; warns when the model as it is keeps other tokens than while it is watched."""
-        pixels = np.asarray(images, dtype=np.float32)
-        feeds = {} if self._keep is None else {"keep": np.array(self._keep, dtype=np.float32)}
-        step = self._session.part or len(pixels)
-        values = runtime.run_in_parts(self._observed, pixels, feeds, step) if self._observed else []
-        ids: Ids = np.tile(np.arange(self.model.num_patches), (len(images), 1))
-        found = []
-        for i, block in enumerate(self._blocks):
-            scores, chosen = values[2 * i], values[2 * i + 1]
-            _check_stage(scores, chosen, ids)
-            kept = np.take_along_axis(ids, chosen, axis=1)
-            found.append(Stage(block, ids, kept, scores))
-            ids = kept
-        same = np.array_equal(ids, self._session.run(pixels, self._keep).kept_ids)
-        return found, [] if same else ["the model keeps other tokens than those drawn after the last stage"]
+        found = self._stages.run(images, self._keep)
+        every = np.tile(np.arange(self.model.num_patches), (len(images), 1))
+        drawn = found[-1].kept_ids if found else every
+        same = np.array_equal(drawn, self._session.run(images, self._keep).kept_ids)
+        return list(found), [] if same else ["the model keeps other tokens than those drawn after the last stage"]
 
     def splits(self, images: Floats, first: int) -> list[Split] | str:
         """See `Subject`."""
         return "an exported model is an encoder without teacher and decoder; draw its checkpoint to see pre-training"
-
-
-def _check_stage(scores: Floats, chosen: Ids, ids: Ids) -> None:
-    fits = scores.shape == ids.shape and chosen.shape[:1] == ids.shape[:1] and chosen.ndim == 2
-    if not fits or chosen.dtype != np.int64 or (chosen < 0).any() or (chosen >= ids.shape[1]).any():
-        raise ModelFileError("the stages in the model's graph do not fit its images; export the model again")
-
-
-def _dropping_blocks(model: ModelConfig, keep: float, dynamic: bool) -> list[int]:
-    """Blocks after which the graph drops tokens: a graph of a fixed ratio leaves out the stages at which all stay."""
-    found, count = [], model.num_patches
-    for block, kept in model.kept_after_block(model.num_patches, keep).items():
-        if dynamic or kept != count:
-            found.append(block)
-        count = kept
-    return found
-
-
-def _observed(path: Path, num_stages: int) -> onnxruntime.InferenceSession:
-    """The model with each stage's scores (B, n) and the places (B, k) of those that stay as its only outputs.
-
-    Each stage sorts twice: by score, then what it chose by position (`ops.lowest`).
-    """
-    proto = onnx.load(path, load_external_data=False)
-    sorts = [node for node in proto.graph.node if node.op_type == "TopK"]
-    if len(sorts) != 2 * num_stages:
-        raise ModelFileError(f"the stages of {path} are not found in its graph; export the model again")
-    values = [name for by_score, by_place in zip(sorts[::2], sorts[1::2], strict=True)
-              for name in (by_score.input[0], by_place.output[0])]  # fmt: skip
-    del proto.graph.output[:]
-    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in values)
-    return runtime.session(proto.SerializeToString(), external_data=path.parent, memory_mib=MEMORY_MIB)

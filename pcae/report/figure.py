@@ -12,8 +12,9 @@ from PIL import Image
 
 from pcae.report import panels
 from pcae.report.panels import Pixels
-from pcae.report.stages import Ids, Stage
+from pcae.report.stages import Ids
 from pcae_core.config import ModelConfig
+from pcae_core.contract import StageOutput
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Split:
 
 
 def draw(
-    name: str, pixels: Pixels, config: ModelConfig, stages: Sequence[Stage], row: int, split: Split | str
+    name: str, pixels: Pixels, config: ModelConfig, stages: Sequence[StageOutput], row: int, split: Split | str
 ) -> Figure:
     """The figure of one image, uint8 (C, H, W), which is number `row` of the batch in `stages`.
 
@@ -66,13 +67,13 @@ def draw(
     return Figure(name, tuple(panel for panel in rows if panel))
 
 
-def _kept(image: Pixels, config: ModelConfig, stage: Stage, row: int) -> Panel:
-    stay = panels.on_grid(stage.kept[row], config.grid_size)
-    text = f"{stage.kept.shape[1]} of {config.num_patches} tokens stay"
+def _kept(image: Pixels, config: ModelConfig, stage: StageOutput, row: int) -> Panel:
+    stay = panels.on_grid(stage.kept_ids[row], config.grid_size)
+    text = f"{stage.kept_ids.shape[1]} of {config.num_patches} tokens stay"
     return Panel(f"after block {stage.block + 1}", panels.tokens(image, stay), text)
 
 
-def _scores(side: int, config: ModelConfig, stage: Stage, row: int) -> Panel:
+def _scores(side: int, config: ModelConfig, stage: StageOutput, row: int) -> Panel:
     scores = stage.scores[row]
     drawn = panels.heat_map(stage.ids[row], scores, config.grid_size, side)
     text = f"similarity of {len(scores)} tokens to their mean"

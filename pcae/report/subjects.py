@@ -10,10 +10,11 @@ import functools
 from pathlib import Path
 
 from pcae.report.figure import Split
-from pcae.report.stages import SCORE_TOLERANCE, Stage, encoder_stages
+from pcae.report.stages import SCORE_TOLERANCE, encoder_stages
 from pcae_core import checkpoint, randomness
 from pcae_core.config import DataConfig, EncoderName, ModelConfig
-from pcae_core.contract import Backend, Floats, TrainingBackend, TrainState
+from pcae_core.contract import Backend, Floats, StageOutput, TrainingBackend, TrainState
+from pcae_core.reduction import excess
 from pcae_core.stored_encoder import StoredEncoder
 
 
@@ -33,7 +34,7 @@ class Subject(abc.ABC):
     loader: DataConfig
 
     @abc.abstractmethod
-    def stages(self, images: Floats) -> tuple[list[Stage], list[str]]:
+    def stages(self, images: Floats) -> tuple[list[StageOutput], list[str]]:
         """What happens at each stage to normalised images (B, C, H, W), and warnings, a line each."""
 
     @abc.abstractmethod
@@ -78,16 +79,16 @@ class CheckpointSubject(Subject):
         self.title = stored.path.name if stored.step is None else run
         self.title += f", keep {self._keep:g}, {backend.name}"
 
-    def stages(self, images: Floats) -> tuple[list[Stage], list[str]]:
-        """See `Subject`; warns where the backend's choice and the reference's scores contradict each other."""
+    def stages(self, images: Floats) -> tuple[list[StageOutput], list[str]]:
+        """See `Subject`; warns where the backend's choice and its scores contradict each other."""
         found = encoder_stages(self._backend, self.model, self._encoder, images, self._keep)
         warnings = []
         for stage in found:
-            worst = float(stage.excess().max())
+            worst = float(excess(stage).max())
             if not worst <= SCORE_TOLERANCE:
                 warnings.append(
-                    f"after block {stage.block + 1} the backend {self._backend.name!r} kept a token whose score, by "
-                    f"the reference, is {worst:.2g} above that of one it dropped; pcae conformance tells more"
+                    f"after block {stage.block + 1} the backend {self._backend.name!r} kept a token whose score is "
+                    f"{worst:.2g} above that of one it dropped; pcae conformance tells more"
                 )
         return found, warnings
 

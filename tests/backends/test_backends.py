@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import golden_cases
@@ -119,6 +120,22 @@ def test_torch_encoder_equals_reference(keep):
     np.testing.assert_array_equal(other.kept_ids, reference.kept_ids)
     np.testing.assert_allclose(other.last_hidden_state, reference.last_hidden_state, atol=1e-12)
     np.testing.assert_allclose(other.logits, reference.logits, atol=1e-12)
+
+
+def test_the_reference_is_not_in_memory_twice():
+    """It makes parameters float64 one at a time, so that a large model can be verified."""
+    config = ModelConfig(
+        image_size=8, patch_size=4, embed_dim=256, depth=6, num_heads=4, decoder_embed_dim=8, decoder_depth=1,
+        decoder_num_heads=2,
+    )  # fmt: skip
+    encoder = {name: np.zeros(shape, np.float32) for name, shape in parameters.encoder_shapes(config).items()}
+    size = sum(value.nbytes for value in encoder.values())
+    images, backend = np.ones((1, 3, 8, 8), np.float32), registry.create("numpy")
+    tracemalloc.start()
+    backend.encode_stages(config, encoder, images, 0.7)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < size / 2
 
 
 def _train(backend: str, steps: int = 5, state=None, start: int = 0, model: ModelConfig = TINY, **settings):

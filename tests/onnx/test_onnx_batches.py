@@ -47,7 +47,7 @@ def test_watched_alone_equals_in_a_batch(tmp_path, dtype):
     for i, image in enumerate(pixels(BATCH)):
         for stage, whole in zip(subject.stages(image[None])[0], together, strict=True):
             np.testing.assert_array_equal(stage.scores[0], whole.scores[i])
-            np.testing.assert_array_equal(stage.kept[0], whole.kept[i])
+            np.testing.assert_array_equal(stage.kept_ids[0], whole.kept_ids[i])
 
 
 @pytest.mark.parametrize("center", ["unit", "raw"])

@@ -1,0 +1,64 @@
+"""Watching an exported model drop tokens: the scores and kept ids of each stage, as its own graph computes them.
+
+Letters: B images, C channels, H = W pixels, n patches that enter a stage, k patches that stay.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from pcae_core.contract import StageOutput
+from pcae_core.errors import ModelFileError
+from pcae_core.reduction import fits
+from pcae_onnx import MEMORY_MIB, runtime, stages
+from pcae_onnx.info import ModelInfo
+from pcae_onnx.session import images_together
+
+
+class StageSession:
+    """An exported model that gives its stages instead of its outputs."""
+
+    def __init__(self, path: Path, info: ModelInfo) -> None:
+        """Load the ONNX file `path`, which says `info` of itself (`InferenceSession.info`).
+
+        Raises:
+            ModelFileError: the graph does not name its stages; models exported by former versions do not.
+        """
+        self._info, self._names = info, stages.names(info.model, info.schedule.keep)
+        self._session = _observed(path, self._names) if self._names else None
+
+    def run(self, pixels: np.ndarray, keep: float | None = None) -> tuple[StageOutput, ...]:
+        """The stages of one batch (B, C, H, W); of a fixed ratio, without those at which all patches stay.
+
+        Args:
+            keep: share of the patch tokens that each stage keeps, where the model takes it as an input.
+
+        Raises:
+            ModelFileError: the graph's stages do not fit the images.
+        """
+        if self._session is None:
+            return ()
+        feeds = {} if keep is None else {"keep": np.array(keep, dtype=np.float32)}
+        step = images_together(self._info, "cpu") or len(pixels)
+        found = dict(zip(self._names, runtime.run_in_parts(self._session, pixels, feeds, step), strict=True))
+        read = stages.read(self._info.model, found, len(pixels))
+        entered = np.tile(np.arange(self._info.model.num_patches), (len(pixels), 1))
+        for stage in read:
+            if (stage.scores.dtype.kind, stage.kept_ids.dtype) != ("f", np.int64) or not fits(stage, entered):
+                raise ModelFileError("the stages in the model's graph do not fit its images; export the model again")
+            entered = stage.kept_ids
+        return read
+
+
+def _observed(path: Path, names: list[str]) -> onnxruntime.InferenceSession:
+    """The model with these values as its only outputs."""
+    proto = onnx.load(path, load_external_data=False)
+    if not set(names) <= {name for node in proto.graph.node for name in node.output}:
+        raise ModelFileError(f"the stages of {path} are not found in its graph; export the model again")
+    del proto.graph.output[:]
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return runtime.session(proto.SerializeToString(), external_data=path.parent, memory_mib=MEMORY_MIB)
