@@ -1,11 +1,45 @@
-"""Deliberately broken backends, one fault each, that the conformance suite must catch."""
+"""Deliberately broken backends, one fault each, that the conformance suite must catch.
+
+One module for each module of `pcae_conformance.checks`: the faults that its checks must catch.
+"""
 
 from __future__ import annotations
 
-from faults import finetuning, grid, half, models, operations, stages, training
+from faults import (
+    arrays,
+    contract,
+    ema,
+    finetuning,
+    gradients,
+    grid,
+    half,
+    masks,
+    model,
+    reduction,
+    schedule,
+    scores,
+    selection,
+    standardize_loss,
+    training,
+    training_state,
+)
 from faults.mutation import Fault
 
 FAULTS: tuple[Fault, ...] = (
-    *operations.FAULTS, *grid.FAULTS, *models.FAULTS, *stages.FAULTS, *training.FAULTS, *finetuning.FAULTS,
+    *contract.FAULTS,
+    *arrays.FAULTS,
+    *scores.FAULTS,
+    *selection.FAULTS,
+    *reduction.FAULTS,
+    *grid.FAULTS,
+    *schedule.FAULTS,
+    *standardize_loss.FAULTS,
+    *ema.FAULTS,
+    *masks.FAULTS,
+    *model.FAULTS,
+    *gradients.FAULTS,
+    *training.FAULTS,
+    *training_state.FAULTS,
+    *finetuning.FAULTS,
     *half.FAULTS,
-)  # fmt: skip
+)

@@ -6,10 +6,13 @@ from faults.mutation import numpy_fault, torch_fault
 
 SCATTER = "np.put_along_axis(scattered, 1 + kept[:, :, None], grad[:, 1:], axis=1)"
 RATES = "lambda name: layer_scale(name, depth, decay)"
-COPIED = "self._state = copy_state(state or finetuning_state(config.model, config.seed, None, ema))"
 EMA = "self._state.teacher = ops.ema_update(self._state.teacher, self._state.student, momentum)"
+COPIED = "self._state = copy_state(state or finetuning_state(config.model, config.seed, None, ema))"
 
-GRADIENTS = [
+FAULTS = (
+    numpy_fault(
+        "a NaN gets into fine-tuning", "finetune-skips-nonfinite", ("pretraining", "    if finite:", "    if True:")
+    ),
     numpy_fault(
         "gradients not scattered to where tokens were",
         "finetune-gradients",
@@ -58,9 +61,6 @@ GRADIENTS = [
             "self.encoder.encode_all(images, 1.0, drop_path)",
         ),
     ),
-]
-
-STEP = [
     numpy_fault("one rate for all layers", "finetune-step", ("finetuning", RATES, "lambda name: 1.0")),
     numpy_fault(
         "layers' rates off by one",
@@ -109,9 +109,6 @@ STEP = [
         "float64",
         ("trainer", 'learning_rate * group["scale"]', "learning_rate"),
     ),
-]
-
-STATE = [
     numpy_fault(
         "given classifier shared",
         "finetune-state",
@@ -127,6 +124,4 @@ STATE = [
         "finetune-state",
         ("finetuning", "config.seed, None, ema)", "config.seed + 1, None, ema)"),
     ),
-]
-
-FAULTS = (*GRADIENTS, *STEP, *STATE)
+)

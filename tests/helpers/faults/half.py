@@ -83,4 +83,14 @@ FAULTS = (
         ),
     ),
     *_faults("attention not scaled", "model-half", ("model", ATTENTION, UNSCALED)),
+    torch_fault(
+        "parameters in float64 in half precision",
+        "train-half",
+        "bfloat16",
+        (
+            "trainer",
+            'torch.float64 if config.precision == "float64" else torch.float32',
+            'torch.float32 if config.precision == "float32" else torch.float64',
+        ),
+    ),
 )

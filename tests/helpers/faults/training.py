@@ -1,17 +1,15 @@
-"""Faults of training, and of what a backend says of itself."""
+"""Faults of a pre-training step."""
 
 from __future__ import annotations
 
 from faults.mutation import numpy_fault, torch_fault
 
 CORRECTION = "1.0 - beta1**state.step, 1.0 - beta2**state.step"
-COPIED = "self._state = copy_state(state or pretraining_state(config.model, config.seed))"
-EMA = "self._state.teacher = ops.ema_update(self._state.teacher, self._state.student, momentum)"
-CHECK_KEEP = "        check_keep(keep)\n"
-CHECK_IMAGES = "check_images(np.shape(images), config.in_chans, config.image_size)"
 ADAMW = "norm, finite = update(self._state, total, loss, config, learning_rate)"
+EMA = "self._state.teacher = ops.ema_update(self._state.teacher, self._state.student, momentum)"
+COPIED = "self._state = copy_state(state or pretraining_state(config.model, config.seed))"
 
-STEP = [
+FAULTS = (
     numpy_fault(
         "weight decay on biases", "train-adamw", ("pretraining", "if is_decayed(name, grad.shape) else 0.0", "")
     ),
@@ -36,25 +34,6 @@ STEP = [
     ),
     numpy_fault(
         "EMA before AdamW", "train-adamw", ("pretraining", f"{ADAMW}\n        {EMA}", f"{EMA}\n        {ADAMW}")
-    ),
-    numpy_fault(
-        "EMA a micro-batch", "train-accumulation", ("pretraining", EMA, f"for _ in range(parts):\n            {EMA}")
-    ),
-    numpy_fault(
-        "EMA skips the norms",
-        "train-fixed-points",
-        (
-            "pretraining",
-            EMA,
-            f"old = self._state.teacher\n        {EMA}\n"
-            "        self._state.teacher |= {n: v for n, v in old.items() if 'norm' in n}",
-        ),
-    ),
-    numpy_fault("sum of the micro-batches", "train-accumulation", ("pretraining", "+= grad / parts", "+= grad")),
-    numpy_fault(
-        "last micro-batch only",
-        "train-accumulation",
-        ("pretraining", "total[name] += grad / parts", "total[name] = grad"),
     ),
     numpy_fault(
         "norm after clipping",
@@ -83,16 +62,6 @@ STEP = [
         "train-adamw",
         ("pretraining", "else np.float64(drop_path)", "else np.float64(drop_path > 0)"),
     ),
-    numpy_fault("pixels in 0..255", "train-pixels", ("pretraining", "(images / 255.0 - np", "(images - np")),
-    numpy_fault(
-        "pixels not divided by the deviation",
-        "train-pixels",
-        (
-            "pretraining",
-            "(images / 255.0 - np.reshape(mean, (-1, 1, 1))) / np.reshape(std, (-1, 1, 1))",
-            "images / 255.0 - np.reshape(mean, (-1, 1, 1))",
-        ),
-    ),
     numpy_fault(
         "the loader's mean not heeded",
         "train-step",
@@ -113,13 +82,7 @@ STEP = [
         "train-step",
         ("pretraining", "trace.latent[:, 1:].mean(axis=1)", "trace.latent.mean(axis=1)"),
     ),
-]
-
-NON_FINITE = [
     numpy_fault("a NaN gets in", "train-skips-nonfinite", ("pretraining", "    if finite:", "    if True:")),
-    numpy_fault(
-        "a NaN gets into fine-tuning", "finetune-skips-nonfinite", ("pretraining", "    if finite:", "    if True:")
-    ),
     numpy_fault(
         "a skipped step is not counted",
         "train-skips-nonfinite",
@@ -147,9 +110,6 @@ NON_FINITE = [
         "float64",
         ("trainer", "(~finite).float()", "torch.zeros(())"),
     ),
-]
-
-STATE = [
     numpy_fault(
         "teacher starts from other numbers",
         "train-start",
@@ -164,36 +124,6 @@ STATE = [
         "train-start",
         ("pretraining", "config.model, config.seed))", "config.model, config.seed + 1))"),
     ),
-    numpy_fault(
-        "given state shared",
-        "train-snapshot",
-        ("pretraining", COPIED, "self._state = state or pretraining_state(config.model, config.seed)"),
-    ),
-    numpy_fault(
-        "taken state shared", "train-snapshot", ("pretraining", "return copy_state(self._state)", "return self._state")
-    ),
-    numpy_fault(
-        "moments forgotten",
-        "train-state",
-        (
-            "pretraining",
-            COPIED,
-            COPIED + "\n        self._state.exp_avg = backward.zero_gradients(self._state.student)",
-        ),
-    ),
-    numpy_fault(
-        "step forgotten", "train-state", ("pretraining", "for group in groups), state.step)", "for group in groups))")
-    ),
-    torch_fault(
-        "parameters in float64 in half precision",
-        "train-half",
-        "bfloat16",
-        (
-            "trainer",
-            'torch.float64 if config.precision == "float64" else torch.float32',
-            'torch.float32 if config.precision == "float32" else torch.float64',
-        ),
-    ),
     torch_fault(
         "EMA's momentum in float32",
         "train-step",
@@ -204,71 +134,4 @@ STATE = [
             "ops.ema_update_(*self._ema_pairs, float(np.float32(momentum)))",
         ),
     ),
-]
-
-CONTRACT = [
-    numpy_fault(
-        "another default",
-        "contract-signatures",
-        ("backend", "num_prefix_tokens: int = 0, center", "num_prefix_tokens: int = 1, center"),
-    ),
-    numpy_fault(
-        "another name of an argument",
-        "contract-signatures",
-        (
-            "backend",
-            "def patchify(self, images: Array, patch_size: int)",
-            "def patchify(self, images: Array, size: int, patch_size: int = 1)",
-        ),
-    ),
-    numpy_fault(
-        "an unknown dtype", "contract-capabilities", ("__init__", 'dtypes=("float64",)', 'dtypes=("float64", "double")')
-    ),
-    numpy_fault("trains although it says not", "contract-no-training", ("__init__", "training=True", "training=False")),
-    numpy_fault("any share to keep", "contract-refusals", ("backend", CHECK_KEEP, "")),
-    numpy_fault(
-        "NaN to keep",
-        "contract-refusals",
-        ("backend", CHECK_KEEP, CHECK_KEEP.replace("keep)", "np.nan_to_num(keep, nan=1.0))")),
-    ),
-    numpy_fault(
-        "images of any size to encode",
-        "contract-refusals",
-        ("backend", f"{CHECK_KEEP}        {CHECK_IMAGES}", CHECK_KEEP),
-    ),
-    numpy_fault(
-        "images of any size to pre-train on",
-        "contract-refusals",
-        ("backend", f"{CHECK_IMAGES}\n        scales", "scales"),
-    ),
-    numpy_fault(
-        "images of any size in a step",
-        "contract-refusals",
-        ("pretraining", "check_images(np.shape(images), config.model.in_chans, config.model.image_size)", "pass"),
-    ),
-    numpy_fault(
-        "no images to encode",
-        "contract-refusals",
-        ("backend", f"{CHECK_KEEP}        ", f"{CHECK_KEEP}        len(images) and "),
-    ),
-    numpy_fault(
-        "inference depends on the decoder",
-        "model-decoder-ignored",
-        (
-            "backend",
-            "model.encode(config, model.Widened(parameters)",
-            "model.encode(config, {n: v * len(parameters) for n, v in _all_floats(parameters).items()}",
-        ),
-    ),
-    numpy_fault(
-        "dropped tokens leave their mean",
-        "model-dropped",
-        (
-            "ops",
-            "np.concatenate([prefix, gather_tokens(patches, ids)], axis=1)",
-            "np.concatenate([prefix + patches.mean(axis=1, keepdims=True), gather_tokens(patches, ids)], axis=1)",
-        ),
-    ),
-]
-
-FAULTS = (*STEP, *NON_FINITE, *STATE, *CONTRACT)
+)

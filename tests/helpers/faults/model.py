@@ -1,19 +1,19 @@
-"""Faults of whole models and of their gradients."""
+"""Faults of the encoder and of pre-training's forward pass."""
 
 from __future__ import annotations
 
-from faults.mutation import numpy_fault, torch_fault
+from faults.mutation import numpy_fault
 
 KEPT = "kept_after_block = config.kept_after_block(ids.shape[1], keep)"
 QUERIES = 'queries = p["mask_token"] + positions[1 + target_ids]'
+EMBED = 'return embedded + p["pos_embed"][0, 1 + ids]'
 TEACHER = """    tokens = embed_patches(p, patches, masked)
     latent, target_ids = reduced_encoder(config, p, tokens, masked, config.reduction.keep, num_prefix_tokens=0)
 """
-LATENT = 'latent = norm(p, "norm", encoded, config.layer_norm_eps)'
-EMBED = 'return embedded + p["pos_embed"][0, 1 + ids]'
 STUDENT = "tokens = prepend_cls(p, embed_patches(p, patches, visible))"
+LATENT = 'latent = norm(p, "norm", encoded, config.layer_norm_eps)'
 
-ENCODER = [
+FAULTS = (
     numpy_fault(
         "GELU by tanh",
         "model-encoder",
@@ -135,27 +135,6 @@ ENCODER = [
         ),
     ),
     numpy_fault(
-        "keeps ceil for floor",
-        "schedule-models",
-        (
-            "model",
-            KEPT,
-            "n, kept_after_block = ids.shape[1], {}\n"
-            "    for i in config.kept_after_block(n, keep):\n"
-            "        n = kept_after_block[i] = int(np.ceil(n * keep))",
-        ),
-    ),
-    numpy_fault(
-        "share of all tokens at each stage",
-        "schedule-models",
-        (
-            "model",
-            KEPT,
-            "n = ids.shape[1]\n"
-            "    kept_after_block = {i: max(1, int(n * keep)) for i in config.kept_after_block(n, keep)}",
-        ),
-    ),
-    numpy_fault(
         "CLS in the mean",
         "model-encoder",
         ("ops", "similarity_scores(patches, center)", "similarity_scores(tokens, center)[:, num_prefix_tokens:]"),
@@ -170,9 +149,6 @@ ENCODER = [
         "model-batch",
         ("ops", "centered = x - x.mean(axis=-1, keepdims=True)", "centered = x - x.mean(axis=(0, -1), keepdims=True)"),
     ),
-]
-
-PRETRAINING = [
     numpy_fault("target positions one off", "model-pretraining", ("model", QUERIES, QUERIES.replace("1 + ", ""))),
     numpy_fault(
         "target positions of the visible patches",
@@ -253,71 +229,22 @@ PRETRAINING = [
         "model-pretraining",
         ("model", "ops.cosine_loss(trace.prediction, target)", "ops.cosine_loss(trace.prediction[:, ::-1], target)"),
     ),
-]
-
-GRADIENTS = [
-    torch_fault(
-        "target gradient not stopped",
-        "gradients-reference",
-        "float64",
+    numpy_fault(
+        "inference depends on the decoder",
+        "model-decoder-ignored",
         (
             "backend",
-            """        with torch.no_grad():
-            target, target_ids = _call(model.Teacher, config, self._tensors(teacher), patches, masked)
-""",
-            """        own = {n: t + student[n] - student[n].detach() for n, t in self._tensors(teacher).items()}
-        target, target_ids = _call(model.Teacher, config, own, patches, masked)
-""",
+            "model.encode(config, _all_floats(parameters)",
+            "model.encode(config, {n: v * len(parameters) for n, v in _all_floats(parameters).items()}",
         ),
     ),
     numpy_fault(
-        "GELU's gradient without its density",
-        "gradients-differences",
-        ("backward", "(distribution + x * density)", "distribution"),
-    ),
-    numpy_fault(
-        "softmax's gradient without its projection",
-        "gradients-differences",
-        ("backward", "(d_weights - (d_weights * weights).sum(axis=-1, keepdims=True))", "d_weights"),
-    ),
-    numpy_fault(
-        "LayerNorm's deviation held constant",
-        "gradients-golden",
-        ("backward", "- n * projection) * inverse_std", ") * inverse_std"),
-    ),
-    numpy_fault(
-        "loss gradient not averaged",
-        "gradients-loss",
-        ("backward", "np.where(length > 0, length, 1.0) / tokens", "np.where(length > 0, length, 1.0)"),
-    ),
-    numpy_fault(
-        "loss gradient not orthogonal",
-        "gradients-loss",
-        ("backward", "(unit * cosine - unit_target)", "(-unit_target)"),
-    ),
-    numpy_fault(
-        "drop path left out of the backward pass",
-        "gradients-reference",
-        ("backward", "heads, drop_path, eps, grad)", "heads, np.ones_like(drop_path), eps, grad)"),
-    ),
-    numpy_fault(
-        "drop path ignored",
-        "gradients-drop-path",
+        "dropped tokens leave their mean",
+        "model-dropped",
         (
-            "backend",
-            "np.ones((config.depth, 2, batch)) if drop_path is None else _floats(drop_path)",
-            "np.ones((config.depth, 2, batch))",
+            "ops",
+            "np.concatenate([prefix, gather_tokens(patches, ids)], axis=1)",
+            "np.concatenate([prefix + patches.mean(axis=1, keepdims=True), gather_tokens(patches, ids)], axis=1)",
         ),
     ),
-    numpy_fault(
-        "gradient of the fixed positions",
-        "gradients-reference",
-        (
-            "backward",
-            "for name, value in parameters.items() if is_trainable(name)}",
-            "for name, value in parameters.items()}",
-        ),
-    ),
-]
-
-FAULTS = (*ENCODER, *PRETRAINING, *GRADIENTS)
+)
