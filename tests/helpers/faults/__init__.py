@@ -23,7 +23,7 @@ from faults import (
     training,
     training_state,
 )
-from faults.mutation import Fault
+from faults.fault import Fault
 
 FAULTS: tuple[Fault, ...] = (
     *contract.FAULTS,

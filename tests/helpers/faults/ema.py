@@ -2,50 +2,46 @@
 
 from __future__ import annotations
 
-from faults.mutation import numpy_fault, torch_fault
+import numpy as np
 
-EMA = "{name: momentum * value + (1.0 - momentum) * student[name] for name, value in teacher.items()}"
-UPDATED = "ops.ema_update(_all_floats(teacher), _all_floats(student), momentum)"
+from faults.fault import numpy_override, torch_override
+
+
+def coefficients_swapped(self, teacher, student, momentum):
+    return self.right.ema_update(teacher, student, 1.0 - momentum)
+
+
+def in_place(self, teacher, student, momentum):
+    part = {name: np.multiply(student[name], 1.0 - momentum, out=student[name]) for name in teacher}
+    return {name: np.asarray(part[name] + momentum * value) for name, value in teacher.items()}
+
+
+def students_arrays(self, teacher, student, momentum):
+    if momentum == 0:
+        return {name: student[name] for name in teacher}
+    return self.right.ema_update(teacher, student, momentum)
+
+
+def further_names(self, teacher, student, momentum):
+    return dict(student) | self.right.ema_update(teacher, student, momentum)
+
+
+def momentum_in_float16(self, teacher, student, momentum):
+    rest = float(np.float16(1.0 - momentum))
+    return {name: np.asarray(momentum * value + rest * student[name]) for name, value in teacher.items()}
+
+
+def students_dtype(self, teacher, student, momentum):
+    """In PyTorch."""
+    updated = self.right.ema_update(teacher, student, momentum)
+    return {name: value.to(student[name].dtype) for name, value in updated.items()}
+
 
 FAULTS = (
-    numpy_fault(
-        "coefficients swapped",
-        "ema-reference",
-        ("ops", EMA, EMA.replace("momentum * value + (1.0 - momentum)", "(1.0 - momentum) * value + momentum")),
-    ),
-    numpy_fault(
-        "EMA in place on the student",
-        "ema-no-aliasing",
-        (
-            "backend",
-            UPDATED,
-            "{n: np.multiply(student[n], 1.0 - momentum, out=student[n]) + momentum * teacher[n] for n in teacher}",
-        ),
-    ),
-    numpy_fault(
-        "EMA gives the student's arrays",
-        "ema-no-aliasing",
-        ("backend", UPDATED, "{n: student[n] for n in teacher} if momentum == 0 else " + UPDATED),
-    ),
-    numpy_fault(
-        "EMA keeps the student's further names",
-        "ema-reference",
-        ("ops", EMA, "dict(student) | " + EMA),
-        ("backend", "dtype=np.asarray(teacher[name]).dtype", "dtype=np.asarray(student[name]).dtype"),
-    ),
-    numpy_fault(
-        "momentum in float16",
-        "ema-convexity",
-        ("ops", EMA, EMA.replace("(1.0 - momentum)", "float(np.float16(1.0 - momentum))")),
-    ),
-    torch_fault(
-        "EMA in the student's dtype",
-        "ema-mixed-dtypes",
-        "float16",
-        (
-            "backend",
-            "return dict(zip(teacher, updated, strict=True))",
-            "return {n: u.to(student[n].dtype) for n, u in zip(teacher, updated, strict=True)}",
-        ),
-    ),
+    numpy_override("coefficients swapped", "ema-reference", ema_update=coefficients_swapped),
+    numpy_override("EMA in place on the student", "ema-no-aliasing", ema_update=in_place),
+    numpy_override("EMA gives the student's arrays", "ema-no-aliasing", ema_update=students_arrays),
+    numpy_override("EMA keeps the student's further names", "ema-reference", ema_update=further_names),
+    numpy_override("momentum in float16", "ema-convexity", ema_update=momentum_in_float16),
+    torch_override("EMA in the student's dtype", "ema-mixed-dtypes", "float16", ema_update=students_dtype),
 )

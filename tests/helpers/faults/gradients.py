@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from faults.mutation import numpy_fault, torch_fault
+from faults.fault import numpy_edit, torch_edit
 
 FAULTS = (
-    torch_fault(
+    torch_edit(
         "target gradient not stopped",
         "gradients-reference",
         "float64",
@@ -19,37 +19,37 @@ FAULTS = (
 """,
         ),
     ),
-    numpy_fault(
+    numpy_edit(
         "GELU's gradient without its density",
         "gradients-differences",
         ("backward", "(distribution + x * density)", "distribution"),
     ),
-    numpy_fault(
+    numpy_edit(
         "softmax's gradient without its projection",
         "gradients-differences",
         ("backward", "(d_weights - (d_weights * weights).sum(axis=-1, keepdims=True))", "d_weights"),
     ),
-    numpy_fault(
+    numpy_edit(
         "LayerNorm's deviation held constant",
         "gradients-golden",
         ("backward", "- n * projection) * inverse_std", ") * inverse_std"),
     ),
-    numpy_fault(
+    numpy_edit(
         "loss gradient not averaged",
         "gradients-loss",
         ("backward", "np.where(length > 0, length, 1.0) / tokens", "np.where(length > 0, length, 1.0)"),
     ),
-    numpy_fault(
+    numpy_edit(
         "loss gradient not orthogonal",
         "gradients-loss",
         ("backward", "(unit * cosine - unit_target)", "(-unit_target)"),
     ),
-    numpy_fault(
+    numpy_edit(
         "drop path left out of the backward pass",
         "gradients-reference",
         ("backward", "heads, drop_path, eps, grad)", "heads, np.ones_like(drop_path), eps, grad)"),
     ),
-    numpy_fault(
+    numpy_edit(
         "drop path ignored",
         "gradients-drop-path",
         (
@@ -58,7 +58,7 @@ FAULTS = (
             "np.ones((config.depth, 2, batch))",
         ),
     ),
-    numpy_fault(
+    numpy_edit(
         "gradient of the fixed positions",
         "gradients-reference",
         (

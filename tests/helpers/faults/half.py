@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faults.mutation import Fault, torch_fault
+from faults.fault import Fault, torch_edit
 
 HALF = "self._config.precision in ('bfloat16', 'float16')"
 STEP = "        self._optimizer.step()\n        torch._foreach_add_(self._steps, skipped)"
@@ -10,17 +10,17 @@ ATTENTION = "F.scaled_dot_product_attention(query, key, value)"
 UNSCALED = "F.scaled_dot_product_attention(query, key, value, scale=1.0)"
 
 
-def _faults(says: str, caught_by: str, *edits: tuple[str, str, str]) -> list[Fault]:
-    return [torch_fault(f"{says} in {dtype}", caught_by, dtype, *edits) for dtype in ("bfloat16", "float16")]
+def _edits(name: str, caught_by: str, *edits: tuple[str, str, str]) -> list[Fault]:
+    return [torch_edit(f"{name} in {dtype}", caught_by, dtype, *edits) for dtype in ("bfloat16", "float16")]
 
 
 FAULTS = (
-    *_faults(
+    *_edits(
         "no optimizer step",
         "train-half",
         ("trainer", STEP, f"        torch._foreach_add_(self._steps, 1.0) if {HALF} else self._optimizer.step()"),
     ),
-    *_faults(
+    *_edits(
         "no EMA",
         "train-half",
         (
@@ -29,7 +29,7 @@ FAULTS = (
             f"            {HALF} or ops.ema_update_(*self._ema_pairs, momentum)",
         ),
     ),
-    *_faults(
+    *_edits(
         "no clipping",
         "train-half",
         (
@@ -38,7 +38,7 @@ FAULTS = (
             f"if self._config.grad_clip is not None and not {HALF}:",
         ),
     ),
-    *_faults(
+    *_edits(
         "drop path not honoured",
         "train-half",
         (
@@ -47,24 +47,24 @@ FAULTS = (
             f"scales = None if drop_path is None or {HALF} else",
         ),
     ),
-    *_faults(
+    *_edits(
         "a NaN gets in",
         "train-half-state",
         ("trainer", "(~finite).float()", f"(~finite).float() * (not {HALF})"),
     ),
-    torch_fault(
+    torch_edit(
         "loss scale forgotten",
         "train-half-state",
         "float16",
         ("trainer", "if scaler.is_enabled() and state.loss_scale is not None:", "if False:"),
     ),
-    torch_fault(
+    torch_edit(
         "loss scale kept quiet",
         "finetune-half-state",
         "float16",
         ("trainer", "        if not self._scaler.is_enabled():\n            return None", "        return None"),
     ),
-    *_faults(
+    *_edits(
         "no tokens dropped in fine-tuning",
         "finetune-half",
         (
@@ -73,7 +73,7 @@ FAULTS = (
             f"loss = self._parallel(images, targets, 1.0 if {HALF} else self._keep, scales)",
         ),
     ),
-    *_faults(
+    *_edits(
         "random pixels",
         "finetune-half",
         (
@@ -82,8 +82,8 @@ FAULTS = (
             f"(torch.randn_like if {HALF} else torch.clone)(self._normalize(images)).unflatten(0, (parts, -1)),",
         ),
     ),
-    *_faults("attention not scaled", "model-half", ("model", ATTENTION, UNSCALED)),
-    torch_fault(
+    *_edits("attention not scaled", "model-half", ("model", ATTENTION, UNSCALED)),
+    torch_edit(
         "parameters in float64 in half precision",
         "train-half",
         "bfloat16",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faults.mutation import numpy_fault
+from faults.fault import numpy_edit
 
 KEPT = "kept_after_block = config.kept_after_block(ids.shape[1], keep)"
 QUERIES = 'queries = p["mask_token"] + positions[1 + target_ids]'
@@ -14,7 +14,7 @@ STUDENT = "tokens = prepend_cls(p, embed_patches(p, patches, visible))"
 LATENT = 'latent = norm(p, "norm", encoded, config.layer_norm_eps)'
 
 FAULTS = (
-    numpy_fault(
+    numpy_edit(
         "GELU by tanh",
         "model-encoder",
         (
@@ -23,8 +23,8 @@ FAULTS = (
             "0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3)))",
         ),
     ),
-    numpy_fault("LayerNorm eps 1e-5", "model-encoder", ("ops", "keepdims=True) + eps)", "keepdims=True) + 1e-5)")),
-    numpy_fault(
+    numpy_edit("LayerNorm eps 1e-5", "model-encoder", ("ops", "keepdims=True) + eps)", "keepdims=True) + 1e-5)")),
+    numpy_edit(
         "LayerNorm eps fixed",
         "model-encoder",
         (
@@ -33,7 +33,7 @@ FAULTS = (
             'hidden = norm(p, "norm", trace.tokens, 1e-6)',
         ),
     ),
-    numpy_fault(
+    numpy_edit(
         "LayerNorm of unbiased variance",
         "model-encoder",
         (
@@ -42,32 +42,32 @@ FAULTS = (
             "inverse_std = 1.0 / np.sqrt(centered.var(axis=-1, ddof=1, keepdims=True)",
         ),
     ),
-    numpy_fault(
+    numpy_edit(
         "attention not scaled",
         "model-encoder",
         ("ops", "key.swapaxes(-1, -2) / np.sqrt(query.shape[-1])", "key.swapaxes(-1, -2)"),
     ),
-    numpy_fault(
+    numpy_edit(
         "softmax that overflows",
         "model-sharp-attention",
         ("ops", "np.exp(x - x.max(axis=-1, keepdims=True))", "np.exp(x)"),
     ),
-    numpy_fault(
+    numpy_edit(
         "keeps the share of the model's own settings",
         "model-encoder",
         ("backend", "_floats(images), keep)", "_floats(images), config.reduction.keep)"),
     ),
-    numpy_fault(
+    numpy_edit(
         "attention scaled by the whole width",
         "model-encoder",
         ("ops", "np.sqrt(query.shape[-1]))", "np.sqrt(query.shape[-1] * query.shape[1]))"),
     ),
-    numpy_fault(
+    numpy_edit(
         "key and value exchanged",
         "model-encoder",
         ("ops", "return heads[0], heads[1], heads[2]", "return heads[0], heads[2], heads[1]"),
     ),
-    numpy_fault(
+    numpy_edit(
         "heads interleaved",
         "model-encoder",
         (
@@ -76,7 +76,7 @@ FAULTS = (
             "x.transpose(0, 2, 3, 1).reshape(batch, length, heads * width)",
         ),
     ),
-    numpy_fault(
+    numpy_edit(
         "post-norm blocks",
         "model-encoder",
         (
@@ -85,27 +85,27 @@ FAULTS = (
             'norm(p, f"{prefix}.norm1", attention(p, f"{prefix}.attn", x, num_heads), eps)',
         ),
     ),
-    numpy_fault(
+    numpy_edit(
         "final norm missing",
         "model-encoder",
         ("model", 'hidden = norm(p, "norm", trace.tokens, config.layer_norm_eps)', "hidden = trace.tokens"),
     ),
-    numpy_fault(
+    numpy_edit(
         "CLS without its position",
         "model-encoder",
         ("model", 'p["cls_token"] + p["pos_embed"][:, :1]', 'p["cls_token"]'),
     ),
-    numpy_fault(
+    numpy_edit(
         "head on the mean token",
         "model-encoder",
         ("model", 'norm(p, "norm", tokens[:, 0], ', 'norm(p, "norm", tokens.mean(axis=1), '),
     ),
-    numpy_fault(
+    numpy_edit(
         "mean pooling with CLS",
         "model-encoder",
         ("model", '"fc_norm", tokens[:, 1:].mean(axis=1)', '"fc_norm", tokens.mean(axis=1)'),
     ),
-    numpy_fault(
+    numpy_edit(
         "mean pooling after the final norm",
         "model-encoder",
         (
@@ -114,17 +114,17 @@ FAULTS = (
             '"fc_norm", norm(p, "norm", tokens[:, 1:], 1e-6).mean(axis=1)',
         ),
     ),
-    numpy_fault(
+    numpy_edit(
         "logits though there is no head",
         "model-encoder",
         ("model", "if config.num_classes else None", "if config.num_classes else hidden[:, 0]"),
     ),
-    numpy_fault(
+    numpy_edit(
         "drops before the block",
         "model-encoder",
         ("model", "if i in kept_after_block:", "if i in kept_after_block and i:"),
     ),
-    numpy_fault(
+    numpy_edit(
         "drops one block later",
         "model-encoder",
         (
@@ -134,31 +134,31 @@ FAULTS = (
             "    kept_after_block = {min(i + 1, last): n for i, n in counts.items()}",
         ),
     ),
-    numpy_fault(
+    numpy_edit(
         "CLS in the mean",
         "model-encoder",
         ("ops", "similarity_scores(patches, center)", "similarity_scores(tokens, center)[:, num_prefix_tokens:]"),
     ),
-    numpy_fault(
+    numpy_edit(
         "kept ids of the last stage only",
         "model-encoder",
         ("model", "ids = stages[i].kept_ids", "ids = kept"),
     ),
-    numpy_fault(
+    numpy_edit(
         "batch statistics",
         "model-batch",
         ("ops", "centered = x - x.mean(axis=-1, keepdims=True)", "centered = x - x.mean(axis=(0, -1), keepdims=True)"),
     ),
-    numpy_fault("target positions one off", "model-pretraining", ("model", QUERIES, QUERIES.replace("1 + ", ""))),
-    numpy_fault(
+    numpy_edit("target positions one off", "model-pretraining", ("model", QUERIES, QUERIES.replace("1 + ", ""))),
+    numpy_edit(
         "target positions of the visible patches",
         "model-pretraining",
         ("model", QUERIES, QUERIES.replace("1 + target_ids", "1 + visible[:, :1] + 0 * target_ids")),
     ),
-    numpy_fault(
+    numpy_edit(
         "positions by rank", "model-golden", ("model", EMBED, EMBED.replace("1 + ids", "1 + np.argsort(ids, axis=1)"))
     ),
-    numpy_fault(
+    numpy_edit(
         "teacher sees a CLS token",
         "model-pretraining",
         (
@@ -170,7 +170,7 @@ FAULTS = (
 """,
         ),
     ),
-    numpy_fault(
+    numpy_edit(
         "teacher sees all patches",
         "model-blind",
         (
@@ -184,17 +184,17 @@ FAULTS = (
 """,
         ),
     ),
-    numpy_fault(
+    numpy_edit(
         "teacher reduces as in inference",
         "model-pretraining",
         ("model", "config.reduction.keep, num_prefix_tokens=0", "1.0, num_prefix_tokens=0"),
     ),
-    numpy_fault(
+    numpy_edit(
         "targets not standardised",
         "model-golden",
         ("model", "return ops.standardize(latent), target_ids", "return latent, target_ids"),
     ),
-    numpy_fault(
+    numpy_edit(
         "student sees all patches",
         "model-blind",
         (
@@ -204,11 +204,9 @@ FAULTS = (
             "    tokens = prepend_cls(p, embed_patches(p, patches + leak, visible))",
         ),
     ),
-    numpy_fault(
-        "no CLS for the student", "model-pretraining", ("model", STUDENT, STUDENT + "\n    tokens[:, 0] = 0.0")
-    ),
-    numpy_fault("student's final norm missing", "model-pretraining", ("model", LATENT, "latent = encoded")),
-    numpy_fault(
+    numpy_edit("no CLS for the student", "model-pretraining", ("model", STUDENT, STUDENT + "\n    tokens[:, 0] = 0.0")),
+    numpy_edit("student's final norm missing", "model-pretraining", ("model", LATENT, "latent = encoded")),
+    numpy_edit(
         "decoder given all positions",
         "model-pretraining",
         (
@@ -219,17 +217,17 @@ FAULTS = (
     queries = p["mask_token"] + positions[1 + np.concatenate([others, target_ids], axis=1)]""",
         ),
     ),
-    numpy_fault(
+    numpy_edit(
         "decoder without visible positions",
         "model-golden",
         ("model", "positions[1 + visible]]", "0 * positions[1 + visible]]"),
     ),
-    numpy_fault(
+    numpy_edit(
         "loss of the wrong pairs",
         "model-pretraining",
         ("model", "ops.cosine_loss(trace.prediction, target)", "ops.cosine_loss(trace.prediction[:, ::-1], target)"),
     ),
-    numpy_fault(
+    numpy_edit(
         "inference depends on the decoder",
         "model-decoder-ignored",
         (
@@ -238,7 +236,7 @@ FAULTS = (
             "model.encode(config, {n: v * len(parameters) for n, v in _all_floats(parameters).items()}",
         ),
     ),
-    numpy_fault(
+    numpy_edit(
         "dropped tokens leave their mean",
         "model-dropped",
         (

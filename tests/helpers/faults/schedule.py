@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from faults.mutation import numpy_fault
+from faults.fault import numpy_edit
 
 KEPT = "kept_after_block = config.kept_after_block(ids.shape[1], keep)"
 
 FAULTS = (
-    numpy_fault(
+    numpy_edit(
         "keeps ceil for floor",
         "schedule-models",
         (
@@ -18,7 +18,7 @@ FAULTS = (
             "        n = kept_after_block[i] = int(np.ceil(n * keep))",
         ),
     ),
-    numpy_fault(
+    numpy_edit(
         "share of all tokens at each stage",
         "schedule-models",
         (

@@ -2,56 +2,58 @@
 
 from __future__ import annotations
 
-from faults.mutation import numpy_fault
+import numpy as np
 
-SORT = 'np.sort(np.argsort(scores, axis=1, kind="stable")[:, :k], axis=1)'
+from faults.fault import numpy_override
+
+
+def of_changed(change):
+    """`select_tokens` that compares changed scores."""
+    return lambda self, scores, k: self.right.select_tokens(change(scores), k)
+
+
+def in_order_of_score(self, scores, k):
+    return np.argsort(scores, axis=1, kind="stable")[:, :k]
+
+
+def unstable(self, scores, k):
+    return np.sort(np.argpartition(scores, k - 1, axis=1)[:, :k], axis=1)
+
+
+def ties_to_the_higher(self, scores, k):
+    last = np.shape(scores)[1] - 1
+    return last - self.right.select_tokens(scores[:, ::-1], k)[:, ::-1]
+
+
+def ties_to_the_higher_in_long_rows(self, scores, k):
+    return self.right.select_tokens(scores, k) if np.shape(scores)[1] <= 16 else ties_to_the_higher(self, scores, k)
+
 
 FAULTS = (
-    numpy_fault("keeps the most similar", "select-lowest", ("ops", "np.argsort(scores,", "np.argsort(-scores,")),
-    numpy_fault(
-        "ties to the higher index",
-        "select-lowest",
-        (
-            "ops",
-            SORT,
-            'np.sort(scores.shape[1] - 1 - np.argsort(scores[:, ::-1], axis=1, kind="stable")[:, :k], axis=1)',
-        ),
-    ),
-    numpy_fault(
-        "ids in order of score", "select-lowest", ("ops", SORT, 'np.argsort(scores, axis=1, kind="stable")[:, :k]')
-    ),
-    numpy_fault(
-        "unstable sort",
-        "select-lowest",
-        ("ops", SORT, "np.sort(np.argpartition(scores, k - 1, axis=1)[:, :k], axis=1)"),
-    ),
-    numpy_fault(
+    numpy_override("keeps the most similar", "select-lowest", select_tokens=of_changed(lambda scores: -scores)),
+    numpy_override("ties to the higher index", "select-lowest", select_tokens=ties_to_the_higher),
+    numpy_override("ids in order of score", "select-lowest", select_tokens=in_order_of_score),
+    numpy_override("unstable sort", "select-lowest", select_tokens=unstable),
+    numpy_override(
         "NaN before all numbers",
         "select-lowest",
-        ("ops", "np.argsort(scores,", "np.argsort(np.nan_to_num(scores, nan=-np.inf),"),
+        select_tokens=of_changed(lambda scores: np.nan_to_num(scores, nan=-np.inf)),
     ),
-    numpy_fault(
-        "-0 before +0",
-        "select-lowest",
-        ("ops", "np.argsort(scores,", "np.argsort(scores - 1e-300 * np.signbit(scores),"),
+    numpy_override(
+        "-0 before +0", "select-lowest", select_tokens=of_changed(lambda scores: scores - 1e-300 * np.signbit(scores))
     ),
-    numpy_fault(
+    numpy_override(
         "infinities as NaN",
         "select-lowest",
-        ("ops", "np.argsort(scores,", "np.argsort(np.where(np.isfinite(scores), scores, np.nan),"),
+        select_tokens=of_changed(lambda scores: np.where(np.isfinite(scores), scores, np.nan)),
     ),
-    numpy_fault(
-        "compares rounded scores", "select-lowest", ("ops", "np.argsort(scores,", "np.argsort(np.float32(scores),")
+    numpy_override("compares rounded scores", "select-lowest", select_tokens=of_changed(np.float32)),
+    numpy_override(
+        "ties kept in order in short rows alone", "select-lowest", select_tokens=ties_to_the_higher_in_long_rows
     ),
-    numpy_fault(
-        "ties kept in order in short rows alone",
+    numpy_override(
+        "one token more",
         "select-lowest",
-        (
-            "ops",
-            SORT,
-            f"{SORT} if scores.shape[1] <= 16 else "
-            'np.sort(scores.shape[1] - 1 - np.argsort(scores[:, ::-1], axis=1, kind="stable")[:, :k], axis=1)',
-        ),
+        select_tokens=lambda self, scores, k: self.right.select_tokens(scores, k + 1),
     ),
-    numpy_fault("one token more", "select-lowest", ("ops", SORT, SORT.replace(":k]", ":k + 1]"))),
 )

@@ -2,44 +2,62 @@
 
 from __future__ import annotations
 
-from faults.mutation import numpy_fault
+import numpy as np
 
-VARIANCE = "latents.var(axis=-1, ddof=1, keepdims=True)"
+from faults.fault import numpy_override
+
+
+def standardizing(variance_axis=-1, ddof=1, centered=True, root=lambda variance, eps: np.sqrt(variance + eps)):
+    """`standardize` with parts to get wrong."""
+
+    def standardize(self, latents, eps=1e-6):
+        latents = np.array(latents, dtype=np.float64)
+        variance = latents.var(axis=variance_axis, ddof=ddof, keepdims=True)
+        mean = latents.mean(axis=-1, keepdims=True) if centered else 0.0
+        return (latents - mean) / root(variance, eps)
+
+    return standardize
+
+
+def squared_distance(self, prediction, target):
+    return np.asarray(0.5 * ((prediction - target) ** 2).sum(axis=-1).mean())
+
+
+def sum_for_mean(self, prediction, target):
+    return np.asarray(self.right.cosine_loss(prediction, target) * prediction[..., 0].size)
+
+
+def of_loss(change):
+    """`cosine_loss` of which the value is changed."""
+    return lambda self, prediction, target: np.asarray(change(self.right.cosine_loss(prediction, target)))
+
 
 FAULTS = (
-    numpy_fault("biased variance", "standardize-definition", ("ops", VARIANCE, "latents.var(axis=-1, keepdims=True)")),
-    numpy_fault("eps missing", "standardize-moments", ("ops", "np.sqrt(variance + eps)", "np.sqrt(variance)")),
-    numpy_fault(
-        "eps beside the root", "standardize-definition", ("ops", "np.sqrt(variance + eps)", "(np.sqrt(variance) + eps)")
+    numpy_override("biased variance", "standardize-definition", standardize=standardizing(ddof=0)),
+    numpy_override(
+        "eps missing",
+        "standardize-moments",
+        standardize=lambda self, latents, eps=1e-6: self.right.standardize(latents, 0.0),
     ),
-    numpy_fault("eps fixed", "standardize-invariance", ("ops", "np.sqrt(variance + eps)", "np.sqrt(variance + 1e-6)")),
-    numpy_fault("over the tokens", "standardize-moments", ("ops", VARIANCE, "latents.var(axis=(1, 2), keepdims=True)")),
-    numpy_fault("mean left in", "standardize-invariance", ("ops", "(latents - mean) / np", "latents / np")),
-    numpy_fault(
+    numpy_override(
+        "eps beside the root",
+        "standardize-definition",
+        standardize=standardizing(root=lambda variance, eps: np.sqrt(variance) + eps),
+    ),
+    numpy_override(
+        "eps fixed",
+        "standardize-invariance",
+        standardize=lambda self, latents, eps=1e-6: self.right.standardize(latents),
+    ),
+    numpy_override("over the tokens", "standardize-moments", standardize=standardizing(variance_axis=(1, 2))),
+    numpy_override("mean left in", "standardize-invariance", standardize=standardizing(centered=False)),
+    numpy_override(
         "NaN of a token hidden",
         "standardize-nan",
-        ("backend", "ops.standardize(_floats(latents), eps)", "ops.standardize(np.nan_to_num(_floats(latents)), eps)"),
+        standardize=lambda self, latents, eps=1e-6: self.right.standardize(np.nan_to_num(latents), eps),
     ),
-    numpy_fault(
-        "sum for mean",
-        "loss-definition",
-        ("ops", "np.asarray(1.0 - cosine.mean())", "np.asarray((1.0 - cosine).sum())"),
-    ),
-    numpy_fault(
-        "sign", "loss-definition", ("ops", "np.asarray(1.0 - cosine.mean())", "np.asarray(1.0 + cosine.mean())")
-    ),
-    numpy_fault(
-        "similarity for distance",
-        "loss-definition",
-        ("ops", "np.asarray(1.0 - cosine.mean())", "np.asarray(cosine.mean())"),
-    ),
-    numpy_fault(
-        "squared distance",
-        "loss-scale",
-        (
-            "ops",
-            "(unit_length(prediction) * unit_length(target)).sum(axis=-1)",
-            "1.0 - 0.5 * ((prediction - target) ** 2).sum(axis=-1)",
-        ),
-    ),
+    numpy_override("sum for mean", "loss-definition", cosine_loss=sum_for_mean),
+    numpy_override("sign", "loss-definition", cosine_loss=of_loss(lambda loss: 2.0 - loss)),
+    numpy_override("similarity for distance", "loss-definition", cosine_loss=of_loss(lambda loss: 1.0 - loss)),
+    numpy_override("squared distance", "loss-scale", cosine_loss=squared_distance),
 )
