@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 
 import pytest
 from faults import FAULTS, arrays, grid, scores, standardize_loss
@@ -30,6 +31,7 @@ def test_a_planted_fault_is_caught(fault: Fault):
     assert result.verdict == "failed"
     assert result.examples <= 200
     assert "raised" not in result.message, "the fault crashes where it should give a wrong result"
+    assert not re.search(r"got a \w+, expected a ", result.message), "the fault gives an array of another framework"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from faults.fault import numpy_edit, torch_edit
+import numpy as np
+
+from faults.fault import numpy_edit, numpy_override, torch_edit
+
+
+def not_averaged(self, config, student, teacher, images, noise, drop_path=None):
+    loss, gradients = self.right.pretraining_loss_and_gradients(config, student, teacher, images, noise, drop_path)
+    return loss, {name: value * len(images) * config.num_targets for name, value in gradients.items()}
+
+
+def no_drop_path(self, config, student, teacher, images, noise, drop_path=None):
+    return self.right.pretraining_loss_and_gradients(config, student, teacher, images, noise)
+
+
+def of_every_parameter(self, config, student, teacher, images, noise, drop_path=None):
+    loss, gradients = self.right.pretraining_loss_and_gradients(config, student, teacher, images, noise, drop_path)
+    return loss, {name: np.zeros_like(value) for name, value in student.items()} | gradients
+
 
 FAULTS = (
     torch_edit(
@@ -34,11 +51,7 @@ FAULTS = (
         "gradients-golden",
         ("backward", "- n * projection) * inverse_std", ") * inverse_std"),
     ),
-    numpy_edit(
-        "loss gradient not averaged",
-        "gradients-loss",
-        ("backward", "np.where(length > 0, length, 1.0) / tokens", "np.where(length > 0, length, 1.0)"),
-    ),
+    numpy_override("loss gradient not averaged", "gradients-loss", pretraining_loss_and_gradients=not_averaged),
     numpy_edit(
         "loss gradient not orthogonal",
         "gradients-loss",
@@ -49,22 +62,8 @@ FAULTS = (
         "gradients-reference",
         ("backward", "heads, drop_path, eps, grad)", "heads, np.ones_like(drop_path), eps, grad)"),
     ),
-    numpy_edit(
-        "drop path ignored",
-        "gradients-drop-path",
-        (
-            "backend",
-            "np.ones((config.depth, 2, batch)) if drop_path is None else _floats(drop_path)",
-            "np.ones((config.depth, 2, batch))",
-        ),
-    ),
-    numpy_edit(
-        "gradient of the fixed positions",
-        "gradients-reference",
-        (
-            "backward",
-            "for name, value in parameters.items() if is_trainable(name)}",
-            "for name, value in parameters.items()}",
-        ),
+    numpy_override("drop path ignored", "gradients-drop-path", pretraining_loss_and_gradients=no_drop_path),
+    numpy_override(
+        "gradient of the fixed positions", "gradients-reference", pretraining_loss_and_gradients=of_every_parameter
     ),
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from faults.fault import numpy_edit
+import dataclasses
+
+from faults.fault import numpy_edit, numpy_override
 
 KEPT = "kept_after_block = config.kept_after_block(ids.shape[1], keep)"
 QUERIES = 'queries = p["mask_token"] + positions[1 + target_ids]'
@@ -12,6 +14,35 @@ TEACHER = """    tokens = embed_patches(p, patches, masked)
 """
 STUDENT = "tokens = prepend_cls(p, embed_patches(p, patches, visible))"
 LATENT = 'latent = norm(p, "norm", encoded, config.layer_norm_eps)'
+
+
+def other_eps(self, config, parameters, images, keep=1.0):
+    return self.right.encode(config.model_copy(update={"layer_norm_eps": 1e-5}), parameters, images, keep)
+
+
+def own_keep(self, config, parameters, images, keep=1.0):
+    return self.right.encode(config, parameters, images, config.reduction.keep)
+
+
+def logits_without_a_head(self, config, parameters, images, keep=1.0):
+    out = self.right.encode(config, parameters, images, keep)
+    return out if config.num_classes else dataclasses.replace(out, logits=out.last_hidden_state[:, 0])
+
+
+def counts_parameters(self, config, parameters, images, keep=1.0):
+    changed = {name: value * len(parameters) for name, value in parameters.items()}
+    return self.right.encode(config, changed, images, keep)
+
+
+def teacher_keeps_all(self, config, student, teacher, images, noise):
+    every = config.model_copy(update={"reduction": config.reduction.model_copy(update={"keep": 1.0})})
+    return self.right.pretraining_forward(every, student, teacher, images, noise)
+
+
+def wrong_pairs(self, config, student, teacher, images, noise):
+    out = self.right.pretraining_forward(config, student, teacher, images, noise)
+    return dataclasses.replace(out, loss=self.right.cosine_loss(out.prediction[:, ::-1], out.target))
+
 
 FAULTS = (
     numpy_edit(
@@ -23,7 +54,7 @@ FAULTS = (
             "0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3)))",
         ),
     ),
-    numpy_edit("LayerNorm eps 1e-5", "model-encoder", ("ops", "keepdims=True) + eps)", "keepdims=True) + 1e-5)")),
+    numpy_override("LayerNorm eps 1e-5", "model-encoder", encode=other_eps),
     numpy_edit(
         "LayerNorm eps fixed",
         "model-encoder",
@@ -52,11 +83,7 @@ FAULTS = (
         "model-sharp-attention",
         ("ops", "np.exp(x - x.max(axis=-1, keepdims=True))", "np.exp(x)"),
     ),
-    numpy_edit(
-        "keeps the share of the model's own settings",
-        "model-encoder",
-        ("backend", "_floats(images), keep)", "_floats(images), config.reduction.keep)"),
-    ),
+    numpy_override("keeps the share of the model's own settings", "model-encoder", encode=own_keep),
     numpy_edit(
         "attention scaled by the whole width",
         "model-encoder",
@@ -114,11 +141,7 @@ FAULTS = (
             '"fc_norm", norm(p, "norm", tokens[:, 1:], 1e-6).mean(axis=1)',
         ),
     ),
-    numpy_edit(
-        "logits though there is no head",
-        "model-encoder",
-        ("model", "if config.num_classes else None", "if config.num_classes else hidden[:, 0]"),
-    ),
+    numpy_override("logits though there is no head", "model-encoder", encode=logits_without_a_head),
     numpy_edit(
         "drops before the block",
         "model-encoder",
@@ -184,11 +207,7 @@ FAULTS = (
 """,
         ),
     ),
-    numpy_edit(
-        "teacher reduces as in inference",
-        "model-pretraining",
-        ("model", "config.reduction.keep, num_prefix_tokens=0", "1.0, num_prefix_tokens=0"),
-    ),
+    numpy_override("teacher reduces as in inference", "model-pretraining", pretraining_forward=teacher_keeps_all),
     numpy_edit(
         "targets not standardised",
         "model-golden",
@@ -222,20 +241,8 @@ FAULTS = (
         "model-golden",
         ("model", "positions[1 + visible]]", "0 * positions[1 + visible]]"),
     ),
-    numpy_edit(
-        "loss of the wrong pairs",
-        "model-pretraining",
-        ("model", "ops.cosine_loss(trace.prediction, target)", "ops.cosine_loss(trace.prediction[:, ::-1], target)"),
-    ),
-    numpy_edit(
-        "inference depends on the decoder",
-        "model-decoder-ignored",
-        (
-            "backend",
-            "model.encode(config, _all_floats(parameters)",
-            "model.encode(config, {n: v * len(parameters) for n, v in _all_floats(parameters).items()}",
-        ),
-    ),
+    numpy_override("loss of the wrong pairs", "model-pretraining", pretraining_forward=wrong_pairs),
+    numpy_override("inference depends on the decoder", "model-decoder-ignored", encode=counts_parameters),
     numpy_edit(
         "dropped tokens leave their mean",
         "model-dropped",

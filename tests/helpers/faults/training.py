@@ -2,12 +2,50 @@
 
 from __future__ import annotations
 
-from faults.fault import numpy_edit, torch_edit
+import dataclasses
+
+import numpy as np
+
+from faults.fault import numpy_edit, numpy_override, torch_edit, torch_override
+from faults.trainers import pretrainer
+from pcae_core.parameters import pretraining_state
 
 CORRECTION = "1.0 - beta1**state.step, 1.0 - beta2**state.step"
 ADAMW = "norm, finite = update(self._state, total, loss, config, learning_rate)"
 EMA = "self._state.teacher = ops.ema_update(self._state.teacher, self._state.student, momentum)"
-COPIED = "self._state = copy_state(state or pretraining_state(config.model, config.seed))"
+
+
+def norm_after_clipping(right, config, *batch, **rates):
+    out = right(*batch, **rates)
+    return dataclasses.replace(out, grad_norm=np.asarray(min(out.grad_norm, config.grad_clip or np.inf)))
+
+
+def no_drop_path(right, config, *batch, drop_path=None, **rates):
+    return right(*batch, **rates)
+
+
+def drop_path_of_ones(right, config, *batch, drop_path=None, **rates):
+    return right(*batch, drop_path=None if drop_path is None else 1.0 * (drop_path > 0), **rates)
+
+
+def half_noise(right, config, images, noise, **rates):
+    return right(images, np.float16(noise), **rates)
+
+
+def momentum_in_float32(right, config, *batch, momentum, **rates):
+    return right(*batch, momentum=float(np.float32(momentum)), **rates)
+
+
+def saying(finite):
+    """A step that says so of every batch."""
+    return lambda right, config, *batch, **rates: dataclasses.replace(right(*batch, **rates), finite=np.asarray(finite))
+
+
+def another_teacher(config, state):
+    fresh = pretraining_state(config.model, config.seed)
+    fresh.teacher["norm.weight"] = 0.999 * fresh.teacher["norm.weight"]
+    return state or fresh
+
 
 FAULTS = (
     numpy_edit(
@@ -35,11 +73,7 @@ FAULTS = (
     numpy_edit(
         "EMA before AdamW", "train-adamw", ("pretraining", f"{ADAMW}\n        {EMA}", f"{EMA}\n        {ADAMW}")
     ),
-    numpy_edit(
-        "norm after clipping",
-        "train-adamw",
-        ("pretraining", "return np.asarray(norm)", "return np.asarray(min(norm, config.grad_clip or norm))"),
-    ),
+    numpy_override("norm after clipping", "train-adamw", **pretrainer(step=norm_after_clipping)),
     numpy_edit(
         "always scales to the clipping norm",
         "train-adamw",
@@ -54,29 +88,15 @@ FAULTS = (
             "grad *= min(1.0, largest_norm / max(1e-30, np.sqrt((grad**2).sum())))",
         ),
     ),
-    numpy_edit(
-        "drop path not honoured", "train-adamw", ("pretraining", "if drop_path is None else np.float64(drop_path)", "")
-    ),
-    numpy_edit(
-        "drop path without its 1 / (1 - rate)",
-        "train-adamw",
-        ("pretraining", "else np.float64(drop_path)", "else np.float64(drop_path > 0)"),
-    ),
-    numpy_edit(
+    numpy_override("drop path not honoured", "train-adamw", **pretrainer(step=no_drop_path)),
+    numpy_override("drop path without its 1 / (1 - rate)", "train-adamw", **pretrainer(step=drop_path_of_ones)),
+    numpy_override(
         "the loader's mean not heeded",
         "train-step",
-        (
-            "pretraining",
-            "config.loader.normalization(config.model.in_chans)",
-            "type(config.loader)().normalization(config.model.in_chans)",
-        ),
+        **pretrainer(settings=lambda config: {"loader": type(config.loader)()}),
     ),
-    numpy_edit("betas not heeded", "train-adamw", ("pretraining", "= config.betas", "= 0.9, 0.95")),
-    numpy_edit(
-        "noise in half precision",
-        "train-step",
-        ("pretraining", "images[part], noise[part], scales", "images[part], np.float16(noise[part]), scales"),
-    ),
+    numpy_override("betas not heeded", "train-adamw", **pretrainer(settings=lambda config: {"betas": (0.9, 0.95)})),
+    numpy_override("noise in half precision", "train-step", **pretrainer(step=half_noise)),
     numpy_edit(
         "CLS in the mean features",
         "train-step",
@@ -88,16 +108,8 @@ FAULTS = (
         "train-skips-nonfinite",
         ("pretraining", "    state.step += 1\n    if finite:", "    state.step += int(finite)\n    if finite:"),
     ),
-    numpy_edit(
-        "a skipped step is kept quiet",
-        "train-skips-nonfinite",
-        ("pretraining", "np.asarray(norm), np.asarray(finite)", "np.asarray(norm), np.asarray(True)"),
-    ),
-    numpy_edit(
-        "a good step is called bad",
-        "train-step",
-        ("pretraining", "np.asarray(norm), np.asarray(finite)", "np.asarray(norm), np.asarray(norm < 0.0)"),
-    ),
+    numpy_override("a skipped step is kept quiet", "train-skips-nonfinite", **pretrainer(step=saying(finite=True))),
+    numpy_override("a good step is called bad", "train-step", **pretrainer(step=saying(finite=False))),
     torch_edit(
         "a skipped step forgets AdamW's",
         "train-skips-nonfinite",
@@ -110,28 +122,9 @@ FAULTS = (
         "float64",
         ("trainer", "(~finite).float()", "torch.zeros(())"),
     ),
-    numpy_edit(
-        "teacher starts from other numbers",
-        "train-start",
-        (
-            "pretraining",
-            COPIED,
-            f"{COPIED}\n        self._state.teacher['norm.weight'] *= 0.999 if state is None else 1.0",
-        ),
+    numpy_override("teacher starts from other numbers", "train-start", **pretrainer(given=another_teacher)),
+    numpy_override(
+        "starts from another seed", "train-start", **pretrainer(settings=lambda config: {"seed": config.seed + 1})
     ),
-    numpy_edit(
-        "starts from another seed",
-        "train-start",
-        ("pretraining", "config.model, config.seed))", "config.model, config.seed + 1))"),
-    ),
-    torch_edit(
-        "EMA's momentum in float32",
-        "train-step",
-        "float64",
-        (
-            "trainer",
-            "ops.ema_update_(*self._ema_pairs, momentum)",
-            "ops.ema_update_(*self._ema_pairs, float(np.float32(momentum)))",
-        ),
-    ),
+    torch_override("EMA's momentum in float32", "train-step", "float64", **pretrainer(step=momentum_in_float32)),
 )
