@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import pickle
 import shutil
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import COLOURS, GREYS, load_array, one_line, save_image, save_npz
+from data_files import COLOURS, GREYS, fix_walk, load_array, one_line, save_image, save_npz
 from PIL import Image
 
 from pcae_core.data import images, open_source
@@ -56,14 +55,7 @@ def test_a_folder_counts_by_its_own_name_whatever_the_order_of_the_disk(tmp_path
     save_image(tmp_path / "mike" / "x.png")
     save_image(tmp_path / "other" / "y.png")
     (tmp_path / link).symlink_to(tmp_path / "mike")
-    walk = os.walk
-
-    def walked(*arguments, **options):
-        for folder, subfolders, files in walk(*arguments, **options):
-            subfolders.sort(reverse=reverse)
-            yield folder, subfolders, files
-
-    monkeypatch.setattr(os, "walk", walked)
+    fix_walk(monkeypatch, reverse)
     assert ImageFolder(tmp_path, 1).class_names == ["mike", "other"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from pathlib import Path
@@ -11,7 +10,7 @@ import labelled_sets
 import numpy as np
 import pytest
 import runs
-from data_files import save_image
+from data_files import fix_walk, save_image
 from labelled_sets import KINDS
 
 from pcae.cli import main as cli
@@ -126,14 +125,7 @@ def test_a_link_in_a_class_does_not_take_another_class_away(tmp_path, monkeypatc
     save_image(tmp_path / "b" / "y.png")
     (tmp_path / "a" / "more").symlink_to(tmp_path / "b")
     (tmp_path / "b" / "back").symlink_to(tmp_path)
-    walk = os.walk
-
-    def walked(*arguments, **options):
-        for folder, subfolders, files in walk(*arguments, **options):
-            subfolders.sort(reverse=reverse)
-            yield folder, subfolders, files
-
-    monkeypatch.setattr(os, "walk", walked)
+    fix_walk(monkeypatch, reverse)
     source = ImageFolder(tmp_path, 1)
     assert [source.name(i) for i in range(len(source))] == ["a/x.png", "b/y.png"]
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import encoders
 import numpy as np
+import refusals
 import torch
 
 from pcae.cli import main as cli
-from pcae_core import ModelConfig, parameters, pretrained
+from pcae_core import ModelConfig, pretrained
 
 SMALL = ModelConfig(image_size=16, patch_size=4, embed_dim=16, depth=3, num_heads=2, num_classes=3, mlp_ratio=2.0)
 
@@ -20,18 +22,11 @@ def convert(*arguments: object) -> None:
 def refused(capsys, *arguments: object) -> str:
     """The one line that a wrong request gets; the report may stand before it."""
     capsys.readouterr()  # what other libraries print
-    assert cli.run(["convert", *map(str, arguments)]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("pcae: error: ")
-    assert error.count("\n") == 1
-    return error
+    return refusals.refused(capsys, "convert", *arguments, prints=True)
 
 
 def weights(seed: int = 0, model: ModelConfig = SMALL) -> dict[str, torch.Tensor]:
-    """Every tensor random: fresh biases are 0 and would hide a mistake."""
-    generator = torch.Generator().manual_seed(seed)
-    shapes = parameters.encoder_shapes(model)
-    return {name: 0.1 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    return {name: torch.from_numpy(value) for name, value in encoders.weights(model, seed).items()}
 
 
 def same(folder: Path, expected: dict[str, torch.Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,18 @@ def save_image(path: Path, values=GREYS[0]) -> Path:
 def save_npz(path: Path, **arrays) -> Path:
     np.savez(path, **{"images": GREYS} | arrays)
     return path
+
+
+def fix_walk(monkeypatch, reverse: bool) -> None:
+    """Let `os.walk` give the folders of a folder in alphabetical order, or in reverse, whatever the disk says."""
+    walk = os.walk
+
+    def walked(*arguments, **options):
+        for folder, subfolders, files in walk(*arguments, **options):
+            subfolders.sort(reverse=reverse)
+            yield folder, subfolders, files
+
+    monkeypatch.setattr(os, "walk", walked)
 
 
 def load_array(source, index: int) -> np.ndarray:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from data_files import save_image, save_npz
 from PIL import Image
 
 KINDS = ("folder", "npz", "hf")
@@ -36,15 +37,13 @@ def _part(kind: str, path: Path, classes: Split, names: Sequence[str] | None):
     images = [picture(name, index) for index, name in enumerate(classes)]
     if kind == "folder":
         for index, (name, image) in enumerate(zip(classes, images, strict=True)):
-            file = path / (name or "") / f"{index:03d}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(file)
+            save_image(path / (name or "") / f"{index:03d}.png", image)
         return None
     known = list(names or sorted({name for name in classes if name}))
     labels = [known.index(name) if name else -1 for name in classes]
     if kind == "npz":
         more = {"class_names": np.array(known)} if known else {}
-        np.savez(path.with_suffix(".npz"), images=np.stack(images), labels=np.array(labels), **more)
+        save_npz(path.with_suffix(".npz"), images=np.stack(images), labels=np.array(labels), **more)
         return None
     import datasets
 

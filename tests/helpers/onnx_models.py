@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import encoders
 import numpy as np
 
-from pcae_conformance.model_cases import random_parameters
 from pcae_core.config import DataConfig, ModelConfig
-from pcae_core.parameters import encoder_shapes
 from pcae_onnx import export
 
 # No stage starts from two tokens: both are equally similar to their mean, and rounding would choose.
@@ -22,8 +21,7 @@ KEEPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 
 
 def weights(config: ModelConfig = CONFIG) -> dict[str, np.ndarray]:
-    random = random_parameters(encoder_shapes(config), np.random.default_rng(0), "float32")
-    return {name: value.astype(np.float32) for name, value in random.items()}
+    return encoders.weights(config)
 
 
 def pixels(batch: int, config: ModelConfig = CONFIG) -> np.ndarray:
