@@ -12,20 +12,11 @@ import numpy as np
 import patience
 import pytest
 import services
-from onnx_models import CLASSES, exported, pixels
+from onnx_models import pixels
 from PIL import Image
 from services import JSON, array, assert_refused, picture, request
 
-from pcae_onnx.session import InferenceSession
-
 FLAGS = shlex.split("--max-batch 4 --max-wait-ms 150 --queue 8 --max-body-mb 1 --max-pixels 1000000 --read-timeout 600")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("serve") / "small"
-    exported(path, keep=None, class_names=CLASSES)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +30,6 @@ def impatient(folder):
     """A service that waits three seconds for a body or a header."""
     with services.serving(folder, "--read-timeout", 3) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def session(folder):
-    return InferenceSession(folder, threads=1)
 
 
 def assert_well(client, session) -> None:

@@ -9,31 +9,17 @@ import zlib
 import numpy as np
 import pytest
 import services
-from onnx_models import exported, pixels
+from onnx_models import pixels
 from services import JSON, LENGTH, array, assert_refused, picture, request
-
-from pcae_onnx.session import InferenceSession
 
 IMAGE = {"Content-Type": "image/png"}
 INFER = "/v2/models/small/infer"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("serve") / "small"
-    exported(path, keep=None)
-    return path
-
-
-@pytest.fixture(scope="module")
 def client(folder):
     with services.serving(folder, "--max-batch", 4, "--max-body-mb", 1, "--read-timeout", 600) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def session(folder):
-    return InferenceSession(folder, threads=1)
 
 
 def assert_right(answer, session, keep: float = 0.7) -> None:

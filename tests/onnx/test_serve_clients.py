@@ -11,10 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import services
-from onnx_models import CLASSES, exported, pixels
+from onnx_models import exported, pixels
 from services import array, assert_refused
-
-from pcae_onnx.session import InferenceSession
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-peers" / "bin" / "python"
@@ -22,21 +20,9 @@ RECORDED = ROOT / "tests" / "recorded" / "kserve"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("serve") / "small"
-    exported(path, keep=None, class_names=CLASSES)
-    return path
-
-
-@pytest.fixture(scope="module")
 def client(folder):
     with services.serving(folder, "--max-batch", 4) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def session(folder):
-    return InferenceSession(folder, threads=1)
 
 
 @pytest.fixture(scope="module")

@@ -30,13 +30,6 @@ from pcae_onnx.serving.settings import Settings
 from pcae_onnx.session import InferenceSession, Outputs
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("serve") / "small"
-    exported(path, keep=None)
-    return path
-
-
 def wait_until_queued(client: services.Client, requests: list[Future[services.Answer]]) -> None:
     """All at once; or until one has its answer, since the queue keeps none for ever."""
     queued = ("pcae_queue_images",)

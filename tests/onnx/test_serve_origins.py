@@ -6,20 +6,13 @@ import json
 
 import pytest
 import services
-from onnx_models import exported, pixels
+from onnx_models import pixels
 from services import JSON, LENGTH, assert_refused, picture, request
 
 from pcae.cli import main as cli
 
 PAGE = "https://page.example"
 INFER = "/v2/models/small/infer"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("serve") / "small"
-    exported(path, keep=None)
-    return path
 
 
 @pytest.fixture(scope="module")
