@@ -11,6 +11,7 @@ import pytest
 import torch
 from crossing import assert_same_states
 
+from pcae_conformance import golden
 from pcae_core import (
     Backend,
     BackendError,
@@ -40,24 +41,24 @@ def backend(request) -> Backend:
     return registry.create(request.param)
 
 
-@pytest.fixture(scope="module", params=golden_cases.NAMES)
-def golden(request) -> golden_cases.GoldenCase:
-    return golden_cases.load(request.param)
+@pytest.fixture(scope="module", params=golden.NAMES)
+def recorded(request) -> golden.GoldenCase:
+    return golden.load(request.param)
 
 
-def test_forward_equals_recorded_case(backend, golden):
-    golden_cases.assert_forward_equals(backend, golden)
+def test_forward_equals_recorded_case(backend, recorded):
+    golden_cases.assert_forward_equals(backend, recorded)
 
 
-def test_gradients_equal_recorded_case(backend, golden):
-    golden_cases.assert_gradients_equal(backend, golden)
+def test_gradients_equal_recorded_case(backend, recorded):
+    golden_cases.assert_gradients_equal(backend, recorded)
 
 
-def test_ema_equals_recorded_case(backend, golden):
-    recorded = golden.group("ema")
-    teacher = {name: golden.group("teacher")[name] for name in recorded}
-    updated = backend.ema_update(teacher, golden.group("student"), golden.arrays["config/momentum"].item())
-    for name, expected in recorded.items():
+def test_ema_equals_recorded_case(backend, recorded):
+    averages = recorded.group("ema")
+    teacher = {name: recorded.group("teacher")[name] for name in averages}
+    updated = backend.ema_update(teacher, recorded.group("student"), recorded.momentum)
+    for name, expected in averages.items():
         np.testing.assert_allclose(backend.to_numpy(updated[name]), expected, rtol=0, atol=1e-14)
 
 

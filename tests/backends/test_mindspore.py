@@ -19,6 +19,7 @@ import runs
 from crossing import STEPS, arguments, assert_same_end, assert_same_states, back_to, launched, resume, whole_run
 from safetensors.numpy import load_file
 
+from pcae_conformance import golden
 from pcae_conformance.check import all_checks
 from pcae_core import (
     BackendError,
@@ -54,17 +55,17 @@ def backend():
     return registry.create("mindspore")
 
 
-@pytest.fixture(params=golden_cases.NAMES)
-def golden(request) -> golden_cases.GoldenCase:
-    return golden_cases.load(request.param)
+@pytest.fixture(params=golden.NAMES)
+def recorded(request) -> golden.GoldenCase:
+    return golden.load(request.param)
 
 
-def test_forward_equals_recorded_case(backend, golden):
-    golden_cases.assert_forward_equals(backend, golden)
+def test_forward_equals_recorded_case(backend, recorded):
+    golden_cases.assert_forward_equals(backend, recorded)
 
 
-def test_gradients_equal_recorded_case(backend, golden):
-    golden_cases.assert_gradients_equal(backend, golden)
+def test_gradients_equal_recorded_case(backend, recorded):
+    golden_cases.assert_gradients_equal(backend, recorded)
 
 
 def train(backend: str, steps: int, **settings) -> tuple[list[float], TrainState]:
