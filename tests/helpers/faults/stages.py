@@ -2,56 +2,70 @@
 
 from __future__ import annotations
 
-from faults.mutation import numpy_fault, torch_fault
+import dataclasses
 
-STAGE = "StageOutput(block, stage.ids, stage.scores, stage.kept_ids)"
-TRACE = "return model.encode(config, model.Widened(parameters), _floats(images), keep)"
-OTHER_KEEP = "trace = " + TRACE.removeprefix("return ").replace("keep)", "0.9 * keep)")
+import numpy as np
+
+from faults.fault import numpy_override, torch_edit, torch_override
+
 TORCH_SCORES = "scores = ops.similarity_scores(scored[:, num_prefix_tokens:], center)"
 
+
+def of_scores(change):
+    """`encode_stages` of which the scores are changed."""
+    return of_stages(lambda stage: dataclasses.replace(stage, scores=change(stage.scores)))
+
+
+def of_stages(change):
+    """`encode_stages` of which each stage is changed."""
+
+    def encode_stages(self, config, parameters, images, keep=1.0):
+        trace = self.right.encode_stages(config, parameters, images, keep)
+        return dataclasses.replace(trace, stages=tuple(map(change, trace.stages)))
+
+    return encode_stages
+
+
+def places_for_ids(stage):
+    kept = [np.searchsorted(ids, kept) for ids, kept in zip(stage.ids, stage.kept_ids, strict=True)]
+    return dataclasses.replace(stage, kept_ids=np.stack(kept))
+
+
+def from_every_patch(self, config, parameters, images, keep=1.0):
+    trace = self.right.encode_stages(config, parameters, images, keep)
+    every = np.tile(np.arange(config.num_patches), (len(images), 1))
+    return dataclasses.replace(trace, stages=tuple(dataclasses.replace(stage, ids=every) for stage in trace.stages))
+
+
+def another_share(self, config, parameters, images, keep=1.0):
+    return self.right.encode_stages(config, parameters, images, 0.9 * keep)
+
+
 FAULTS = (
-    numpy_fault(
-        "a stage gives the distances for scores",
-        "stages-output",
-        ("model", STAGE, STAGE.replace("stage.scores", "1.0 - stage.scores")),
+    numpy_override(
+        "a stage gives the distances for scores", "stages-output", encode_stages=of_scores(lambda scores: 1.0 - scores)
     ),
-    numpy_fault(
+    numpy_override(
         "a stage gives its scores in order",
         "stages-reference",
-        ("model", STAGE, STAGE.replace("stage.scores", "np.sort(stage.scores, axis=1)")),
+        encode_stages=of_scores(lambda scores: np.sort(scores, axis=1)),
     ),
-    numpy_fault(
+    numpy_override(
         "a stage gives scores around 0",
         "stages-reference",
-        (
-            "model",
-            STAGE,
-            STAGE.replace("stage.scores", "stage.scores - stage.scores.mean(axis=1, keepdims=True)"),
-        ),
+        encode_stages=of_scores(lambda scores: scores - scores.mean(axis=1, keepdims=True)),
     ),
-    numpy_fault(
-        "a stage gives places for ids",
-        "stages-output",
-        ("model", STAGE, STAGE.replace("stage.kept_ids", "stage.kept")),
-    ),
-    numpy_fault(
-        "every stage starts from all patches",
-        "stages-output",
-        ("model", STAGE, STAGE.replace("stage.ids", "every_patch(config, len(images))")),
-    ),
-    numpy_fault("stages by another share", "stages-output", ("backend", TRACE, f"{OTHER_KEEP}\n        return trace")),
-    numpy_fault(
-        "NaN scores hidden",
-        "stages-nan",
-        ("model", STAGE, STAGE.replace("stage.scores", "np.nan_to_num(stage.scores)")),
-    ),
-    torch_fault(
+    numpy_override("a stage gives places for ids", "stages-output", encode_stages=of_stages(places_for_ids)),
+    numpy_override("every stage starts from all patches", "stages-output", encode_stages=from_every_patch),
+    numpy_override("stages by another share", "stages-output", encode_stages=another_share),
+    numpy_override("NaN scores hidden", "stages-nan", encode_stages=of_scores(np.nan_to_num)),
+    torch_override(
         "scores of the tokens that stay come first",
         "stages-reference",
         "float64",
-        ("model", TORCH_SCORES, TORCH_SCORES + ".sort(dim=1).values"),
+        encode_stages=of_scores(lambda scores: scores.sort(dim=1).values),
     ),
-    torch_fault(
+    torch_edit(
         "scores with CLS among the tokens",
         "stages-reference",
         "float64",
