@@ -73,7 +73,7 @@ def lifts(run: Path, backend, pictures: Pictures, keep: float) -> list[float]:
     """Of the opposite selection, then of the tokens left after each stage."""
     from pcae.report.stages import encoder_stages
     from pcae_core.data import normalize
-    from pcae_core.pretrained import load_all
+    from pcae_core.storage.pretrained import load_all
     from pcae_numpy import ops
 
     student = load_all(run, ("student",))["student"]

@@ -39,15 +39,17 @@ from pcae_core.errors import (
 from pcae_core.registry import BackendInfo, BackendSpec, available, current, use
 
 if TYPE_CHECKING:
-    from pcae_core import checkpoint, cost, parameters, pretrained, randomness, schedule
+    from pcae_core import cost, parameters, randomness, schedule
     from pcae_core.config import DataConfig, ModelConfig, PretrainConfig, ReductionConfig
     from pcae_core.config.finetune import FinetuneConfig
+    from pcae_core.storage import checkpoint, pretrained
 
 __version__ = "0.1.0"
 
 _LAZY_NAMES = dict.fromkeys(("DataConfig", "ModelConfig", "PretrainConfig", "ReductionConfig"), "pcae_core.config")
 _LAZY_NAMES["FinetuneConfig"] = "pcae_core.config.finetune"
-_LAZY_MODULES = ("checkpoint", "config", "cost", "parameters", "pretrained", "randomness", "schedule")
+_LAZY_MODULES = {name: f"pcae_core.{name}" for name in ("config", "cost", "parameters", "randomness", "schedule")}
+_LAZY_MODULES |= {name: f"pcae_core.storage.{name}" for name in ("checkpoint", "pretrained")}
 
 __all__ = [
     "Backend",
@@ -94,5 +96,5 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY_NAMES:
         return getattr(importlib.import_module(_LAZY_NAMES[name]), name)
     if name in _LAZY_MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
+        return importlib.import_module(_LAZY_MODULES[name])
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,9 +11,9 @@ from typing import Self
 import mindspore as ms
 from mindspore import Tensor
 
-from pcae_core import pretrained
 from pcae_core.config import DataConfig, EncoderName, ModelConfig
 from pcae_core.reduction import Reduction
+from pcae_core.storage import pretrained
 from pcae_mindspore import _compat, model
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from pcae_core import archives
 from pcae_core.config import ModelConfig, PretrainConfig
 from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.contract import (
@@ -26,6 +25,7 @@ from pcae_core.contract import (
 from pcae_core.errors import BackendError, CheckpointError
 from pcae_core.reduction import check_keep
 from pcae_core.shapes import check_images, check_restore_grid
+from pcae_core.storage import archives
 from pcae_numpy import CAPABILITIES, backward, model, ops
 from pcae_numpy.finetuning import NumpyFinetuner
 from pcae_numpy.pretraining import NumpyPretrainer

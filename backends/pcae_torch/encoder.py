@@ -11,11 +11,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from pcae_core import pretrained
 from pcae_core.config import DataConfig, EncoderName, ModelConfig
 from pcae_core.contract import EncoderOutput
 from pcae_core.reduction import Reduction
 from pcae_core.shapes import check_images
+from pcae_core.storage import pretrained
 from pcae_torch import model
 
 

@@ -67,7 +67,8 @@ class Arguments:
 def main(arguments: Sequence[str]) -> None:
     """Parse, evaluate, print a table."""
     chosen = parse(Arguments, "evaluate", arguments, description=DESCRIPTION)
-    from pcae_core import checkpoint, pretrained, registry
+    from pcae_core import registry
+    from pcae_core.storage import checkpoint, pretrained
     from pcae_core.training.evaluate import evaluate
 
     alone = pretrained.is_encoder(chosen.run)

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from pcae.cli.parsing import parse
 from pcae_core.config import EncoderName
 from pcae_core.errors import ConfigError, DataError
-from pcae_core.stored_encoder import StoredEncoder
+from pcae_core.storage.stored_encoder import StoredEncoder
 
 if TYPE_CHECKING:
-    from pcae_core.pretrained import EncoderInfo
+    from pcae_core.storage.pretrained import EncoderInfo
     from pcae_onnx.export import Exported
 
 DESCRIPTION = """Write an encoder as an ONNX model that needs nothing of PCAE, and show that it computes the same.

@@ -15,13 +15,14 @@ from pcae.report import page, panels, pictures
 from pcae.report.figure import Figure, Panel
 from pcae.report.pictures import Shown
 from pcae.report.stages import Ids
-from pcae_core import checkpoint, parameters
+from pcae_core import parameters
 from pcae_core.config import DataConfig, ModelConfig
 from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.contract import Array, Backend, Floats
 from pcae_core.data import normalize
 from pcae_core.errors import CheckpointError, ConfigError, DataError
-from pcae_core.stored_encoder import StoredEncoder
+from pcae_core.storage import checkpoint
+from pcae_core.storage.stored_encoder import StoredEncoder
 from pcae_core.training.finetune import first_state
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from pcae.report.figure import Split
 from pcae.report.stages import SCORE_TOLERANCE, encoder_stages
-from pcae_core import checkpoint, randomness
+from pcae_core import randomness
 from pcae_core.config import DataConfig, EncoderName, ModelConfig
 from pcae_core.contract import Backend, Floats, StageOutput, TrainingBackend, TrainState
 from pcae_core.reduction import excess
-from pcae_core.stored_encoder import StoredEncoder
+from pcae_core.storage import checkpoint
+from pcae_core.storage.stored_encoder import StoredEncoder
 
 
 class Subject(abc.ABC):

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pcae_core import pretrained
 from pcae_core.config import EncoderName, ModelConfig
 from pcae_core.convert import files, model, positions, rewriting
 from pcae_core.convert.coverage import Coverage
@@ -23,7 +22,8 @@ from pcae_core.convert.facts import NOTHING_SAID, Facts, loader_of, origins, set
 from pcae_core.convert.names import HF_BLOCKS, HF_IN_BLOCK, HF_NAMES, to_hf
 from pcae_core.errors import CheckpointError, ConfigError
 from pcae_core.parameters import Arrays, decoder_shapes, encoder_shapes, initial_parameters
-from pcae_core.pretrained import EncoderInfo, Pretrained
+from pcae_core.storage import pretrained
+from pcae_core.storage.pretrained import EncoderInfo, Pretrained
 
 
 @dataclass(frozen=True)

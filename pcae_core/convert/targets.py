@@ -11,8 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from pcae_core import pretrained, registry
-from pcae_core.checkpoint import save_safetensors
+from pcae_core import registry
 from pcae_core.config import ModelConfig
 from pcae_core.contract import LAYER_NORM_EPS
 from pcae_core.convert.coverage import Coverage
@@ -22,7 +21,9 @@ from pcae_core.convert.preprocessing import image_processor
 from pcae_core.convert.vit_config import vit_config
 from pcae_core.errors import CheckpointError, ConfigError
 from pcae_core.parameters import Arrays, classifier_shapes
-from pcae_core.pretrained import EncoderInfo, Pretrained
+from pcae_core.storage import pretrained
+from pcae_core.storage.checkpoint import save_safetensors
+from pcae_core.storage.pretrained import EncoderInfo, Pretrained
 
 Form = Literal["pcae", "timm", "hf"]
 

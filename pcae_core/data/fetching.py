@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pcae_core import archives
 from pcae_core.errors import DataError
+from pcae_core.storage import archives
 
 Result = subprocess.CompletedProcess[str]
 

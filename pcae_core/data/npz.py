@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pcae_core import archives
 from pcae_core.data import classes, images
 from pcae_core.data.images import AnyImage
 from pcae_core.data.source import Source
 from pcae_core.errors import DataError
+from pcae_core.storage import archives
 
 
 class NpzSource(Source):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pcae_core import checkpoint, cost
+from pcae_core import cost
 from pcae_core.config import RunConfig
 from pcae_core.config.data import USUAL, Reading
 from pcae_core.config.finetune import FinetuneConfig
@@ -24,6 +24,7 @@ from pcae_core.data.classes import Labelled, match, warn
 from pcae_core.errors import ConfigError, listed
 from pcae_core.parameters import Arrays, encoder_shapes
 from pcae_core.reduction import check_keep
+from pcae_core.storage import checkpoint
 from pcae_core.training.probes import Accuracy, accuracy
 
 SPEED_ROUNDS = 40

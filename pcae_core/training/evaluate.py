@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pcae_core import parameters, pretrained
+from pcae_core import parameters
 from pcae_core.config import EncoderName
 from pcae_core.config.data import USUAL, Reading
 from pcae_core.contract import Array, Backend, Floats
@@ -21,7 +21,8 @@ from pcae_core.data import CorruptLog, Source, eval_batches, greys, normalize, o
 from pcae_core.data.classes import Labelled, labelled, match, warn
 from pcae_core.errors import ConfigError, DataError
 from pcae_core.parameters import Arrays
-from pcae_core.pretrained import EncoderInfo
+from pcae_core.storage import pretrained
+from pcae_core.storage.pretrained import EncoderInfo
 from pcae_core.training.collapse import effective_rank
 from pcae_core.training.probes import Accuracy, knn, linear_probe
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from pcae_core import checkpoint, parameters, pretrained, registry
+from pcae_core import parameters, registry
 from pcae_core.config import ModelConfig, is_utf8
 from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.contract import Backend, FinetuneOutput, Finetuner, TrainState
@@ -15,7 +15,8 @@ from pcae_core.data import Batch, CorruptLog, mixing, open_scored, open_source
 from pcae_core.data.augment_more import AugmentMore
 from pcae_core.data.classes import Labelled, labelled, match
 from pcae_core.errors import ConfigError, DataError, TrainingError
-from pcae_core.pretrained import EncoderInfo
+from pcae_core.storage import checkpoint, pretrained
+from pcae_core.storage.pretrained import EncoderInfo
 from pcae_core.training import run
 from pcae_core.training.classify import best_parameters, one_class_warning, score
 from pcae_core.training.loggers import MetricLogger

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from pcae_core import checkpoint
 from pcae_core.config import RunConfig
 from pcae_core.contract import Array
 from pcae_core.errors import ConfigError
+from pcae_core.storage import checkpoint
 from pcae_core.training import run
 
 

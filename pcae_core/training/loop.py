@@ -13,14 +13,15 @@ from typing import Any, Generic, TypeVar
 
 from rich.console import Console
 
-from pcae_core import checkpoint, randomness, registry, schedule
-from pcae_core.checkpoint import DataPosition
+from pcae_core import randomness, registry, schedule
 from pcae_core.config import RunConfig
 from pcae_core.config.finetune import AnyRunConfig
 from pcae_core.contract import Array, Backend, FinetuneOutput, PretrainOutput, Trainer
 from pcae_core.data import Batch, CorruptLog, Source, TrainLoader, greys
 from pcae_core.data.loader import Augmentation
 from pcae_core.errors import ConfigError, PcaeError, TrainingError
+from pcae_core.storage import checkpoint
+from pcae_core.storage.checkpoint import DataPosition
 from pcae_core.training import guard, run
 from pcae_core.training.loggers import MetricLogger, open_loggers
 from pcae_core.training.progress import Display, open_display

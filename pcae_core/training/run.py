@@ -9,11 +9,11 @@ from typing import TypeVar
 
 import filelock
 
-from pcae_core import checkpoint
-from pcae_core.checkpoint import Checkpoint, DataPosition
 from pcae_core.config import Config, RunConfig
 from pcae_core.config.finetune import AnyRunConfig
 from pcae_core.errors import CheckpointError, ConfigError, DataError
+from pcae_core.storage import checkpoint
+from pcae_core.storage.checkpoint import Checkpoint, DataPosition
 
 C = TypeVar("C", bound=Config)
 

@@ -16,7 +16,7 @@ from pcae.cli import main as cli
 from pcae.report import charts, history, page, pictures
 from pcae_core import PretrainConfig, registry
 from pcae_core.data import normalize
-from pcae_core.stored_encoder import StoredEncoder
+from pcae_core.storage.stored_encoder import StoredEncoder
 from pcae_core.training.run import read_config
 
 ODD_NAME = "<script>alert(1)<&\"'"

@@ -18,12 +18,12 @@ from pcae.report import exported, panels, pictures, stages
 from pcae.report.subjects import CheckpointSubject
 from pcae_conformance import selections
 from pcae_core import randomness, registry
-from pcae_core.checkpoint import DataPosition, load, save
 from pcae_core.config import ModelConfig, PretrainConfig
 from pcae_core.data import normalize
 from pcae_core.errors import BackendError, ModelFileError
 from pcae_core.parameters import pretraining_state
 from pcae_core.reduction import excess
+from pcae_core.storage.checkpoint import DataPosition, load, save
 from pcae_onnx import writer
 from pcae_onnx.session import InferenceSession
 

@@ -20,7 +20,7 @@ from transformers import (
 
 from pcae_core import ModelConfig, ReductionConfig, parameters, pretrained, registry
 from pcae_core.config import DataConfig
-from pcae_core.pretrained import EncoderInfo
+from pcae_core.storage.pretrained import EncoderInfo
 
 SHAPE = {"image_size": 20, "patch_size": 4, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
 OURS = ModelConfig(

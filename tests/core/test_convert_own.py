@@ -13,10 +13,10 @@ from PIL import Image
 
 from pcae.cli import main as cli
 from pcae_core import ModelConfig, parameters, pretrained
-from pcae_core.checkpoint import DataPosition, save
 from pcae_core.config import DataConfig, PretrainConfig
 from pcae_core.data import augment, normalize
-from pcae_core.pretrained import EncoderInfo
+from pcae_core.storage.checkpoint import DataPosition, save
+from pcae_core.storage.pretrained import EncoderInfo
 
 CKPT = pytest.param(
     ".ckpt", marks=pytest.mark.skipif(importlib.util.find_spec("mindspore") is None, reason="needs MindSpore")

@@ -21,7 +21,7 @@ from pcae_core.config import DataConfig, PretrainConfig
 from pcae_core.config.data import Reading
 from pcae_core.data import greys, images, open_source
 from pcae_core.errors import ImageError
-from pcae_core.pretrained import EncoderInfo, save
+from pcae_core.storage.pretrained import EncoderInfo, save
 from pcae_core.training.finetune import with_model
 from pcae_onnx import export
 from pcae_onnx.session import InferenceSession

@@ -9,7 +9,7 @@ import numpy as np
 from pcae_conformance.model_cases import random_parameters
 from pcae_core import ModelConfig, parameters, pretrained
 from pcae_core.config import DataConfig
-from pcae_core.pretrained import EncoderInfo
+from pcae_core.storage.pretrained import EncoderInfo
 
 MODEL = ModelConfig(image_size=16, patch_size=4, embed_dim=24, depth=3, num_heads=4, num_classes=5)
 IMAGES = np.random.default_rng(1).normal(size=(4, 3, 16, 16)).astype(np.float32)

@@ -18,9 +18,9 @@ from safetensors.numpy import save
 
 from pcae.cli import main as cli
 from pcae_core import checkpoint, parameters, registry, schedule
-from pcae_core.checkpoint import DataPosition
 from pcae_core.config import PretrainConfig
 from pcae_core.errors import ConfigError, ConformanceError
+from pcae_core.storage.checkpoint import DataPosition
 from pcae_onnx import graph, model, ops, runtime, verify, writer
 from pcae_onnx.session import InferenceSession
 

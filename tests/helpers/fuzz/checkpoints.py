@@ -16,7 +16,7 @@ from fuzz.mutation import json_text, mutated
 from pcae_core import checkpoint, parameters, pretrained, registry
 from pcae_core.config import ModelConfig, PretrainConfig
 from pcae_core.contract import TrainState
-from pcae_core.stored_encoder import StoredEncoder
+from pcae_core.storage.stored_encoder import StoredEncoder
 
 MODEL = ModelConfig(
     image_size=8, patch_size=2, embed_dim=8, depth=2, num_heads=2, in_chans=1, num_classes=0, mask_ratio=0.5,

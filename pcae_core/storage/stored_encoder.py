@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from pcae_core import checkpoint, pretrained
 from pcae_core.config import EncoderName
 from pcae_core.errors import CheckpointError
 from pcae_core.parameters import encoder_shapes
-from pcae_core.pretrained import EncoderInfo
+from pcae_core.storage import checkpoint, pretrained
+from pcae_core.storage.pretrained import EncoderInfo
 
 _FLOATING = ("F16", "F32", "F64")
 

@@ -15,12 +15,12 @@ from typing import Self
 import pydantic
 from pydantic import model_validator
 
-from pcae_core import checkpoint
-from pcae_core.checkpoint import FileEntry, check_tensors, read_tensors, versions, write_manifest, write_tensors
 from pcae_core.config import Config, DataConfig, EncoderName, ModelConfig, PretrainConfig
 from pcae_core.config.finetune import AnyRunConfig
 from pcae_core.errors import CheckpointError, ConfigError, describe_validation_error
 from pcae_core.parameters import Arrays, decoder_shapes, encoder_shapes
+from pcae_core.storage import checkpoint
+from pcae_core.storage.checkpoint import FileEntry, check_tensors, read_tensors, versions, write_manifest, write_tensors
 
 FORMAT = 1
 MANIFEST = "encoder.json"
