@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import onnx
 
 from pcae_core.errors import ModelFileError
+from pcae_core.storage import atomic
 from pcae_onnx import guard
 
 MODEL_FILE = "model.onnx"
@@ -23,16 +23,12 @@ def staging(folder: Path) -> Iterator[Path]:
     Raises:
         ModelFileError: the disk refuses, here or in the block.
     """
-    staged = folder / ".writing"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(staged, ignore_errors=True)  # of a process that was killed
-        staged.mkdir()
-        yield staged
+        with atomic.temporary_folder(folder / MODEL_FILE) as staged:
+            yield staged
     except OSError as error:
         raise ModelFileError(f"cannot write to {folder}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
 
 
 def publish(staged: Path, folder: Path) -> None:

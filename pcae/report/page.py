@@ -13,6 +13,7 @@ from PIL import Image
 from pcae.report.figure import Figure, Panel
 from pcae.report.panels import SCALE
 from pcae_core.errors import ConfigError
+from pcae_core.storage import atomic
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = """
@@ -143,10 +144,9 @@ def data_uri(image: Image.Image) -> str:
 
 def write(path: Path, text: str) -> None:
     """Write a page, whole or not at all. Raises ConfigError when the disk refuses."""
-    unfinished = path.with_name(f".{path.name}.writing")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(text, encoding="utf-8", errors="replace")
-        unfinished.replace(path)
+        with atomic.whole_file(path) as writing:
+            writing.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}; choose another --out") from None

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +18,7 @@ from pcae_core.convert.preprocessing import image_processor
 from pcae_core.convert.vit_config import vit_config
 from pcae_core.errors import CheckpointError, ConfigError
 from pcae_core.parameters import Arrays, classifier_shapes
-from pcae_core.storage import pretrained
+from pcae_core.storage import atomic, pretrained
 from pcae_core.storage.checkpoint import save_safetensors
 from pcae_core.storage.pretrained import EncoderInfo, Pretrained
 
@@ -62,37 +59,30 @@ def write(found: Pretrained, out: Path, form: Form | str, coverage: Coverage) ->
     if form == "pcae":
         pretrained.save(out, found.config, found.encoder, found.decoder, coverage.source)
         return len(found.encoder) + len(found.decoder)
+    try:
+        return _write_foreign(found, out, form, coverage)
+    except OSError as error:
+        raise ConfigError(f"cannot write {out}: {error}") from None
+
+
+def _write_foreign(found: Pretrained, out: Path, form: Form | str, coverage: Coverage) -> int:
+    """As `write`, but raises OSError when the disk refuses."""
     if form == "hf":
         tensors = _hf_tensors(found)
-        with _unfinished(out) as folder:
-            folder.mkdir()
+        with atomic.whole_folder(out) as folder:
             _write_hf(folder, found.config, tensors)
         return len(tensors)
     _check_eps(found.config.model, out, coverage)
     if form == "timm":
         tensors = _timm_tensors(found)
-        with _unfinished(out) as file:
+        with atomic.whole_file(out) as file:
             save_safetensors(file, tensors)
         return len(tensors)
+    tensors = found.encoder | found.decoder
     backend = registry.create(registry.writers()[form])
-    with _unfinished(out) as file:
-        backend.save_weights(file, found.encoder | found.decoder)
-    return len(found.encoder) + len(found.decoder)
-
-
-@contextlib.contextmanager
-def _unfinished(out: Path) -> Iterator[Path]:
-    """A place beside `out` that becomes `out` when the block ends well, and is removed when it does not."""
-    temporary = out.with_name(f"unfinished.{out.name}")
-    try:
-        yield temporary
-        temporary.rename(out)
-    except OSError as error:
-        raise ConfigError(f"cannot write {out}: {error}") from None
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        temporary.unlink(missing_ok=True)
+    with atomic.whole_file(out) as file:
+        backend.save_weights(file, tensors)
+    return len(tensors)
 
 
 def _check_eps(model: ModelConfig, out: Path, coverage: Coverage) -> None:

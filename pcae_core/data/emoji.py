@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 from pcae_core.data import fetching
 from pcae_core.errors import DataError
+from pcae_core.storage import atomic
 
 VERSION = "16.0.0"
 
@@ -138,12 +138,10 @@ def _layout(packages: Mapping[str, _Package]) -> Iterator[tuple[str, bytes]]:
 
 
 def _write(directory: Path, files: Mapping[str, bytes]) -> None:
-    """All or nothing: another process never sees half of it."""
+    """Another process never sees half of it."""
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as temporary:
-        whole = Path(temporary) / "whole"
+    with atomic.whole_folder(directory, shared=True) as writing:
         for name, content in files.items():
-            path = whole / name
+            path = writing / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        whole.rename(directory)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
 import shutil
 import subprocess  # nosec B404 # runs programs with a list, no shell
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcae_core.errors import DataError
-from pcae_core.storage import archives
+from pcae_core.storage import archives, atomic
 
 Result = subprocess.CompletedProcess[str]
 
@@ -143,14 +142,9 @@ def run(command: Sequence[str], folder: Path, reason: Callable[[Result], str | N
 
 
 def save_split(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], class_names: Sequence[str]) -> None:
-    """All or nothing: another process never sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, images=images, labels=labels, class_names=np.array(class_names))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a `.npz` file; another process never sees half of it."""
+    with atomic.whole_file(path, shared=True) as writing:
+        np.savez(writing, images=images, labels=labels, class_names=np.array(class_names))
 
 
 def refuse_others(directory: Path, class_names: Sequence[str]) -> None:

@@ -3,9 +3,8 @@
     RUN/checkpoints/step_00001000/
         student.safetensors  teacher.safetensors  optimizer.safetensors  manifest.json
 
-A checkpoint is written to a temporary folder, synced to disk and renamed, so that at every instant each folder that
-bears a checkpoint's name is whole. Tensors carry canonical names (`pcae_core.parameters`); only a note in the
-manifest tells which framework wrote them.
+A checkpoint is written whole or not at all (`atomic`): each folder that has a checkpoint's name is complete. Tensors
+carry canonical names (`pcae_core.parameters`). Only a note in the manifest tells which framework wrote them.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import platform
 import shutil
 from collections.abc import Mapping
@@ -32,6 +30,7 @@ from pcae_core.config.finetune import AnyRunConfig, FinetuneConfig
 from pcae_core.contract import TrainState
 from pcae_core.errors import CheckpointError, describe_validation_error
 from pcae_core.parameters import Arrays, Shapes, encoder_shapes, finetuned_shapes, is_trainable, student_shapes
+from pcae_core.storage import atomic
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -113,48 +112,42 @@ def save(
     final = folder / f"step_{state.step:08d}"
     if final.exists():
         return final
-    temporary = folder / f".writing_{state.step:08d}"
+    moments = {f"exp_avg.{k}": v for k, v in state.exp_avg.items()}
+    moments |= {f"exp_avg_sq.{k}": v for k, v in state.exp_avg_sq.items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        moments = {f"exp_avg.{k}": v for k, v in state.exp_avg.items()}
-        moments |= {f"exp_avg_sq.{k}": v for k, v in state.exp_avg_sq.items()}
-        entries = write_tensors(temporary, dict(zip(FILES, (state.student, state.teacher, moments), strict=True)))
-        manifest = Manifest(
-            format=FORMAT,
-            kind=kind_of(config),
-            step=state.step,
-            seed=config.seed,
-            loss_scale=state.loss_scale,
-            data=data,
-            metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
-            versions=versions() | framework,
-            config=config,
-            files=entries,
-        )
-        write_manifest(temporary / MANIFEST, manifest)
-        temporary.rename(final)
-        _sync(folder)
+        with atomic.whole_folder(final, durable=True) as writing:
+            entries = write_tensors(writing, dict(zip(FILES, (state.student, state.teacher, moments), strict=True)))
+            manifest = Manifest(
+                format=FORMAT,
+                kind=kind_of(config),
+                step=state.step,
+                seed=config.seed,
+                loss_scale=state.loss_scale,
+                data=data,
+                metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
+                versions=versions() | framework,
+                config=config,
+                files=entries,
+            )
+            write_manifest(writing / MANIFEST, manifest)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"cannot write the checkpoint {final}: {error.strerror or error}") from None
     return final
 
 
 def write_tensors(folder: Path, files: Mapping[str, Arrays]) -> dict[str, FileEntry]:
-    """Write arrays as safetensors files, synced to disk, and return their entries. Raises OSError."""
+    """Write arrays as safetensors files, and return their entries. Raises OSError."""
     entries = {}
     for name, arrays in files.items():
         path = folder / name
         save_safetensors(path, arrays)
-        _sync(path)
         entries[name] = FileEntry(size=path.stat().st_size, sha256=_sha256(path))
     return entries
 
 
 def save_safetensors(path: Path, arrays: Arrays) -> None:
-    """Write one file, not synced yet. Raises OSError."""
+    """Write one file. Raises OSError."""
     contiguous = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
     try:
         save_file(contiguous, path, metadata={"format": "pt"})  # the note that other libraries ask for
@@ -168,18 +161,8 @@ def versions() -> dict[str, str]:
 
 
 def write_manifest(path: Path, manifest: Config) -> None:
-    """Write the last file of a folder, and sync both to disk. Raises OSError."""
+    """Write it as JSON. Raises OSError."""
     path.write_text(json.dumps(manifest.to_dict(), indent=2) + "\n", encoding="utf-8")
-    _sync(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sha256(path: Path) -> str:

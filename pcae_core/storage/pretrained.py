@@ -6,7 +6,6 @@ ENCODER/
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from pcae_core.config import Config, DataConfig, EncoderName, ModelConfig, Pretr
 from pcae_core.config.finetune import AnyRunConfig
 from pcae_core.errors import CheckpointError, ConfigError, describe_validation_error
 from pcae_core.parameters import Arrays, decoder_shapes, encoder_shapes
-from pcae_core.storage import checkpoint
+from pcae_core.storage import atomic, checkpoint
 from pcae_core.storage.checkpoint import FileEntry, check_tensors, read_tensors, versions, write_manifest, write_tensors
 
 FORMAT = 1
@@ -90,15 +89,12 @@ def save(folder: Path, config: EncoderInfo, encoder: Arrays, decoder: Arrays, so
     """
     if folder.exists():
         raise CheckpointError(f"{folder} exists already; remove it or choose another name")
-    temporary = folder.with_name(f"unfinished.{folder.name}")
     try:
-        temporary.mkdir()
-        entries = write_tensors(temporary, {ENCODER: encoder} | ({DECODER: decoder} if decoder else {}))
-        manifest = EncoderManifest(format=FORMAT, source=source, versions=versions(), config=config, files=entries)
-        write_manifest(temporary / MANIFEST, manifest)
-        temporary.rename(folder)
+        with atomic.whole_folder(folder, durable=True) as writing:
+            entries = write_tensors(writing, {ENCODER: encoder} | ({DECODER: decoder} if decoder else {}))
+            manifest = EncoderManifest(format=FORMAT, source=source, versions=versions(), config=config, files=entries)
+            write_manifest(writing / MANIFEST, manifest)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"cannot write {folder}: {error.strerror or error}") from None
 
 

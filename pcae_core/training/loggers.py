@@ -16,6 +16,7 @@ from typing import Any
 
 from pcae_core.config import RunConfig
 from pcae_core.errors import ConfigError, MissingExtraError
+from pcae_core.storage import atomic
 
 MISSING = float("nan")
 LARGEST = 1e100
@@ -44,11 +45,10 @@ class JsonlLogger(MetricLogger):
 
     def __init__(self, path: Path, start_step: int) -> None:
         self._path = path
-        temporary = path.with_suffix(".tmp")
         try:
             kept = [line for line in read_lines(path) if _step_of(line) <= start_step]
-            temporary.write_text("".join(kept), encoding="utf-8")
-            temporary.replace(path)
+            with atomic.whole_file(path) as writing:
+                writing.write_text("".join(kept), encoding="utf-8")
             self._file = path.open("a", encoding="utf-8", buffering=1)
         except OSError as error:
             raise _refused(self._path, error) from None

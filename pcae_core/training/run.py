@@ -12,7 +12,7 @@ import filelock
 from pcae_core.config import Config, RunConfig
 from pcae_core.config.finetune import AnyRunConfig
 from pcae_core.errors import CheckpointError, ConfigError, DataError
-from pcae_core.storage import checkpoint
+from pcae_core.storage import atomic, checkpoint
 from pcae_core.storage.checkpoint import Checkpoint, DataPosition
 
 C = TypeVar("C", bound=Config)
@@ -98,10 +98,9 @@ def make_folder(out: Path) -> None:
 
 def write_config(config: RunConfig) -> None:
     """Write the effective configuration into the run's folder, whole or not at all. Raises ConfigError."""
-    temporary = config.out / "config.tmp"
     try:
-        temporary.write_text(config.to_yaml(), encoding="utf-8")
-        temporary.replace(config.out / "config.yaml")
+        with atomic.whole_file(config.out / "config.yaml") as writing:
+            writing.write_text(config.to_yaml(), encoding="utf-8")
     except OSError as error:
         raise _not_writable(config.out, error) from None
 

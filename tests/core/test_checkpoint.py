@@ -60,7 +60,7 @@ def test_failed_write_leaves_the_earlier_checkpoint(tmp_path, monkeypatch, faili
 
 def test_half_written_folder_is_ignored_and_replaced(tmp_path):
     done = save(tmp_path / "checkpoints", 1)
-    half = tmp_path / "checkpoints" / ".writing_00000002"
+    half = tmp_path / "checkpoints" / ".writing_step_00000002"
     shutil.copytree(done, half)
     assert checkpoint.find(tmp_path) == done
     assert checkpoint.load(save(tmp_path / "checkpoints", 2)).state.step == 2

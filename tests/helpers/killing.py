@@ -55,7 +55,7 @@ left, save_file = int(amount), checkpoint.save_file
 if kind == "operation":
     checkpoint.save_file = deadly(save_file)
     os.fsync, shutil.rmtree = deadly(os.fsync), deadly(shutil.rmtree)
-    for name in ("rename", "mkdir", "write_text"):
+    for name in ("rename", "replace", "mkdir", "unlink", "write_text"):
         setattr(Path, name, deadly(getattr(Path, name)))
 else:
     signal.setitimer(signal.ITIMER_PROF, amount)
