@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pcae_core import registry
 from pcae_core.errors import CheckpointError, describe_validation_error
 from pcae_core.parameters import Arrays
-from pcae_core.storage.checkpoint import load_safetensors
+from pcae_core.storage.tensors import load_safetensors
 
 SAFETENSORS, INDEX = ".safetensors", ".index.json"
 _ENDINGS = {".pt": ".pth", ".bin": ".pth", ".pth.tar": ".pth"}

@@ -19,8 +19,8 @@ from pcae_core.convert.vit_config import vit_config
 from pcae_core.errors import CheckpointError, ConfigError
 from pcae_core.parameters import Arrays, classifier_shapes
 from pcae_core.storage import atomic, pretrained
-from pcae_core.storage.checkpoint import save_safetensors
 from pcae_core.storage.pretrained import EncoderInfo, Pretrained
+from pcae_core.storage.tensors import save_safetensors
 
 Form = Literal["pcae", "timm", "hf"]
 

@@ -9,34 +9,27 @@ carry canonical names (`pcae_core.parameters`). Only a note in the manifest tell
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import platform
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pydantic
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-import pcae_core
 from pcae_core.config import Config, ModelConfig
 from pcae_core.config.finetune import AnyRunConfig, FinetuneConfig
 from pcae_core.contract import TrainState
 from pcae_core.errors import CheckpointError, describe_validation_error
-from pcae_core.parameters import Arrays, Shapes, encoder_shapes, finetuned_shapes, is_trainable, student_shapes
+from pcae_core.parameters import Shapes, encoder_shapes, finetuned_shapes, is_trainable, student_shapes
 from pcae_core.storage import atomic
+from pcae_core.storage.manifest import FileEntry, read_tensors, versions, write_manifest, write_tensors
+from pcae_core.storage.tensors import check_tensors
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 FILES = ("student.safetensors", "teacher.safetensors", "optimizer.safetensors")
 KEEP_LAST = 3
-_EARLIER = "use an earlier checkpoint; a run continues from it once this one is deleted"
 
 
 class DataPosition(Config):
@@ -51,13 +44,6 @@ class DataPosition(Config):
     fingerprint: str
     num_samples: int
     samples_seen: int
-
-
-class FileEntry(Config):
-    """Size in bytes and SHA-256 of one file."""
-
-    size: int
-    sha256: str
 
 
 class Manifest(Config):
@@ -134,40 +120,6 @@ def save(
     except OSError as error:
         raise CheckpointError(f"cannot write the checkpoint {final}: {error.strerror or error}") from None
     return final
-
-
-def write_tensors(folder: Path, files: Mapping[str, Arrays]) -> dict[str, FileEntry]:
-    """Write arrays as safetensors files, and return their entries. Raises OSError."""
-    entries = {}
-    for name, arrays in files.items():
-        path = folder / name
-        save_safetensors(path, arrays)
-        entries[name] = FileEntry(size=path.stat().st_size, sha256=_sha256(path))
-    return entries
-
-
-def save_safetensors(path: Path, arrays: Arrays) -> None:
-    """Write one file. Raises OSError."""
-    contiguous = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
-    try:
-        save_file(contiguous, path, metadata={"format": "pt"})  # the note that other libraries ask for
-    except SafetensorError as error:  # what the library makes of a full disk
-        raise OSError(str(error)) from None
-
-
-def versions() -> dict[str, str]:
-    """Of this package and what it stands on."""
-    return {"pcae": pcae_core.__version__, "python": platform.python_version(), "numpy": np.__version__}
-
-
-def write_manifest(path: Path, manifest: Config) -> None:
-    """Write it as JSON. Raises OSError."""
-    path.write_text(json.dumps(manifest.to_dict(), indent=2) + "\n", encoding="utf-8")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -255,50 +207,6 @@ def _check_architecture(path: Path, found: ModelConfig, expected: ModelConfig | 
     theirs, ours = found.to_dict(), expected.to_dict()
     changes = [f"{key} is {theirs[key]}, not {ours[key]}" for key in theirs if theirs[key] != ours[key]]
     raise CheckpointError(f"{path} is a checkpoint of another architecture: {'; '.join(changes)}")
-
-
-def verified_file(path: Path, files: Mapping[str, FileEntry], name: str) -> Path:
-    """The file `name` of the folder `path`. Raises CheckpointError unless its size and SHA-256 are as in `files`."""
-    entry, file = files.get(name), path / name
-    if entry is None or not file.is_file():
-        raise CheckpointError(f"the checkpoint {path} lacks {name}; {_EARLIER}")
-    size = file.stat().st_size
-    if size != entry.size:
-        raise CheckpointError(f"{file} is truncated or changed: {size} bytes instead of {entry.size}; {_EARLIER}")
-    if _sha256(file) != entry.sha256:
-        raise CheckpointError(f"{file} is damaged: its SHA-256 differs from the manifest's; {_EARLIER}")
-    return file
-
-
-def read_tensors(path: Path, files: Mapping[str, FileEntry], name: str) -> Arrays:
-    """The arrays of one file in a folder, as its manifest describes it.
-
-    Raises:
-        CheckpointError: the file is missing, truncated or changed.
-    """
-    return load_safetensors(verified_file(path, files, name))
-
-
-def load_safetensors(file: Path) -> Arrays:
-    """All arrays of a file. Raises CheckpointError when it is damaged, or holds what NumPy has no type for."""
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError, KeyError, TypeError, AttributeError) as error:  # the last: "no float8_e4m3fn"
-        raise CheckpointError(f"{file} is not a safetensors file that NumPy can hold: {error}") from None
-
-
-def check_tensors(source: Path, tensors: Arrays, expected: Shapes) -> None:
-    """Names and shapes must be exactly those expected, numbers floating. Raises CheckpointError listing differences."""
-    problems = [f"missing {name}" for name in expected if name not in tensors]
-    problems += [f"surplus {name}" for name in tensors if name not in expected]
-    problems += [
-        f"{name} has shape {tensors[name].shape} instead of {shape}"
-        for name, shape in expected.items()
-        if name in tensors and tensors[name].shape != shape
-    ]
-    problems += [f"{name} is {value.dtype}" for name, value in tensors.items() if value.dtype.kind != "f"]
-    if problems:
-        raise CheckpointError(f"{source} does not fit the model: {'; '.join(problems)}")
 
 
 def prune(folder: Path) -> None:

@@ -19,7 +19,8 @@ from pcae_core.config.finetune import AnyRunConfig
 from pcae_core.errors import CheckpointError, ConfigError, describe_validation_error
 from pcae_core.parameters import Arrays, decoder_shapes, encoder_shapes
 from pcae_core.storage import atomic, checkpoint
-from pcae_core.storage.checkpoint import FileEntry, check_tensors, read_tensors, versions, write_manifest, write_tensors
+from pcae_core.storage.manifest import FileEntry, read_tensors, versions, write_manifest, write_tensors
+from pcae_core.storage.tensors import check_tensors
 
 FORMAT = 1
 MANIFEST = "encoder.json"

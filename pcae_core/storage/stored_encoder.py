@@ -14,6 +14,7 @@ from pcae_core.config import EncoderName
 from pcae_core.errors import CheckpointError
 from pcae_core.parameters import encoder_shapes
 from pcae_core.storage import checkpoint, pretrained
+from pcae_core.storage.manifest import verified_file
 from pcae_core.storage.pretrained import EncoderInfo
 
 _FLOATING = ("F16", "F32", "F64")
@@ -73,10 +74,10 @@ def _described(path: Path, encoder: EncoderName | None) -> tuple[EncoderInfo, Pa
     if pretrained.is_encoder(path):
         pretrained.refuse_choice(path, encoder)
         alone = pretrained.read_manifest(path)
-        return alone.config, checkpoint.verified_file(path, alone.files, pretrained.ENCODER), None, None
+        return alone.config, verified_file(path, alone.files, pretrained.ENCODER), None, None
     manifest = checkpoint.read_manifest(path)
     if manifest.format != checkpoint.FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {manifest.format}, not {checkpoint.FORMAT}")
     chosen = pretrained.encoder_of(manifest.config, encoder, path)
-    file = checkpoint.verified_file(path, manifest.files, f"{chosen}.safetensors")
+    file = verified_file(path, manifest.files, f"{chosen}.safetensors")
     return pretrained.config_of(manifest.config), file, manifest.step, chosen

@@ -17,6 +17,7 @@ from pcae_core.data.classes import Labelled, labelled, match
 from pcae_core.errors import ConfigError, DataError, TrainingError
 from pcae_core.storage import checkpoint, pretrained
 from pcae_core.storage.pretrained import EncoderInfo
+from pcae_core.storage.tensors import check_tensors
 from pcae_core.training import run
 from pcae_core.training.classify import best_parameters, one_class_warning, score
 from pcae_core.training.loggers import MetricLogger
@@ -128,7 +129,7 @@ def first_state(config: FinetuneConfig) -> TrainState:
 def _pretrained_encoder(config: FinetuneConfig) -> parameters.Arrays:
     found, shapes = pretrained.load(_source(config), config.encoder), parameters.pretrained_shapes(config.model)
     taken = {name: found.encoder[name] for name in shapes if name in found.encoder}
-    checkpoint.check_tensors(found.path, taken, shapes)
+    check_tensors(found.path, taken, shapes)
     return taken
 
 

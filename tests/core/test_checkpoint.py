@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pcae_core import CheckpointError, ModelConfig, PretrainConfig, TrainState, checkpoint, parameters
+from pcae_core.storage.tensors import check_tensors
 
 CONFIG = PretrainConfig(model=ModelConfig.preset("vit_micro_patch8_64", depth=3))
 DATA = checkpoint.DataPosition(fingerprint="abc", num_samples=10, samples_seen=0)
@@ -71,7 +72,7 @@ def test_wrong_tensors_are_listed():
     expected = {"a": (2,), "b": (3, 1)}
     found = {"b": np.zeros((1, 3)), "c": np.zeros(1)}
     with pytest.raises(CheckpointError) as caught:
-        checkpoint.check_tensors(Path("x"), found, expected)
+        check_tensors(Path("x"), found, expected)
     for part in ("missing a", "surplus c", "b has shape (1, 3) instead of (3, 1)"):
         assert part in str(caught.value)
 

@@ -14,9 +14,10 @@ from conversions import convert, refused, same, weights
 from safetensors.torch import load_file, save_file
 from transformers import ViTConfig, ViTForImageClassification, ViTModel
 
-from pcae_core import checkpoint, pretrained, registry
+from pcae_core import pretrained, registry
 from pcae_core.convert import containers
 from pcae_core.errors import CheckpointError
+from pcae_core.storage.tensors import load_safetensors
 
 HEADS = ("--num-heads", 2)
 INDEX = "model.safetensors.index.json"
@@ -214,7 +215,7 @@ def test_eight_bits_get_one_line(tmp_path, capsys, beside):
     save_file(stored, tmp_path / "model.safetensors")
     assert "norm.bias is F8_E4M3" in refused(capsys, tmp_path / "model.safetensors", tmp_path / "ours", *HEADS)
     with pytest.raises(CheckpointError, match="is not a safetensors file that NumPy can hold"):
-        checkpoint.load_safetensors(tmp_path / "model.safetensors")
+        load_safetensors(tmp_path / "model.safetensors")
 
 
 def test_values_of_numpy_are_named_and_what_to_do(tmp_path, capsys):

@@ -29,7 +29,7 @@ CHILD = """
 import os, signal, sys
 from pathlib import Path
 import shutil
-from pcae_core import checkpoint
+from pcae_core.storage import tensors
 from pcae.cli import main as cli
 
 def die():
@@ -51,9 +51,9 @@ def deadly(function):
     return operation
 
 kind, amount, when = sys.argv[1], float(sys.argv[2]), sys.argv[3]
-left, save_file = int(amount), checkpoint.save_file
+left, save_file = int(amount), tensors.save_file
 if kind == "operation":
-    checkpoint.save_file = deadly(save_file)
+    tensors.save_file = deadly(save_file)
     os.fsync, shutil.rmtree = deadly(os.fsync), deadly(shutil.rmtree)
     for name in ("rename", "replace", "mkdir", "unlink", "write_text"):
         setattr(Path, name, deadly(getattr(Path, name)))

@@ -17,12 +17,13 @@ from fuzz.registry import KINDS
 from PIL import Image
 from safetensors.torch import save_file
 
-from pcae_core import ModelConfig, PretrainConfig, checkpoint, registry
+from pcae_core import ModelConfig, PretrainConfig, registry
 from pcae_core.convert import sources
 from pcae_core.data import greys, images
 from pcae_core.data.sources import open_source
 from pcae_core.errors import CheckpointError, ConfigError, DataError, PcaeError
 from pcae_core.storage import archives as guarded
+from pcae_core.storage.tensors import check_tensors, load_safetensors
 
 CASES = 40
 
@@ -116,11 +117,11 @@ def test_tensors_that_numpy_cannot_hold_or_that_are_no_weights(tmp_path):
     save_file({"a": torch.zeros(2, dtype=torch.bfloat16)}, tmp_path / "a.safetensors")
 
     def read() -> None:  # NumPy has the type once some library has brought it
-        checkpoint.check_tensors(tmp_path, checkpoint.load_safetensors(tmp_path / "a.safetensors"), {"a": (2,)})
+        check_tensors(tmp_path, load_safetensors(tmp_path / "a.safetensors"), {"a": (2,)})
 
     assert "bfloat16" in refused(CheckpointError, read)
     whole = {"a": np.zeros(2, np.int32)}
-    assert "a is int32" in refused(CheckpointError, checkpoint.check_tensors, tmp_path, whole, {"a": (2,)})
+    assert "a is int32" in refused(CheckpointError, check_tensors, tmp_path, whole, {"a": (2,)})
 
 
 @pytest.mark.parametrize(
