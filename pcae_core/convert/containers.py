@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pydantic
@@ -12,8 +12,9 @@ import safetensors
 from numpy.typing import NDArray
 
 from pcae_core import registry
-from pcae_core.errors import CheckpointError, describe_validation_error
+from pcae_core.errors import CheckpointError
 from pcae_core.parameters import Arrays
+from pcae_core.storage.manifest import read_json
 from pcae_core.storage.tensors import load_safetensors
 
 SAFETENSORS, INDEX = ".safetensors", ".index.json"
@@ -21,13 +22,11 @@ _ENDINGS = {".pt": ".pth", ".bin": ".pth", ".pth.tar": ".pth"}
 """Other endings that are in use -> that of the framework which reads them."""
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 """First bytes of PyTorch's files, today's and old ones, which Lightning ends in `.ckpt` as MindSpore does its own."""
-_LARGEST_JSON, _MOST_SHARDS = 2**26, 1000
+_MOST_SHARDS = 1000
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "BOOL": "|b1",
     "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1",
 }  # fmt: skip
-
-M = TypeVar("M", bound=pydantic.BaseModel)
 
 
 class Index(pydantic.BaseModel):
@@ -57,19 +56,6 @@ def read_tensors(path: Path) -> Arrays:
     return registry.create(readers[ending]).load_weights(path)
 
 
-def parsed(path: Path, kind: type[M]) -> M:
-    """A JSON file as a model of its parts. Raises CheckpointError when it is damaged, too large or something else."""
-    try:
-        if path.stat().st_size > _LARGEST_JSON:
-            raise CheckpointError(f"{path} is larger than {_LARGEST_JSON >> 20} MiB, so no file of settings")
-        return kind.model_validate_json(path.read_text(encoding="utf-8"))
-    except pydantic.ValidationError as error:
-        problem = describe_validation_error(error)
-    except (OSError, UnicodeDecodeError) as error:
-        problem = str(error)
-    raise CheckpointError(f"{path} cannot be read: {problem}")
-
-
 def _ending(path: Path) -> str:
     for ending, standard in _ENDINGS.items():
         if path.name.endswith(ending):
@@ -83,7 +69,7 @@ def _ending(path: Path) -> str:
 
 def _read_shards(path: Path) -> Arrays:
     ending = Path(path.name.removesuffix(INDEX)).suffix
-    places = parsed(path, Index).weight_map
+    places = read_json(path, Index).weight_map
     names = sorted(set(places.values()))
     if len(names) > _MOST_SHARDS:
         raise CheckpointError(f"{path} names {len(names)} shards; more than {_MOST_SHARDS} are not read")

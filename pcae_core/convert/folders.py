@@ -13,11 +13,12 @@ from typing import Any
 import pydantic
 from pydantic import model_validator
 
-from pcae_core.convert.containers import INDEX, parsed
+from pcae_core.convert.containers import INDEX
 from pcae_core.convert.facts import Facts
 from pcae_core.convert.names import HF_MODEL_TYPES, Layout
 from pcae_core.convert.published import TIMM_ARGUMENTS, TIMM_EPS, TIMM_PLAIN, TIMM_POOLS, TIMM_REFUSED
 from pcae_core.errors import CheckpointError
+from pcae_core.storage.manifest import read_json
 
 CONFIG, HF_PIXELS = "config.json", "preprocessor_config.json"
 WEIGHTS = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
@@ -123,7 +124,7 @@ def read(folder: Path) -> Settings:
     Raises:
         CheckpointError: they are damaged, nobody's that is known, or of a model that ours cannot be.
     """
-    kind = parsed(folder / CONFIG, Kind)
+    kind = read_json(folder / CONFIG, Kind)
     if kind.architecture is not None:
         return _timm(folder)
     if kind.model_type is not None:
@@ -142,7 +143,7 @@ def weights(folder: Path) -> Path:
 
 
 def _hf(folder: Path) -> Settings:
-    config = parsed(folder / CONFIG, HfConfig)
+    config = read_json(folder / CONFIG, HfConfig)
     if config.model_type not in ("vit", "vit_mae"):
         reason = HF_MODEL_TYPES.get(config.model_type, "known are vit and vit_mae")
         raise CheckpointError(f"{folder} holds a model of type {config.model_type!r}, which is refused: {reason}")
@@ -164,11 +165,11 @@ def _hf(folder: Path) -> Settings:
 def _hf_pixels(folder: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
     if not (folder / HF_PIXELS).is_file():
         return None, None
-    return parsed(folder / HF_PIXELS, HfPixels).of_unit_pixels()
+    return read_json(folder / HF_PIXELS, HfPixels).of_unit_pixels()
 
 
 def _timm(folder: Path) -> Settings:
-    config = parsed(folder / CONFIG, TimmConfig)
+    config = read_json(folder / CONFIG, TimmConfig)
     name, arguments = config.architecture, config.model_args
     for pattern, reason in TIMM_REFUSED:
         if fnmatchcase(name, pattern):

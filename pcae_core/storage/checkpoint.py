@@ -15,15 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import pydantic
-
 from pcae_core.config import Config, ModelConfig
 from pcae_core.config.finetune import AnyRunConfig, FinetuneConfig
 from pcae_core.contract import TrainState
-from pcae_core.errors import CheckpointError, describe_validation_error
+from pcae_core.errors import CheckpointError
 from pcae_core.parameters import Shapes, encoder_shapes, finetuned_shapes, is_trainable, student_shapes
 from pcae_core.storage import atomic
-from pcae_core.storage.manifest import FileEntry, read_tensors, versions, write_manifest, write_tensors
+from pcae_core.storage.manifest import FileEntry, read_json, read_tensors, versions, write_manifest, write_tensors
 from pcae_core.storage.tensors import check_tensors
 
 FORMAT = 1
@@ -146,14 +144,8 @@ def find(path: Path) -> Path:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of the checkpoint folder `path`. Raises CheckpointError when it is damaged or of another format."""
-    try:
-        return Manifest.model_validate_json((path / MANIFEST).read_text(encoding="utf-8"))
-    except pydantic.ValidationError as error:
-        problem = describe_validation_error(error)
-    except (OSError, UnicodeDecodeError) as error:
-        problem = str(error)
-    raise CheckpointError(f"the manifest of {path} cannot be read: {problem}")
+    """The manifest of the checkpoint folder `path`. Raises CheckpointError when it is damaged."""
+    return read_json(path / MANIFEST, Manifest)
 
 
 def load(path: Path, model: ModelConfig | None = None) -> Checkpoint:

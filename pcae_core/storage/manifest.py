@@ -7,15 +7,20 @@ import json
 import platform
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+import pydantic
 
 import pcae_core
 from pcae_core.config import Config
-from pcae_core.errors import CheckpointError
+from pcae_core.errors import CheckpointError, describe_validation_error
 from pcae_core.parameters import Arrays
 from pcae_core.storage.tensors import load_safetensors, save_safetensors
 
+M = TypeVar("M", bound=pydantic.BaseModel)
+
+_LARGEST_JSON = 2**26
 _EARLIER = "use an earlier checkpoint; a run continues from it once this one is deleted"
 
 
@@ -44,6 +49,19 @@ def write_tensors(folder: Path, files: Mapping[str, Arrays]) -> dict[str, FileEn
 def write_manifest(path: Path, manifest: Config) -> None:
     """Write it as JSON. Raises OSError."""
     path.write_text(json.dumps(manifest.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, kind: type[M]) -> M:
+    """A JSON file as a model of its parts. Raises CheckpointError when it is damaged, too large or something else."""
+    try:
+        if path.stat().st_size > _LARGEST_JSON:
+            raise CheckpointError(f"{path} is larger than {_LARGEST_JSON >> 20} MiB, so no file of settings")
+        return kind.model_validate_json(path.read_text(encoding="utf-8"))
+    except pydantic.ValidationError as error:
+        problem = describe_validation_error(error)
+    except (OSError, UnicodeDecodeError) as error:
+        problem = str(error)
+    raise CheckpointError(f"{path} cannot be read: {problem}")
 
 
 def read_tensors(path: Path, files: Mapping[str, FileEntry], name: str) -> Arrays:

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import pydantic
 from pydantic import model_validator
 
 from pcae_core.config import Config, DataConfig, EncoderName, ModelConfig, PretrainConfig
 from pcae_core.config.finetune import AnyRunConfig
-from pcae_core.errors import CheckpointError, ConfigError, describe_validation_error
+from pcae_core.errors import CheckpointError, ConfigError
 from pcae_core.parameters import Arrays, decoder_shapes, encoder_shapes
 from pcae_core.storage import atomic, checkpoint
-from pcae_core.storage.manifest import FileEntry, read_tensors, versions, write_manifest, write_tensors
+from pcae_core.storage.manifest import FileEntry, read_json, read_tensors, versions, write_manifest, write_tensors
 from pcae_core.storage.tensors import check_tensors
 
 FORMAT = 1
@@ -178,12 +177,7 @@ def _load_folder(path: Path) -> Pretrained:
 
 def read_manifest(path: Path) -> EncoderManifest:
     """The manifest of the encoder's folder `path`. Raises CheckpointError when it is damaged or of another format."""
-    try:
-        manifest = EncoderManifest.model_validate_json((path / MANIFEST).read_text(encoding="utf-8"))
-    except pydantic.ValidationError as error:
-        raise CheckpointError(f"{path / MANIFEST} cannot be read: {describe_validation_error(error)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path / MANIFEST} cannot be read: {error}") from None
+    manifest = read_json(path / MANIFEST, EncoderManifest)
     if manifest.format != FORMAT:
         raise CheckpointError(f"{path} has encoder format {manifest.format}; this version reads format {FORMAT}")
     return manifest

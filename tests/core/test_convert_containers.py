@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from transformers import ViTConfig, ViTForImageClassification, ViTModel
 
 from pcae_core import pretrained, registry
-from pcae_core.convert import containers
 from pcae_core.errors import CheckpointError
+from pcae_core.storage import manifest
 from pcae_core.storage.tensors import load_safetensors
 
 HEADS = ("--num-heads", 2)
@@ -354,6 +354,6 @@ def test_indexes_that_are_no_json_get_one_line(tmp_path, capsys, text):
 
 
 def test_settings_are_bounded(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(containers, "_LARGEST_JSON", 100)
+    monkeypatch.setattr(manifest, "_LARGEST_JSON", 100)
     (tmp_path / INDEX).write_text(json.dumps({"weight_map": {"x": "y" * 200}}))
     assert "so no file of settings" in refused(capsys, tmp_path / INDEX, tmp_path / "ours", *HEADS)
