@@ -40,14 +40,12 @@ from pcae_core.registry import BackendInfo, BackendSpec, available, current, use
 
 if TYPE_CHECKING:
     from pcae_core import cost, parameters, randomness, schedule
-    from pcae_core.config import DataConfig, ModelConfig, PretrainConfig, ReductionConfig
-    from pcae_core.config.finetune import FinetuneConfig
+    from pcae_core.config import DataConfig, FinetuneConfig, ModelConfig, PretrainConfig, ReductionConfig
     from pcae_core.storage import checkpoint, pretrained
 
 __version__ = "0.1.0"
 
-_LAZY_NAMES = dict.fromkeys(("DataConfig", "ModelConfig", "PretrainConfig", "ReductionConfig"), "pcae_core.config")
-_LAZY_NAMES["FinetuneConfig"] = "pcae_core.config.finetune"
+_LAZY_CONFIGS = ("DataConfig", "FinetuneConfig", "ModelConfig", "PretrainConfig", "ReductionConfig")
 _LAZY_MODULES = {name: f"pcae_core.{name}" for name in ("config", "cost", "parameters", "randomness", "schedule")}
 _LAZY_MODULES |= {name: f"pcae_core.storage.{name}" for name in ("checkpoint", "pretrained")}
 
@@ -93,8 +91,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY_NAMES:
-        return getattr(importlib.import_module(_LAZY_NAMES[name]), name)
+    if name in _LAZY_CONFIGS:
+        return getattr(importlib.import_module(f"{__name__}.config"), name)
     if name in _LAZY_MODULES:
         return importlib.import_module(_LAZY_MODULES[name])
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,8 +10,8 @@ from pydantic import Field, field_validator, model_validator
 from pcae_core.config.base import BelowOne, EncoderName, Fraction, Pooling, Positive, Rate, Share, read_yaml
 from pcae_core.config.data import DataConfig
 from pcae_core.config.model import ModelConfig
+from pcae_core.config.rand_augment import RandAugmentPolicy
 from pcae_core.config.run import PretrainConfig, RunConfig
-from pcae_core.data.rand_augment import RandAugment
 from pcae_core.errors import ConfigError
 
 
@@ -78,7 +78,7 @@ class FinetuneConfig(RunConfig):
                 f"batch_size {self.batch_size} must be even, or mixup and cutmix 0: they mix pairs of images"
             )
         if self.rand_augment is not None:
-            RandAugment.parse(self.rand_augment)
+            RandAugmentPolicy.parse(self.rand_augment)
             if self.model.in_chans not in (1, 3):
                 raise ValueError(f"rand_augment needs images of 1 or 3 channels, not {self.model.in_chans}")
         return self

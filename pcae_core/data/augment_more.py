@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pcae_core.config.finetune import FinetuneConfig
+from pcae_core.config import FinetuneConfig
+from pcae_core.config.rand_augment import RandAugmentPolicy
 from pcae_core.data.rand_augment import RandAugment
 
 _AREA = (0.02, 1 / 3)
@@ -38,7 +39,7 @@ class AugmentMore:
     @classmethod
     def of(cls, config: FinetuneConfig) -> Self:
         """As a run wants it."""
-        chosen = None if config.rand_augment is None else RandAugment.parse(config.rand_augment)
+        chosen = None if config.rand_augment is None else RandAugment(RandAugmentPolicy.parse(config.rand_augment))
         return cls(chosen, config.random_erasing, *config.loader.normalization(config.model.in_chans))
 
     def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:

@@ -1,23 +1,16 @@
-"""RandAugment (Cubuk et al. 2020) with Pillow, configured by timm's naming.
-
-"rand-m9-mstd0.5-inc1": magnitude 9 of 10, with normal noise of deviation 0.5 for each operation, and operations whose
-severity grows with the magnitude. Each image gets `n` operations drawn with replacement, each applied with
-probability `p`. All randomness comes from the generator that is handed in.
-"""
+"""RandAugment (Cubuk et al. 2020) with Pillow. All randomness comes from the generator that is handed in."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from pcae_core.errors import ConfigError
+from pcae_core.config.rand_augment import MAX_MAGNITUDE, RandAugmentPolicy
 
-MAX_MAGNITUDE = 10.0
 _AFFINE = Image.Transform.AFFINE
 _BICUBIC = Image.Resampling.BICUBIC
 
@@ -27,46 +20,19 @@ Fill = tuple[int, ...]
 
 @dataclass(frozen=True)
 class RandAugment:
-    """Attributes are timm's letters.
+    """Calling it changes an image as the policy says."""
 
-    Attributes:
-        magnitude: "m", 0 to 10.
-        layers: "n", operations an image.
-        noise: "mstd", standard deviation of the magnitude.
-        increasing: "inc", whether every operation is mildest at magnitude 0.
-        probability: "p", of applying an operation.
-    """
-
-    magnitude: float = 10.0
-    layers: int = 2
-    noise: float = 0.0
-    increasing: bool = False
-    probability: float = 0.5
-
-    @classmethod
-    def parse(cls, name: str) -> Self:
-        """From timm's naming. Raises ConfigError."""
-        head, *parts = name.split("-")
-        found = [re.fullmatch(r"(m|n|mstd|inc|p)(\d+(?:\.\d+)?)", part) for part in parts]
-        if head != "rand" or None in found:
-            raise ConfigError(
-                f"rand_augment {name!r} is not like rand-m9-mstd0.5-inc1: after rand, m n mstd inc or p with a number"
-            )
-        attribute = {"m": "magnitude", "n": "layers", "mstd": "noise", "inc": "increasing", "p": "probability"}
-        values = {attribute[match[1]]: float(match[2]) for match in found if match}
-        made = cls(**values)  # type: ignore[arg-type]
-        if not (0 <= made.magnitude <= MAX_MAGNITUDE and made.layers >= 1 and 0 <= made.probability <= 1):
-            raise ConfigError(f"rand_augment {name!r}: m must be 0 to 10, n at least 1, p 0 to 1")
-        return made
+    policy: RandAugmentPolicy
 
     def __call__(self, image: Image.Image, fill: Fill, rng: np.random.Generator) -> Image.Image:
         """An image of mode "L" or "RGB", changed; the same mode and size."""
-        chosen = rng.integers(len(OPERATIONS), size=int(self.layers))
-        for index in chosen:
-            severity = float(np.clip(rng.normal(self.magnitude, self.noise), 0.0, MAX_MAGNITUDE)) / MAX_MAGNITUDE
+        policy = self.policy
+        for index in rng.integers(len(OPERATIONS), size=policy.layers):
+            magnitude = float(np.clip(rng.normal(policy.magnitude, policy.noise), 0.0, MAX_MAGNITUDE))
             sign = 1.0 if rng.random() < 0.5 else -1.0
-            if rng.random() < self.probability:
-                image = OPERATIONS[index](image, Strength(severity, sign, bool(self.increasing), fill))
+            if rng.random() < policy.probability:
+                strength = Strength(magnitude / MAX_MAGNITUDE, sign, policy.increasing, fill)
+                image = OPERATIONS[index](image, strength)
         return image
 
 
@@ -76,7 +42,8 @@ class Strength:
 
     Attributes:
         severity: 0 to 1; sign: 1 or -1, for operations with two directions.
-        increasing, fill: as in `RandAugment`.
+        increasing: as in `RandAugmentPolicy`.
+        fill: colour of pixels that move into the image.
     """
 
     severity: float

@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from pcae_core import ConfigError, FinetuneConfig, ModelConfig
+from pcae_core.config.rand_augment import RandAugmentPolicy
 from pcae_core.data import mixing
 from pcae_core.data.augment_more import AugmentMore, erase
-from pcae_core.data.rand_augment import OPERATIONS, RandAugment, Strength
+from pcae_core.data.rand_augment import OPERATIONS, Strength
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (6, 3, 8, 8), dtype=np.uint8)
@@ -105,8 +106,8 @@ def test_rand_augment_is_a_function_of_the_generator():
 
 
 def test_names_of_rand_augment():
-    assert RandAugment.parse("rand-m9-mstd0.5-inc1") == RandAugment(9.0, 2, 0.5, True, 0.5)
-    assert RandAugment.parse("rand-m5-n3-p1") == RandAugment(5.0, 3, 0.0, False, 1.0)
+    assert RandAugmentPolicy.parse("rand-m9-mstd0.5-inc1") == RandAugmentPolicy(9.0, 2, 0.5, True, 0.5)
+    assert RandAugmentPolicy.parse("rand-m5-n3-p1") == RandAugmentPolicy(5.0, 3, 0.0, False, 1.0)
     for name in ("rand-m11", "rand-x3", "rand-m", "auto-m9", "rand-n0"):
         with pytest.raises(ConfigError, match="rand_augment"):
-            RandAugment.parse(name)
+            RandAugmentPolicy.parse(name)
