@@ -54,7 +54,7 @@ test: lint peers
 # MindSpore needs NumPy 1; everything else is also tested with the current NumPy 2, in an environment of its own.
 test-numpy2: peers .venv-numpy2/installed
 	.venv-numpy2/bin/$(PYTEST) tests/core tests/onnx/test_onnx*.py tests/onnx/test_serve*.py \
-		$(addprefix tests/data/test_,sources.py augment.py loader.py finetune_data.py emoji.py cifar10.py) \
+		$(addprefix tests/data/test_,sources.py crop.py loader.py transforms.py emoji.py cifar10.py) \
 		$(addprefix tests/training/test_,training.py finetune.py) \
 		$(addprefix tests/backends/test_,backends.py conformance.py encoder_torch.py) \
 		$(addprefix tests/cli/test_,visualize.py report.py)

@@ -28,8 +28,9 @@ from PIL import Image
 
 from pcae_core import PretrainConfig, randomness
 from pcae_core.config import DataConfig
-from pcae_core.data import TrainLoader, augment
+from pcae_core.data import TrainLoader
 from pcae_core.data.image_folder import ImageFolder
+from pcae_core.data.transforms import crop
 from pcae_core.randomness import Purpose
 
 FILES, IMAGES, SIZE, LEFT_OUT = 256, 1_281_167, (500, 375), 4
@@ -70,7 +71,7 @@ class Dataset(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> torch.Tensor:
         rng = randomness.generator(0, Purpose.AUGMENT, 0, index)
-        pixels = augment.random_resized_crop_flip(self.source.load(index), PIXELS, self.config, rng)
+        pixels = crop.random_resized_crop_flip(self.source.load(index), PIXELS, self.config, rng)
         return torch.from_numpy(np.ascontiguousarray(pixels))
 
 

@@ -127,8 +127,9 @@ class InferenceSession:
         # Here, since it brings the data loader's libraries, which who prepares pixels otherwise does not need
         from PIL import ImageOps
 
-        from pcae_core.data import augment, normalize
+        from pcae_core.data import normalize
         from pcae_core.data.images import MODES, convert
+        from pcae_core.data.transforms import crop
 
         if not images:
             raise DataError("there is no picture to predict")
@@ -137,10 +138,10 @@ class InferenceSession:
         try:
             bits = self.info.preprocessing.grey_bits
             upright = (convert(ImageOps.exif_transpose(image), self.in_chans, bits) for image in images)
-            pixels = [augment.resize_center_crop(image, self.image_size) for image in upright]
+            pixels = [crop.resize_center_crop(image, self.image_size) for image in upright]
         except (ValueError, OSError) as error:
             raise DataError(f"a picture cannot be converted: {error}") from None
-        return normalize(augment.stack(pixels), self.info.preprocessing.mean, self.info.preprocessing.std)
+        return normalize(crop.stack(pixels), self.info.preprocessing.mean, self.info.preprocessing.std)
 
     def run(self, pixel_values: np.ndarray, keep: float | None = None) -> Outputs:
         """One batch.

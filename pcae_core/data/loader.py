@@ -21,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcae_core.config import DataConfig, ModelConfig, RunConfig
-from pcae_core.data import augment, worker
+from pcae_core.data import worker
 from pcae_core.data.corrupt import CorruptLog
 from pcae_core.data.images import AnyImage
 from pcae_core.data.source import Source
+from pcae_core.data.transforms import crop
 from pcae_core.errors import ConfigError, DataError, ImageError, TrainingError
 from pcae_core.randomness import Purpose, generator
 
@@ -182,7 +183,7 @@ class _LoadSample:
     def __call__(self, place: int, sample: int) -> dict[str, Any]:
         image, loaded, corrupt = _load_or_replace(self.source, sample)
         rng = generator(self.seed, Purpose.AUGMENT, major=place // len(self.source), minor=sample)
-        pixels = augment.random_resized_crop_flip(image, self.size, self.loader, rng)
+        pixels = crop.random_resized_crop_flip(image, self.size, self.loader, rng)
         if self.further is not None:
             pixels = self.further(pixels, rng)
         return {"images": pixels, "sample_ids": loaded, "corrupt": corrupt}
@@ -204,7 +205,7 @@ def _load_or_replace(source: Source, sample: int) -> tuple[AnyImage, int, dict[i
 def _collate(samples: Sequence[dict[str, Any]]) -> dict[str, NDArray[Any]]:
     corrupt = [pair for sample in samples for pair in sample["corrupt"].items()]
     return {
-        "images": augment.stack([sample["images"] for sample in samples]),
+        "images": crop.stack([sample["images"] for sample in samples]),
         "sample_ids": np.array([sample["sample_ids"] for sample in samples], dtype=np.int64),
         "corrupt_ids": np.array([index for index, _ in corrupt], dtype=np.int64),
         "corrupt_reasons": np.array([why for _, why in corrupt], dtype=np.str_),
@@ -263,11 +264,11 @@ def load_readable(source: Source, indices: Iterable[int], size: int) -> tuple[Ev
     images, ids, reasons = [], [], {}
     for index in indices:
         try:
-            images.append(augment.resize_center_crop(source.load(index), size))
+            images.append(crop.resize_center_crop(source.load(index), size))
             ids.append(index)
         except ImageError as error:
             reasons[index] = error.reason
-    return EvalBatch(augment.stack(images), np.array(ids, dtype=np.int64)) if images else None, reasons
+    return EvalBatch(crop.stack(images), np.array(ids, dtype=np.int64)) if images else None, reasons
 
 
 def normalize(images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:

@@ -11,9 +11,10 @@ from pcae_core import parameters, registry
 from pcae_core.config import ModelConfig, is_utf8
 from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.contract import Backend, FinetuneOutput, Finetuner, TrainState
-from pcae_core.data import Batch, CorruptLog, mixing, open_scored, open_source
-from pcae_core.data.augment_more import AugmentMore
+from pcae_core.data import Batch, CorruptLog, open_scored, open_source
 from pcae_core.data.classes import Labelled, labelled, match
+from pcae_core.data.transforms import mixing
+from pcae_core.data.transforms.augment_more import AugmentMore
 from pcae_core.errors import ConfigError, DataError, TrainingError
 from pcae_core.storage import checkpoint, pretrained
 from pcae_core.storage.pretrained import EncoderInfo

@@ -17,7 +17,8 @@ from data_files import GREYS, MODEL, WHOLE, one_line, rng, save_image, save_npz
 
 import pcae_core
 from pcae_core.config import DataConfig, PretrainConfig
-from pcae_core.data import CorruptLog, TrainLoader, augment, eval_batches, open_source
+from pcae_core.data import CorruptLog, TrainLoader, eval_batches, open_source
+from pcae_core.data.transforms import crop
 from pcae_core.errors import ConfigError, DataError, TrainingError
 
 
@@ -74,7 +75,7 @@ def test_augmentation_is_drawn_by_epoch_and_sample(archive):
     plain = settings(loader=WHOLE.model_copy(update={"workers": 0}))
     for batch in batches(archive, plain, total_steps=3):
         for image, index in zip(batch.images, batch.sample_ids, strict=True):
-            assert np.array_equal(image, augment.random_resized_crop_flip(archive.load(index), 8, plain.loader, rng()))
+            assert np.array_equal(image, crop.random_resized_crop_flip(archive.load(index), 8, plain.loader, rng()))
     result = batches(archive, settings(), total_steps=5)
     crops = [[b.images[b.sample_ids == index] for b in result if index in b.sample_ids] for index in range(10)]
     assert all(not np.array_equal(np.concatenate(c)[0], np.concatenate(c)[1]) for c in crops)
@@ -102,7 +103,7 @@ def test_unreadable_images_are_replaced_by_the_next(folder):
         assert sorted(batch.corrupt_ids) == [3, 9]
         assert sorted(batch.sample_ids) == [0, 0, 1, 2, 4, 4, 5, 6, 7, 8]
         for image, index in zip(batch.images, batch.sample_ids, strict=True):
-            assert np.array_equal(image, augment.random_resized_crop_flip(folder.load(index), 8, WHOLE, rng()))
+            assert np.array_equal(image, crop.random_resized_crop_flip(folder.load(index), 8, WHOLE, rng()))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -262,7 +263,7 @@ def running_in_group(group: int) -> list[str]:
 def test_evaluation_batches_are_in_order(archive, workers):
     result = list(eval_batches(archive, MODEL, DataConfig(workers=workers), 4))
     assert [batch.ids.tolist() for batch in result] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    expected = [augment.resize_center_crop(archive.load(index), 8) for index in range(10)]
+    expected = [crop.resize_center_crop(archive.load(index), 8) for index in range(10)]
     assert np.array_equal(np.concatenate([batch.images for batch in result]), np.stack(expected))
 
 
@@ -271,7 +272,7 @@ def test_evaluation_leaves_unreadable_images_out(folder):
     result = list(eval_batches(folder, MODEL, DataConfig(), 2, log))
     assert [batch.ids.tolist() for batch in result] == [[0, 1], [2], [4, 5], [6, 7], [8]]
     for batch in result:
-        expected = [augment.resize_center_crop(folder.load(index), 8) for index in batch.ids]
+        expected = [crop.resize_center_crop(folder.load(index), 8) for index in batch.ids]
         assert np.array_equal(batch.images, np.stack(expected))
     (line,) = log.summary()
     assert "2 of 10 images" in line

@@ -12,9 +12,10 @@ from PIL import Image
 
 from fuzz.kind import Kind, choose
 from fuzz.mutation import NUMBERS, mutated
-from pcae_core.data import augment, images
+from pcae_core.data import images
 from pcae_core.data.image_folder import EXTENSIONS
 from pcae_core.data.sources import open_source
+from pcae_core.data.transforms import crop
 
 _MODES = {
     "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
@@ -196,4 +197,4 @@ class Pictures(Kind):
             assert source.fingerprint
             image = source.load(0)
             assert image.mode == {1: "L", 3: "RGB"}[in_chans]
-            assert augment.resize_center_crop(image, 16).dtype == np.uint8
+            assert crop.resize_center_crop(image, 16).dtype == np.uint8

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pcae_core.config import FinetuneConfig
 from pcae_core.config.rand_augment import RandAugmentPolicy
-from pcae_core.data.rand_augment import RandAugment
+from pcae_core.data.transforms.rand_augment import RandAugment
 
 _AREA = (0.02, 1 / 3)
 _RATIO = (0.3, 1 / 0.3)

@@ -8,9 +8,9 @@ from PIL import Image
 
 from pcae_core import ConfigError, FinetuneConfig, ModelConfig
 from pcae_core.config.rand_augment import RandAugmentPolicy
-from pcae_core.data import mixing
-from pcae_core.data.augment_more import AugmentMore, erase
-from pcae_core.data.rand_augment import OPERATIONS, Strength
+from pcae_core.data.transforms import mixing
+from pcae_core.data.transforms.augment_more import AugmentMore, erase
+from pcae_core.data.transforms.rand_augment import OPERATIONS, Strength
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (6, 3, 8, 8), dtype=np.uint8)

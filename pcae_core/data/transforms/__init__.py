@@ -1,0 +1,1 @@
+"""What happens to an image between its source and a batch."""
