@@ -30,11 +30,10 @@ from pcae_core import PretrainConfig, randomness
 from pcae_core.config import DataConfig
 from pcae_core.data import TrainLoader
 from pcae_core.data.image_folder import ImageFolder
-from pcae_core.data.transforms import crop
+from pcae_core.data.transforms import TrainingPipeline, training_pipeline
 from pcae_core.randomness import Purpose
 
 FILES, IMAGES, SIZE, LEFT_OUT = 256, 1_281_167, (500, 375), 4
-PIXELS = 224
 
 
 class Images(ImageFolder):
@@ -63,16 +62,15 @@ def _noise(rng: np.random.Generator, scale: int) -> np.ndarray:
 class Dataset(torch.utils.data.Dataset):
     """The same work on the same files."""
 
-    def __init__(self, source: ImageFolder, config: DataConfig, length: int) -> None:
-        self.source, self.config, self.length = source, config, length
+    def __init__(self, source: ImageFolder, transform: TrainingPipeline, length: int) -> None:
+        self.source, self.transform, self.length = source, transform, length
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> torch.Tensor:
         rng = randomness.generator(0, Purpose.AUGMENT, 0, index)
-        pixels = crop.random_resized_crop_flip(self.source.load(index), PIXELS, self.config, rng)
-        return torch.from_numpy(np.ascontiguousarray(pixels))
+        return torch.from_numpy(np.ascontiguousarray(self.transform(self.source.load(index), rng)))
 
 
 def seconds_of(batches: Iterator[np.ndarray], count: int) -> float:
@@ -86,12 +84,13 @@ def seconds_of(batches: Iterator[np.ndarray], count: int) -> float:
 
 
 def ours(source: ImageFolder, config: PretrainConfig, count: int) -> float:
-    with TrainLoader(source, config, start_step=0, total_steps=2 * (LEFT_OUT + count)) as loader:
+    steps = 2 * (LEFT_OUT + count)
+    with TrainLoader(source, config, training_pipeline(config), start_step=0, total_steps=steps) as loader:
         return seconds_of((batch.images for batch in loader), count)
 
 
 def torchs(source: ImageFolder, config: PretrainConfig, count: int) -> float:
-    data = Dataset(source, config.loader, 2 * (LEFT_OUT + count) * config.batch_size)
+    data = Dataset(source, training_pipeline(config), 2 * (LEFT_OUT + count) * config.batch_size)
     loader = torch.utils.data.DataLoader(data, config.batch_size, shuffle=True, num_workers=config.loader.workers)
     return seconds_of((batch.numpy() for batch in loader), count)
 
@@ -113,7 +112,7 @@ def compare(source: ImageFolder, workers: int, options: argparse.Namespace) -> N
 
 def one_core(source: ImageFolder, options: argparse.Namespace) -> None:
     """A core's own rate, without any loader."""
-    data = Dataset(source, DataConfig(), FILES)
+    data = Dataset(source, training_pipeline(PretrainConfig()), FILES)
     calls: dict[str, Callable[[], object]] = {
         "decode": lambda: [source.load(index) for index in range(64)],
         "decode, crop and resize": lambda: [data[index] for index in range(64)],

@@ -129,7 +129,7 @@ class InferenceSession:
 
         from pcae_core.data import normalize
         from pcae_core.data.images import MODES, convert
-        from pcae_core.data.transforms import crop
+        from pcae_core.data.transforms import resize_center_crop, stack
 
         if not images:
             raise DataError("there is no picture to predict")
@@ -138,10 +138,10 @@ class InferenceSession:
         try:
             bits = self.info.preprocessing.grey_bits
             upright = (convert(ImageOps.exif_transpose(image), self.in_chans, bits) for image in images)
-            pixels = [crop.resize_center_crop(image, self.image_size) for image in upright]
+            pixels = [resize_center_crop(image, self.image_size) for image in upright]
         except (ValueError, OSError) as error:
             raise DataError(f"a picture cannot be converted: {error}") from None
-        return normalize(crop.stack(pixels), self.info.preprocessing.mean, self.info.preprocessing.std)
+        return normalize(stack(pixels), self.info.preprocessing.mean, self.info.preprocessing.std)
 
     def run(self, pixel_values: np.ndarray, keep: float | None = None) -> Outputs:
         """One batch.

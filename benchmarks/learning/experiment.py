@@ -10,12 +10,12 @@ import numpy as np
 from benchmarks.learning.methods import PIXELS, RANDOM, SUPERVISED
 from benchmarks.learning.plan import Experiment
 from benchmarks.learning.sets import Part, parts, recipe
-from benchmarks.learning.training import Pretraining, Supervised, configure, start
+from benchmarks.learning.training import Pretraining, Supervised, configure, open_loader, start
 
 from pcae_core import registry
 from pcae_core.config import RunConfig
 from pcae_core.contract import Floats
-from pcae_core.data import TrainLoader, eval_batches, normalize
+from pcae_core.data import eval_batches, normalize
 from pcae_core.parameters import Arrays, encoder_shapes, initial_parameters
 from pcae_core.training.collapse import effective_rank
 from pcae_core.training.evaluate import extract_features
@@ -49,7 +49,7 @@ def _train(training: Pretraining | Supervised, steps: int, source: Part, watched
     health: list[Result] = []
     due = {round(share * steps) for share in _WATCHED_AT}
     spent = 0.0
-    with TrainLoader(source, training.config, start_step=0, total_steps=steps) as loader:
+    with open_loader(source, training.config, steps) as loader:
         for step in range(steps + 1):
             if step in due:
                 found = _probe(training.config, training.watched(), *watched, linear=False)

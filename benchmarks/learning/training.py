@@ -14,8 +14,8 @@ from pcae_core import randomness, schedule
 from pcae_core.config import PretrainConfig, RunConfig
 from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.contract import PretrainOutput
-from pcae_core.data import Batch, TrainLoader
-from pcae_core.data.mixing import soft_targets
+from pcae_core.data import Batch, Source, TrainLoader
+from pcae_core.data.transforms import soft_targets, training_pipeline
 from pcae_core.parameters import Arrays
 from pcae_torch.finetuning import TorchFinetuner
 
@@ -75,14 +75,16 @@ class Supervised:
         head = {"model": {"num_classes": int(source.labels.max()) + 1, "pooling": "mean"}}
         self.config = FinetuneConfig.from_dict(merged(shared | own, head))
         self._trainer, self._labels = TorchFinetuner(self.config, CPU), source.labels
+        self._pipeline = training_pipeline(self.config)
         self._rates = schedule.drop_path_rates(self.config.drop_path, self.config.model.depth)
 
     def step(self, batch: Batch, step: int, total: int) -> None:
         """One optimizer step."""
         rate, momentum = self.config.hyper_parameters(step, total)
         targets = soft_targets(self._labels[batch.sample_ids], self.config.model.num_classes, 0.0)
+        images, targets = self._pipeline.mix(batch.images, targets, step, 0)
         drop_path = randomness.drop_path_scales(self.config.seed, step, 0, self.config.batch_size, self._rates)
-        self._trainer.step(batch.images, targets, learning_rate=rate, momentum=momentum, drop_path=drop_path)
+        self._trainer.step(images, targets, learning_rate=rate, momentum=momentum, drop_path=drop_path)
 
     def loss_ratio(self) -> float | None:
         """No constant to compare with."""
@@ -102,13 +104,18 @@ def start(experiment: Experiment, steps: int, source: Part) -> Pretraining | Sup
     return Pretraining(experiment, steps)
 
 
+def open_loader(source: Source, config: RunConfig, steps: int) -> TrainLoader:
+    """Batches, augmented as every run with these settings augments them."""
+    return TrainLoader(source, config, training_pipeline(config), start_step=0, total_steps=steps)
+
+
 class _Clock:
     """Endless training whose steps are timed: loading, crops, the step."""
 
     def __init__(self, experiment: Experiment) -> None:
         total, source = _ROUNDS * _STEPS_A_ROUND + _STEPS_A_ROUND, parts(experiment.data, "validation").train
         self._training, self._total, self._step = start(experiment, total, source), total, 0
-        self._loader = TrainLoader(source, self._training.config, start_step=0, total_steps=total)
+        self._loader = open_loader(source, self._training.config, total)
 
     def seconds(self) -> float:
         """CPU seconds of a step, the mean over a round."""

@@ -19,7 +19,7 @@ from pcae_core.config import ModelConfig, Reading
 from pcae_core.config.data import USUAL
 from pcae_core.data import greys, images, normalize, open_source
 from pcae_core.data.image_folder import EXTENSIONS
-from pcae_core.data.transforms import crop
+from pcae_core.data.transforms import resize_center_crop, stack
 from pcae_core.errors import ConfigError, DataError, ImageError, listed
 
 INDEX, CONTACT_SHEET = "index.html", "contact-sheet.png"
@@ -63,12 +63,12 @@ def read_images(paths: Sequence[Path], model: ModelConfig, limit: int, reading: 
             continue
         names.append(name)
         deep.append(greys.remembered(image))
-        pixels.append(crop.resize_center_crop(image, model.image_size))
+        pixels.append(resize_center_crop(image, model.image_size))
     if not names:
         why = f": {listed(unreadable)}" if unreadable else "; name image files, a folder or an .npz file"
         raise DataError(f"there is no image to draw{why}")
     greys.say(deep)
-    return Shown(names, crop.stack(pixels), unreadable)
+    return Shown(names, stack(pixels), unreadable)
 
 
 def _images(path: Path, in_chans: int, reading: Reading) -> Iterator[tuple[str, Callable[[], images.AnyImage]]]:

@@ -17,6 +17,9 @@ from pcae_core.errors import DataError, ImageError
 # A Pillow image of mode "L" or "RGB", or, for other numbers of channels, uint8 (H, W, C).
 AnyImage = Image.Image | NDArray[np.uint8]
 
+Pixels = NDArray[np.uint8]
+"""Of an image (C, H, W) or a batch (B, C, H, W)."""
+
 MODES = {1: "L", 3: "RGB"}
 
 # Pillow would also try formats for which it starts other programs (EPS), whatever the file is called.

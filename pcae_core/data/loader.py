@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from pcae_core.config import DataConfig, ModelConfig, RunConfig
 from pcae_core.data import worker
 from pcae_core.data.corrupt import CorruptLog
-from pcae_core.data.images import AnyImage
+from pcae_core.data.images import AnyImage, Pixels
 from pcae_core.data.source import Source
-from pcae_core.data.transforms import crop
+from pcae_core.data.transforms import resize_center_crop, stack
 from pcae_core.errors import ConfigError, DataError, ImageError, TrainingError
 from pcae_core.randomness import Purpose, generator
 
@@ -33,8 +33,9 @@ _MAX_REPLACEMENTS = 20
 _THREADS_WITHOUT_WORKERS = 2
 _MIN_SHARED_BYTES = 4096  # smaller arrays are sent rather than shared
 
-Augmentation = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]
-"""Of an image uint8 (C, H, W), with a generator of this image and epoch alone; must be picklable."""
+ImageTransform = Callable[[AnyImage, np.random.Generator], Pixels]
+"""Of an image as `Source.load` returns it to uint8 (C, H, W), with a generator of this image and epoch alone; must be
+picklable."""
 
 
 @dataclass(frozen=True)
@@ -83,20 +84,20 @@ class TrainLoader:
         self,
         source: Source,
         config: RunConfig,
+        transform: ImageTransform,
         *,
         start_step: int,
         total_steps: int,
         rank: int = 0,
         world_size: int = 1,
-        further: Augmentation | None = None,
     ) -> None:
         """Prepare; nothing is loaded yet.
 
         Args:
+            transform: what happens to each image, such as `training_pipeline(config)`.
             start_step: first step to load for, 0-based.
             total_steps: steps of the whole run.
             rank, world_size: number of this process, and of all that train together.
-            further: what happens to an image after the crop and the flip.
 
         Raises:
             ConfigError: as `RunConfig.local_batch_size`; `rank` is out of range.
@@ -105,7 +106,9 @@ class TrainLoader:
         if not 0 <= rank < world_size:
             raise ConfigError(f"rank {rank} must be from 0 to {world_size - 1}")
         steps = slice(start_step * world_size + rank, total_steps * world_size, world_size)
-        self._dataset = _training_dataset(_LoadSample(source, config, further), size, steps)
+        self._dataset = _training_dataset(
+            _LoadSample(source, transform, config.seed), config.loader.workers, size, steps
+        )
         self._iterator: Any = None
         self._finalizer: weakref.finalize[[Any], TrainLoader] | None = None
 
@@ -157,7 +160,7 @@ class TrainLoader:
         return self._iterator
 
 
-def _training_dataset(load: _LoadSample, batch_size: int, batches: slice) -> Any:
+def _training_dataset(load: _LoadSample, workers: int, batch_size: int, batches: slice) -> Any:
     """Grain's data set of the batches number `batches` of the training order."""
     grain = worker.import_grain()
     # Grain takes 32 bits; neighbouring seeds must not share epochs, and Grain counts epochs up from its seed.
@@ -165,28 +168,24 @@ def _training_dataset(load: _LoadSample, batch_size: int, batches: slice) -> Any
     epochs = max(1, -(-batches.stop * batch_size // len(load.source)))  # Grain cannot count endless batches of one
     order = grain.MapDataset.range(len(load.source)).shuffle(seed=seed).repeat(epochs)
     dataset = order.map_with_index(load).batch(batch_size, batch_fn=_collate)[batches]
-    threads = 1 if load.loader.workers else _THREADS_WITHOUT_WORKERS
+    threads = 1 if workers else _THREADS_WITHOUT_WORKERS
     dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
     options = grain.experimental.DatasetOptions(min_shm_size=_MIN_SHARED_BYTES)
     return grain.experimental.WithOptionsIterDataset(dataset, options).mp_prefetch(
-        grain.MultiprocessingOptions(num_workers=load.loader.workers), worker_init_fn=worker.exit_with_parent
+        grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=worker.exit_with_parent
     )
 
 
 class _LoadSample:
     """Loads and augments the image at a place of the training order; called in the loading processes."""
 
-    def __init__(self, source: Source, config: RunConfig, further: Augmentation | None) -> None:
-        self.source, self.loader, self.seed, self.size = source, config.loader, config.seed, config.model.image_size
-        self.further = further
+    def __init__(self, source: Source, transform: ImageTransform, seed: int) -> None:
+        self.source, self.transform, self.seed = source, transform, seed
 
     def __call__(self, place: int, sample: int) -> dict[str, Any]:
         image, loaded, corrupt = _load_or_replace(self.source, sample)
         rng = generator(self.seed, Purpose.AUGMENT, major=place // len(self.source), minor=sample)
-        pixels = crop.random_resized_crop_flip(image, self.size, self.loader, rng)
-        if self.further is not None:
-            pixels = self.further(pixels, rng)
-        return {"images": pixels, "sample_ids": loaded, "corrupt": corrupt}
+        return {"images": self.transform(image, rng), "sample_ids": loaded, "corrupt": corrupt}
 
 
 def _load_or_replace(source: Source, sample: int) -> tuple[AnyImage, int, dict[int, str]]:
@@ -205,7 +204,7 @@ def _load_or_replace(source: Source, sample: int) -> tuple[AnyImage, int, dict[i
 def _collate(samples: Sequence[dict[str, Any]]) -> dict[str, NDArray[Any]]:
     corrupt = [pair for sample in samples for pair in sample["corrupt"].items()]
     return {
-        "images": crop.stack([sample["images"] for sample in samples]),
+        "images": stack([sample["images"] for sample in samples]),
         "sample_ids": np.array([sample["sample_ids"] for sample in samples], dtype=np.int64),
         "corrupt_ids": np.array([index for index, _ in corrupt], dtype=np.int64),
         "corrupt_reasons": np.array([why for _, why in corrupt], dtype=np.str_),
@@ -264,11 +263,11 @@ def load_readable(source: Source, indices: Iterable[int], size: int) -> tuple[Ev
     images, ids, reasons = [], [], {}
     for index in indices:
         try:
-            images.append(crop.resize_center_crop(source.load(index), size))
+            images.append(resize_center_crop(source.load(index), size))
             ids.append(index)
         except ImageError as error:
             reasons[index] = error.reason
-    return EvalBatch(crop.stack(images), np.array(ids, dtype=np.int64)) if images else None, reasons
+    return EvalBatch(stack(images), np.array(ids, dtype=np.int64)) if images else None, reasons
 
 
 def normalize(images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:

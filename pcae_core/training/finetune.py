@@ -13,8 +13,7 @@ from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.contract import Backend, FinetuneOutput, Finetuner, TrainState
 from pcae_core.data import Batch, CorruptLog, open_scored, open_source
 from pcae_core.data.classes import Labelled, labelled, match
-from pcae_core.data.transforms import mixing
-from pcae_core.data.transforms.augment_more import AugmentMore
+from pcae_core.data.transforms import soft_targets
 from pcae_core.errors import ConfigError, DataError, TrainingError
 from pcae_core.storage import checkpoint, pretrained
 from pcae_core.storage.pretrained import EncoderInfo
@@ -147,7 +146,7 @@ class _FinetuneLoop(Loop[FinetuneOutput]):
         console: Console,
     ) -> None:
         train, self._test = data
-        super().__init__(config, train.source, backend, finetuner, start_step, console, AugmentMore.of(config))
+        super().__init__(config, train.source, backend, finetuner, start_step, console)
         self._config, self._finetuner = config, finetuner
         self._labels, self._notes = train.labels, (*train.notes, *self._test.notes)
         self._unscored = CorruptLog(self._test.source, fate="left out of the scores")
@@ -158,11 +157,8 @@ class _FinetuneLoop(Loop[FinetuneOutput]):
 
     def _inputs(self, batch: Batch, place: Place) -> Inputs:
         config = self._config
-        images, labels = batch.images, self._labels[batch.sample_ids]
-        targets = mixing.soft_targets(labels, config.model.num_classes, config.label_smoothing)
-        mix = mixing.draw_mix(config, place.step, place.first, place.count)
-        if mix is not None:
-            images, targets = mixing.mix_batch(images, targets, mix)
+        targets = soft_targets(self._labels[batch.sample_ids], config.model.num_classes, config.label_smoothing)
+        images, targets = self._pipeline.mix(batch.images, targets, place.step, place.first)
         return {"images": images, "targets": targets, "drop_path": self._drop_path(place)}
 
     def _take_step(self, inputs: Inputs, learning_rate: float, momentum: float) -> FinetuneOutput:

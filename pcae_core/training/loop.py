@@ -18,7 +18,7 @@ from pcae_core.config import RunConfig
 from pcae_core.config.finetune import AnyRunConfig
 from pcae_core.contract import Array, Backend, FinetuneOutput, PretrainOutput, Trainer
 from pcae_core.data import Batch, CorruptLog, Source, TrainLoader, greys
-from pcae_core.data.loader import Augmentation
+from pcae_core.data.transforms import training_pipeline
 from pcae_core.errors import ConfigError, PcaeError, TrainingError
 from pcae_core.storage import checkpoint
 from pcae_core.storage.checkpoint import DataPosition
@@ -72,7 +72,6 @@ class Loop(abc.ABC, Generic[O]):
         trainer: Trainer,
         start_step: int,
         console: Console,
-        further: Augmentation | None = None,
     ) -> None:
         self._run_config, self._source, self._backend, self._trainer = config, source, backend, trainer
         self._step, self._total = start_step, config.total_steps(len(source))
@@ -80,7 +79,7 @@ class Loop(abc.ABC, Generic[O]):
         self._console = console if self._leads else Console(quiet=True)
         self._rates = schedule.drop_path_rates(config.drop_path, config.model.depth)
         self._corrupt = CorruptLog(source, config.max_corrupt, "replaced by the next readable image")
-        self._further = further
+        self._pipeline = training_pipeline(config)
         self._problem: PcaeError | None = None
         self._metrics: dict[str, float] = {}
         self._window = _Window()
@@ -205,11 +204,11 @@ class Loop(abc.ABC, Generic[O]):
         loader = TrainLoader(
             self._source,
             self._run_config,
+            self._pipeline,
             start_step=self._step,
             total_steps=self._total,
             rank=self._trainer.rank,
             world_size=self._trainer.world_size,
-            further=self._further,
         )
         return iter(stack.enter_context(loader))
 
@@ -257,9 +256,7 @@ class Loop(abc.ABC, Generic[O]):
 
     def _inputs_of_all(self, step: int) -> Inputs:
         """What all processes together take at 0-based `step`, drawn once more."""
-        loader = TrainLoader(
-            self._source, self._run_config, start_step=step, total_steps=step + 1, further=self._further
-        )
+        loader = TrainLoader(self._source, self._run_config, self._pipeline, start_step=step, total_steps=step + 1)
         with loader:
             batch = next(iter(loader))
         return {**self._inputs(batch, Place(step, 0, len(batch.images))), "sample_ids": batch.sample_ids}

@@ -15,7 +15,7 @@ from pcae.cli import main as cli
 from pcae_core import ModelConfig, parameters, pretrained
 from pcae_core.config import DataConfig, PretrainConfig
 from pcae_core.data import normalize
-from pcae_core.data.transforms import crop
+from pcae_core.data.transforms import resize_center_crop
 from pcae_core.storage.checkpoint import DataPosition, save
 from pcae_core.storage.pretrained import EncoderInfo
 
@@ -107,7 +107,7 @@ def test_hugging_face_prepares_pictures_as_evaluation_does(tmp_path):
     for size in ((40, 60), (60, 40), (30, 30)):
         picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
         found = processor(picture, return_tensors="np")["pixel_values"]
-        expected = normalize(crop.resize_center_crop(picture, 16)[None], *normalization)
+        expected = normalize(resize_center_crop(picture, 16)[None], *normalization)
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 

@@ -18,7 +18,7 @@ from data_files import GREYS, MODEL, WHOLE, one_line, rng, save_image, save_npz
 import pcae_core
 from pcae_core.config import DataConfig, PretrainConfig
 from pcae_core.data import CorruptLog, TrainLoader, eval_batches, open_source
-from pcae_core.data.transforms import crop
+from pcae_core.data.transforms import resize_center_crop, training_pipeline
 from pcae_core.errors import ConfigError, DataError, TrainingError
 
 
@@ -27,8 +27,12 @@ def settings(workers: int = 0, **values) -> PretrainConfig:
     return PretrainConfig(**values)
 
 
+def open_loader(source, config, **options) -> TrainLoader:
+    return TrainLoader(source, config, training_pipeline(config), **options)
+
+
 def batches(source, config, start_step=0, total_steps=7, **options):
-    with TrainLoader(source, config, start_step=start_step, total_steps=total_steps, **options) as loader:
+    with open_loader(source, config, start_step=start_step, total_steps=total_steps, **options) as loader:
         return list(loader)
 
 
@@ -75,7 +79,7 @@ def test_augmentation_is_drawn_by_epoch_and_sample(archive):
     plain = settings(loader=WHOLE.model_copy(update={"workers": 0}))
     for batch in batches(archive, plain, total_steps=3):
         for image, index in zip(batch.images, batch.sample_ids, strict=True):
-            assert np.array_equal(image, crop.random_resized_crop_flip(archive.load(index), 8, plain.loader, rng()))
+            assert np.array_equal(image, training_pipeline(plain)(archive.load(index), rng()))
     result = batches(archive, settings(), total_steps=5)
     crops = [[b.images[b.sample_ids == index] for b in result if index in b.sample_ids] for index in range(10)]
     assert all(not np.array_equal(np.concatenate(c)[0], np.concatenate(c)[1]) for c in crops)
@@ -99,11 +103,12 @@ def test_processes_share_the_same_global_batch(folder, workers):
 
 
 def test_unreadable_images_are_replaced_by_the_next(folder):
-    for batch in batches(folder, settings(batch_size=10, loader=WHOLE.model_copy(update={"workers": 0}))):
+    plain = settings(batch_size=10, loader=WHOLE.model_copy(update={"workers": 0}))
+    for batch in batches(folder, plain):
         assert sorted(batch.corrupt_ids) == [3, 9]
         assert sorted(batch.sample_ids) == [0, 0, 1, 2, 4, 4, 5, 6, 7, 8]
         for image, index in zip(batch.images, batch.sample_ids, strict=True):
-            assert np.array_equal(image, crop.random_resized_crop_flip(folder.load(index), 8, WHOLE, rng()))
+            assert np.array_equal(image, training_pipeline(plain)(folder.load(index), rng()))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -138,16 +143,16 @@ def test_too_many_unreadable_images_in_a_row(tmp_path, workers):
 
 def test_processes_that_do_not_fit(archive):
     with pytest.raises(ConfigError, match="batch_size 4 is not divisible by 3 processes"):
-        TrainLoader(archive, settings(), start_step=0, total_steps=1, world_size=3)
+        open_loader(archive, settings(), start_step=0, total_steps=1, world_size=3)
     with pytest.raises(ConfigError, match="gives each of 2 processes 6 images, which accumulation 4 does not divide"):
-        TrainLoader(archive, settings(batch_size=12, accumulation=4), start_step=0, total_steps=1, world_size=2)
+        open_loader(archive, settings(batch_size=12, accumulation=4), start_step=0, total_steps=1, world_size=2)
     with pytest.raises(ConfigError, match="rank 2 must be from 0 to 1"):
-        TrainLoader(archive, settings(), start_step=0, total_steps=1, rank=2, world_size=2)
+        open_loader(archive, settings(), start_step=0, total_steps=1, rank=2, world_size=2)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_closed_loader_is_at_its_end(archive, workers):
-    loader = TrainLoader(archive, settings(workers), start_step=0, total_steps=9)
+    loader = open_loader(archive, settings(workers), start_step=0, total_steps=9)
     with loader:
         next(loader)
         assert len(multiprocessing.active_children()) == workers
@@ -157,7 +162,7 @@ def test_a_closed_loader_is_at_its_end(archive, workers):
 
 
 def test_a_forgotten_loader_ends_its_processes(archive):
-    loader = TrainLoader(archive, settings(1), start_step=0, total_steps=9)
+    loader = open_loader(archive, settings(1), start_step=0, total_steps=9)
     next(loader)
     assert len(multiprocessing.active_children()) == 1
     del loader
@@ -165,7 +170,7 @@ def test_a_forgotten_loader_ends_its_processes(archive):
 
 
 def test_a_killed_loading_process_is_an_error(archive):
-    with TrainLoader(archive, settings(2), start_step=0, total_steps=10**6) as loader:
+    with open_loader(archive, settings(2), start_step=0, total_steps=10**6) as loader:
         next(loader)
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
         with pytest.raises(TrainingError, match=r"a loading process died \(exit code -9\)"):
@@ -180,6 +185,7 @@ SCRIPT = """
 import sys
 from pcae_core.config import DataConfig, ModelConfig, PretrainConfig
 from pcae_core.data import TrainLoader, open_source
+from pcae_core.data.transforms import training_pipeline
 from pcae_core.training.signals import StopRequest
 
 if __name__ == "__main__":
@@ -187,7 +193,7 @@ if __name__ == "__main__":
     model = ModelConfig(image_size=64, patch_size=32, in_chans=1)
     config = PretrainConfig(model=model, loader=DataConfig(workers=2), batch_size=4)
     steps = 4 if end == "all" else 10**6
-    loader = TrainLoader(open_source(path, 1), config, start_step=0, total_steps=steps)
+    loader = TrainLoader(open_source(path, 1), config, training_pipeline(config), start_step=0, total_steps=steps)
     with StopRequest() as stop, loader:  # as the loop of a run does
         for step, batch in enumerate(loader):
             if end == "break" or stop.received:
@@ -263,7 +269,7 @@ def running_in_group(group: int) -> list[str]:
 def test_evaluation_batches_are_in_order(archive, workers):
     result = list(eval_batches(archive, MODEL, DataConfig(workers=workers), 4))
     assert [batch.ids.tolist() for batch in result] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    expected = [crop.resize_center_crop(archive.load(index), 8) for index in range(10)]
+    expected = [resize_center_crop(archive.load(index), 8) for index in range(10)]
     assert np.array_equal(np.concatenate([batch.images for batch in result]), np.stack(expected))
 
 
@@ -272,7 +278,7 @@ def test_evaluation_leaves_unreadable_images_out(folder):
     result = list(eval_batches(folder, MODEL, DataConfig(), 2, log))
     assert [batch.ids.tolist() for batch in result] == [[0, 1], [2], [4, 5], [6, 7], [8]]
     for batch in result:
-        expected = [crop.resize_center_crop(folder.load(index), 8) for index in batch.ids]
+        expected = [resize_center_crop(folder.load(index), 8) for index in batch.ids]
         assert np.array_equal(batch.images, np.stack(expected))
     (line,) = log.summary()
     assert "2 of 10 images" in line

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pcae_core import ConfigError, FinetuneConfig, ModelConfig
+from pcae_core import ConfigError, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig
 from pcae_core.config.rand_augment import RandAugmentPolicy
-from pcae_core.data.transforms import mixing
-from pcae_core.data.transforms.augment_more import AugmentMore, erase
+from pcae_core.data.transforms import soft_targets, training_pipeline
+from pcae_core.data.transforms.mixing import Mixing, mix_batch
 from pcae_core.data.transforms.rand_augment import OPERATIONS, Strength
+from pcae_core.data.transforms.random_erasing import RandomErasing
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (6, 3, 8, 8), dtype=np.uint8)
@@ -22,14 +23,40 @@ def settings(**more) -> FinetuneConfig:
     return FinetuneConfig(model=MODEL, batch_size=6, **({"mixup": 0.0, "cutmix": 0.0} | more))
 
 
+def test_the_pipeline_is_in_order():
+    def names(config):
+        pipeline = training_pipeline(config)
+        steps = (pipeline.crop, *pipeline.transforms, *filter(None, [pipeline.mixing]))
+        return [getattr(step, "__name__", type(step).__name__) for step in steps]
+
+    everything = ["RandomResizedCrop", "random_horizontal_flip", "RandAugment", "RandomErasing", "Mixing"]
+    assert names(FinetuneConfig(model=MODEL)) == everything
+    assert names(PretrainConfig(model=MODEL)) == everything[:2]
+    assert names(settings(loader=DataConfig(hflip=False), rand_augment=None, random_erasing=0.0)) == everything[:1]
+
+
+def test_the_pipeline_mixes_where_the_run_does():
+    targets = soft_targets(LABELS, 4, 0.0)
+    config = settings(mixup=0.8)
+    for ours, theirs in zip(
+        training_pipeline(config).mix(IMAGES[2:4], targets[2:4], 3, 2),
+        mix_batch(IMAGES[2:4], targets[2:4], Mixing(config).draw(3, 2, 2)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    images, same = training_pipeline(settings()).mix(IMAGES, targets, 3, 0)
+    assert images is IMAGES
+    assert same is targets
+
+
 def test_soft_targets():
-    np.testing.assert_allclose(mixing.soft_targets(np.array([1]), 4, 0.2), [[0.05, 0.85, 0.05, 0.05]], rtol=1e-6)
+    np.testing.assert_allclose(soft_targets(np.array([1]), 4, 0.2), [[0.05, 0.85, 0.05, 0.05]], rtol=1e-6)
 
 
 def test_mixup_blends_a_pair():
-    mix = mixing.draw_mix(settings(mixup=0.8), 3, 0, 6)
-    targets = mixing.soft_targets(LABELS, 4, 0.0)
-    images, mixed = mixing.mix_batch(IMAGES, targets, mix)
+    mix = Mixing(settings(mixup=0.8)).draw(3, 0, 6)
+    targets = soft_targets(LABELS, 4, 0.0)
+    images, mixed = mix_batch(IMAGES, targets, mix)
     for i, share in enumerate(mix.shares):
         blend = share * IMAGES[i] + (1 - share) * IMAGES[i ^ 1]
         assert np.abs(images[i] - blend).max() <= 0.51
@@ -39,8 +66,8 @@ def test_mixup_blends_a_pair():
 
 def test_cutmix_takes_a_box_and_its_share_of_the_label():
     for step in range(20):
-        mix = mixing.draw_mix(settings(cutmix=1.0), step, 0, 6)
-        images, targets = mixing.mix_batch(IMAGES, mixing.soft_targets(LABELS, 4, 0.0), mix)
+        mix = Mixing(settings(cutmix=1.0)).draw(step, 0, 6)
+        images, targets = mix_batch(IMAGES, soft_targets(LABELS, 4, 0.0), mix)
         for i in range(6):
             own = (images[i] == IMAGES[i]).all(axis=0)
             other = (images[i] == IMAGES[i ^ 1]).all(axis=0)
@@ -49,15 +76,15 @@ def test_cutmix_takes_a_box_and_its_share_of_the_label():
 
 
 def test_both_switch_and_none_is_none():
-    mixes = [mixing.draw_mix(settings(mixup=0.8, cutmix=1.0, mixup_switch_prob=0.5), step, 0, 6) for step in range(50)]
+    mixes = [Mixing(settings(mixup=0.8, cutmix=1.0, mixup_switch_prob=0.5)).draw(step, 0, 6) for step in range(50)]
     cut = np.concatenate([mix.boxes[:, 1] > mix.boxes[:, 0] for mix in mixes])
     assert 0.3 < cut.mean() < 0.6
-    assert mixing.draw_mix(settings(), 0, 0, 6) is None
+    assert training_pipeline(settings()).mixing is None
 
 
 def test_a_mix_does_not_depend_on_how_the_batch_is_cut():
     config = settings(mixup=0.8, cutmix=1.0)
-    whole, part = mixing.draw_mix(config, 5, 0, 6), mixing.draw_mix(config, 5, 2, 2)
+    whole, part = Mixing(config).draw(5, 0, 6), Mixing(config).draw(5, 2, 2)
     np.testing.assert_array_equal(part.shares, whole.shares[2:4])
     np.testing.assert_array_equal(part.boxes, whole.boxes[2:4])
 
@@ -66,7 +93,7 @@ def test_erasing_makes_a_rectangle_noise():
     image = np.full((3, 32, 32), 7, np.uint8)
     shares = []
     for seed in range(50):
-        erased = erase(image, 1.0, (0.5,) * 3, (0.2,) * 3, np.random.default_rng(seed))
+        erased = RandomErasing(1.0, (0.5,) * 3, (0.2,) * 3)(image, np.random.default_rng(seed))
         rows, columns = np.nonzero((erased != 7).any(axis=0))
         shares.append((rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1) / 32**2)
         outside = erased.copy()
@@ -74,7 +101,7 @@ def test_erasing_makes_a_rectangle_noise():
         assert (outside == 7).all()
     assert min(shares) > 0.005
     assert max(shares) < 0.4
-    assert erase(image, 0.0, (0.5,) * 3, (0.2,) * 3, np.random.default_rng(0)) is image
+    assert RandomErasing(0.0, (0.5,) * 3, (0.2,) * 3)(image, np.random.default_rng(0)) is image
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
@@ -98,8 +125,9 @@ def test_increasing_operations_do_little_at_magnitude_zero():
 
 
 def test_rand_augment_is_a_function_of_the_generator():
-    chosen = AugmentMore.of(settings(rand_augment="rand-m9-n3-mstd0.5-inc1", random_erasing=0.5))
-    first, again, other = (chosen(IMAGES[0], np.random.default_rng(seed)) for seed in (1, 1, 2))
+    chosen = training_pipeline(settings(rand_augment="rand-m9-n3-mstd0.5-inc1", random_erasing=0.5))
+    image = Image.fromarray(IMAGES[0].transpose(1, 2, 0))
+    first, again, other = (chosen(image, np.random.default_rng(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     assert (first.shape, first.dtype) == ((3, 8, 8), np.uint8)

@@ -22,6 +22,7 @@ from pcae_core import FinetuneConfig, checkpoint, registry
 from pcae_core.config import DataConfig, PretrainConfig
 from pcae_core.config.data import Reading
 from pcae_core.data import CorruptLog, TrainLoader, eval_batches, images, open_source
+from pcae_core.data.transforms import training_pipeline
 from pcae_core.errors import ImageError
 from pcae_core.training.evaluate import evaluate
 from pcae_core.training.finetune import finetune
@@ -141,7 +142,7 @@ def test_evaluation_and_training_name_the_same_images_with_the_reasons(data):
     assert "3 of 24 images in" in line
     for workers in (0, 1):
         settings = config.model_copy(update={"loader": DataConfig(workers=workers)})
-        with TrainLoader(source, settings, start_step=0, total_steps=1) as loader:
+        with TrainLoader(source, settings, training_pipeline(settings), start_step=0, total_steps=1) as loader:
             (batch,) = loader
         assert set(batch.corrupt) == set(BAD["train"])
         for number, reason in batch.corrupt.items():

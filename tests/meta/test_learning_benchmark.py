@@ -27,9 +27,11 @@ from benchmarks.learning.methods import (
 from benchmarks.learning.plan import ABLATIONS, FINER, RATES, Experiment, cost, merged, trial
 from benchmarks.learning.results import Results
 from benchmarks.learning.table import against_mae, document, tables
-from benchmarks.learning.training import configure
+from benchmarks.learning.training import configure, open_loader
 
-from pcae_core import ModelConfig, PretrainConfig, ReductionConfig, randomness
+from pcae_core import DataConfig, FinetuneConfig, ModelConfig, PretrainConfig, ReductionConfig, randomness
+from pcae_core.data import open_source
+from pcae_core.data.transforms import training_pipeline
 from pcae_torch import model, ops
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +53,18 @@ def test_mae_learns_what_it_is_asked() -> None:
     assert outs[-1].target.shape == (5, CONFIG.num_masked, 48)
     assert trainer.constant_loss(outs[-1].target) == pytest.approx(1.0, abs=0.1)
     assert trainer.state().teacher == {}
+
+
+def test_its_loader_augments_as_the_settings_say(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", images=np.random.default_rng(2).integers(0, 256, (8, 30, 30, 3), dtype=np.uint8))
+    source = open_source(tmp_path / "d.npz", 3)
+    config = FinetuneConfig(model=CONFIG, batch_size=4, random_erasing=1.0, loader=DataConfig(workers=0))
+    with open_loader(source, config, 1) as loader:
+        batch = next(loader)
+    pipeline = training_pipeline(config)
+    for image, number in zip(batch.images, batch.sample_ids.tolist(), strict=True):
+        rng = randomness.generator(config.seed, randomness.Purpose.AUGMENT, 0, number)
+        np.testing.assert_array_equal(image, pipeline(source.load(number), rng))
 
 
 def test_early_pixels_fade_out() -> None:

@@ -17,7 +17,7 @@ from pcae.cli import main as cli
 from pcae_conformance import runner
 from pcae_core import registry
 from pcae_core.data import images, normalize
-from pcae_core.data.transforms import crop
+from pcae_core.data.transforms import resize_center_crop
 from pcae_core.errors import BackendError, ConfigError, DataError, ModelFileError
 from pcae_onnx import runtime, triton
 from pcae_onnx import session as session_module
@@ -82,7 +82,7 @@ def test_ratios_that_do_not_fit_are_refused(dynamic, fixed):
 
 def test_preprocessing_is_that_of_evaluation(dynamic, picture):
     image = Image.open(picture)
-    expected = normalize(crop.resize_center_crop(image, 24)[None], (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    expected = normalize(resize_center_crop(image, 24)[None], (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     session = InferenceSession(dynamic)
     np.testing.assert_array_equal(session.preprocess([image]), expected)
     assert session.preprocess([image.convert("L"), image.convert("RGBA")]).shape == (2, 3, 24, 24)

@@ -7,37 +7,60 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from pcae_core.config import DataConfig
-from pcae_core.data.images import AnyImage
+from pcae_core.data.images import AnyImage, Pixels
 
 _TRIES = 10
 
-_Box = tuple[float, float, float, float]  # left, upper, right, lower
+Box = tuple[float, float, float, float]
+"""Left, upper, right, lower."""
 
 
-def random_resized_crop_flip(
-    image: AnyImage, size: int, config: DataConfig, rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    """Cut out a part of random area and aspect ratio, resize it, and flip half of the images left to right.
+@dataclass(frozen=True)
+class RandomResizedCrop:
+    """Cut out a part of random area and aspect ratio, and resize it.
 
-    Args:
-        image: as `Source.load` returns it.
-        rng: a generator of this image and epoch alone; how much is drawn from it depends on the image.
-
-    Returns:
-        uint8 (C, H, W), a view whose memory has another order: `stack` brings it into this one.
+    Attributes:
+        size: height and width of the result.
+        scale: smallest and largest share of the area.
+        ratio: smallest and largest aspect ratio.
     """
-    width, height = _dimensions(image)
-    pixels = _resize(image, size, _random_box(width, height, config, rng))
-    return pixels[:, :, ::-1] if config.hflip and rng.random() < 0.5 else pixels
+
+    size: int
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+
+    def __call__(self, image: AnyImage, rng: np.random.Generator) -> Pixels:
+        """An image as `Source.load` returns it to uint8 (C, H, W).
+
+        The result is a view whose memory has another order: `stack` brings it into this one.
+        """
+        return _resize(image, self.size, self.draw_box(*_dimensions(image), rng))
+
+    def draw_box(self, width: int, height: int, rng: np.random.Generator) -> Box:
+        """A part of the image; its share of the area is uniform, its aspect ratio uniform in the logarithm.
+
+        A part that sticks out is drawn again; after ten tries it is the largest centred one of an allowed aspect ratio.
+        """
+        low, high = self.ratio
+        for _ in range(_TRIES):
+            share, log_ratio = rng.uniform(*self.scale), rng.uniform(math.log(low), math.log(high))
+            area, ratio = share * width * height, math.exp(log_ratio)
+            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 1 <= w <= width and 1 <= h <= height:
+                left, upper = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+                return left, upper, left + w, upper + h
+        ratio = min(max(width / height, low), high)
+        w, h = min(width, max(1, round(height * ratio))), min(height, max(1, round(width / ratio)))
+        left, upper = (width - w) // 2, (height - h) // 2
+        return left, upper, left + w, upper + h
 
 
-def resize_center_crop(image: AnyImage, size: int) -> NDArray[np.uint8]:
+def resize_center_crop(image: AnyImage, size: int) -> Pixels:
     """The centred square of an image, as high or wide as the image, resized: uint8 (C, H, W), a view as above.
 
     Nearly the same as resizing the shorter side to `size` and then cutting out the centre: that rounds the longer side
@@ -49,28 +72,9 @@ def resize_center_crop(image: AnyImage, size: int) -> NDArray[np.uint8]:
     return _resize(image, size, (left, upper, left + side, upper + side))
 
 
-def stack(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+def stack(images: Sequence[Pixels]) -> Pixels:
     """Images (C, H, W) to a batch (B, C, H, W) that lies in memory in this order; each pixel is copied once."""
     return np.stack(images, out=np.empty((len(images), *images[0].shape), np.uint8))
-
-
-def _random_box(width: int, height: int, config: DataConfig, rng: np.random.Generator) -> _Box:
-    """A part of the image; its share of the area is uniform, its aspect ratio uniform in the logarithm.
-
-    A part that sticks out is drawn again; after ten tries it is the largest centred one of an allowed aspect ratio.
-    """
-    low, high = config.crop_ratio
-    for _ in range(_TRIES):
-        share, log_ratio = rng.uniform(*config.crop_scale), rng.uniform(math.log(low), math.log(high))
-        area, ratio = share * width * height, math.exp(log_ratio)
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 1 <= w <= width and 1 <= h <= height:
-            left, upper = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
-            return left, upper, left + w, upper + h
-    ratio = min(max(width / height, low), high)
-    w, h = min(width, max(1, round(height * ratio))), min(height, max(1, round(width / ratio)))
-    left, upper = (width - w) // 2, (height - h) // 2
-    return left, upper, left + w, upper + h
 
 
 def _dimensions(image: AnyImage) -> tuple[int, int]:
@@ -79,10 +83,10 @@ def _dimensions(image: AnyImage) -> tuple[int, int]:
     return image.shape[1], image.shape[0]
 
 
-def _resize(image: AnyImage, size: int, box: _Box) -> NDArray[np.uint8]:
+def _resize(image: AnyImage, size: int, box: Box) -> Pixels:
     """Bicubic; uint8 (C, H, W), a view of (H, W, C) where these come from Pillow."""
     if not isinstance(image, Image.Image):
         channels = [Image.fromarray(np.ascontiguousarray(image[:, :, c])) for c in range(image.shape[2])]
         return np.concatenate([_resize(channel, size, box) for channel in channels])
-    pixels: NDArray[np.uint8] = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box))
+    pixels: Pixels = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

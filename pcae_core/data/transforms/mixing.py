@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pcae_core.config.finetune import FinetuneConfig
+from pcae_core.config import FinetuneConfig
+from pcae_core.data.images import Pixels
 from pcae_core.randomness import Purpose, generator
-
-Pixels = NDArray[np.uint8]
 
 
 def soft_targets(labels: NDArray[np.int64], num_classes: int, smoothing: float) -> NDArray[np.float32]:
@@ -37,22 +36,33 @@ class Mix:
     boxes: NDArray[np.int64]
 
 
-def draw_mix(config: FinetuneConfig, step: int, first: int, count: int) -> Mix | None:
-    """The mix of the samples `first .. first+count-1` of the global batch of `step`; None when none is set."""
-    if not config.mixes:
-        return None
-    rng, batch, size = generator(config.seed, Purpose.MIX, major=step), config.batch_size, config.model.image_size
-    cuts = rng.random(batch) < (config.mixup_switch_prob if config.mixup > 0 else 1.0)
-    cuts &= config.cutmix > 0
-    blended = rng.beta(config.mixup, config.mixup, batch) if config.mixup > 0 else np.ones(batch)
-    cut = rng.beta(config.cutmix, config.cutmix, batch) if config.cutmix > 0 else np.ones(batch)
-    centers = rng.integers(size, size=(batch, 2))
-    half = (size * np.sqrt(1.0 - cut)).astype(np.int64)[:, None] // 2 * cuts[:, None]
-    low, high = np.clip(centers - half, 0, size), np.clip(centers + half, 0, size)
-    boxes = np.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], axis=1)
-    areas = (high - low).prod(axis=1)
-    shares = np.where(cuts, 1.0 - areas / size**2, blended)
-    return Mix(shares[first : first + count], boxes[first : first + count])
+@dataclass(frozen=True)
+class Mixing:
+    """Calling it mixes the images of a batch as a run's settings say."""
+
+    config: FinetuneConfig
+
+    def __call__(
+        self, images: Pixels, targets: NDArray[np.float32], step: int, first: int
+    ) -> tuple[Pixels, NDArray[np.float32]]:
+        """As `mix_batch`, for the samples of the global batch of `step` from the one at `first`."""
+        return mix_batch(images, targets, self.draw(step, first, len(images)))
+
+    def draw(self, step: int, first: int, count: int) -> Mix:
+        """The mix of the samples `first .. first+count-1` of the global batch of `step`."""
+        config = self.config
+        rng, batch, size = generator(config.seed, Purpose.MIX, major=step), config.batch_size, config.model.image_size
+        cuts = rng.random(batch) < (config.mixup_switch_prob if config.mixup > 0 else 1.0)
+        cuts &= config.cutmix > 0
+        blended = rng.beta(config.mixup, config.mixup, batch) if config.mixup > 0 else np.ones(batch)
+        cut = rng.beta(config.cutmix, config.cutmix, batch) if config.cutmix > 0 else np.ones(batch)
+        centers = rng.integers(size, size=(batch, 2))
+        half = (size * np.sqrt(1.0 - cut)).astype(np.int64)[:, None] // 2 * cuts[:, None]
+        low, high = np.clip(centers - half, 0, size), np.clip(centers + half, 0, size)
+        boxes = np.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], axis=1)
+        areas = (high - low).prod(axis=1)
+        shares = np.where(cuts, 1.0 - areas / size**2, blended)
+        return Mix(shares[first : first + count], boxes[first : first + count])
 
 
 def mix_batch(images: Pixels, targets: NDArray[np.float32], mix: Mix) -> tuple[Pixels, NDArray[np.float32]]:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from pcae_core.config.rand_augment import MAX_MAGNITUDE, RandAugmentPolicy
+from pcae_core.data.images import Pixels
 
 _AFFINE = Image.Transform.AFFINE
 _BICUBIC = Image.Resampling.BICUBIC
@@ -20,20 +21,27 @@ Fill = tuple[int, ...]
 
 @dataclass(frozen=True)
 class RandAugment:
-    """Calling it changes an image as the policy says."""
+    """Calling it changes an image as the policy says.
+
+    Attributes:
+        fill: colour of pixels that move into the image, in [0, 1], one number a channel.
+    """
 
     policy: RandAugmentPolicy
+    fill: tuple[float, ...]
 
-    def __call__(self, image: Image.Image, fill: Fill, rng: np.random.Generator) -> Image.Image:
-        """An image of mode "L" or "RGB", changed; the same mode and size."""
-        policy = self.policy
+    def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
+        """Uint8 (C, H, W) to the same; 1 or 3 channels."""
+        policy, fill = self.policy, tuple(round(255 * value) for value in self.fill)
+        image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
         for index in rng.integers(len(OPERATIONS), size=policy.layers):
             magnitude = float(np.clip(rng.normal(policy.magnitude, policy.noise), 0.0, MAX_MAGNITUDE))
             sign = 1.0 if rng.random() < 0.5 else -1.0
             if rng.random() < policy.probability:
                 strength = Strength(magnitude / MAX_MAGNITUDE, sign, policy.increasing, fill)
                 image = OPERATIONS[index](image, strength)
-        return image
+        changed = np.asarray(image)
+        return changed[None] if changed.ndim == 2 else changed.transpose(2, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Strength:
     Attributes:
         severity: 0 to 1; sign: 1 or -1, for operations with two directions.
         increasing: as in `RandAugmentPolicy`.
-        fill: colour of pixels that move into the image.
+        fill: colour of pixels that move into the image, 0 to 255.
     """
 
     severity: float

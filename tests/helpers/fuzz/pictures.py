@@ -15,7 +15,7 @@ from fuzz.mutation import NUMBERS, mutated
 from pcae_core.data import images
 from pcae_core.data.image_folder import EXTENSIONS
 from pcae_core.data.sources import open_source
-from pcae_core.data.transforms import crop
+from pcae_core.data.transforms import resize_center_crop
 
 _MODES = {
     "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
@@ -197,4 +197,4 @@ class Pictures(Kind):
             assert source.fingerprint
             image = source.load(0)
             assert image.mode == {1: "L", 3: "RGB"}[in_chans]
-            assert crop.resize_center_crop(image, 16).dtype == np.uint8
+            assert resize_center_crop(image, 16).dtype == np.uint8
