@@ -29,7 +29,7 @@ from PIL import Image
 from pcae_core import PretrainConfig, randomness
 from pcae_core.config import DataConfig
 from pcae_core.data import TrainLoader
-from pcae_core.data.image_folder import ImageFolder
+from pcae_core.data.sources.image_folder import ImageFolder
 from pcae_core.data.transforms import TrainingPipeline, training_pipeline
 from pcae_core.randomness import Purpose
 

@@ -18,7 +18,7 @@ from pcae.report.subjects import Subject
 from pcae_core.config import ModelConfig, Reading
 from pcae_core.config.data import USUAL
 from pcae_core.data import greys, images, normalize, open_source
-from pcae_core.data.image_folder import EXTENSIONS
+from pcae_core.data.sources.image_folder import EXTENSIONS
 from pcae_core.data.transforms import resize_center_crop, stack
 from pcae_core.errors import ConfigError, DataError, ImageError, listed
 

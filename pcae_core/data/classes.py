@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pcae_core.data.source import Source, Subset
+from pcae_core.data.sources.base import Source, Subset
 from pcae_core.errors import DataError, listed
 
 _logger = logging.getLogger("pcae")

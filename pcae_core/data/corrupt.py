@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from pcae_core.data.source import Source
+from pcae_core.data.sources.base import Source
 from pcae_core.errors import ConfigError, TrainingError, listed
 
 _logger = logging.getLogger("pcae")

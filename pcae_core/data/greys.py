@@ -18,7 +18,7 @@ from pcae_core.errors import ImageError
 
 if TYPE_CHECKING:
     from pcae_core.data.images import AnyImage
-    from pcae_core.data.source import Source
+    from pcae_core.data.sources.base import Source
 
 _logger = logging.getLogger("pcae")
 

@@ -24,7 +24,7 @@ from pcae_core.config import DataConfig, ModelConfig, RunConfig
 from pcae_core.data import worker
 from pcae_core.data.corrupt import CorruptLog
 from pcae_core.data.images import AnyImage, Pixels
-from pcae_core.data.source import Source
+from pcae_core.data.sources.base import Source
 from pcae_core.data.transforms import resize_center_crop, stack
 from pcae_core.errors import ConfigError, DataError, ImageError, TrainingError
 from pcae_core.randomness import Purpose, generator

@@ -14,7 +14,7 @@ from data_files import COLOURS, GREYS, fix_walk, load_array, one_line, save_imag
 from PIL import Image
 
 from pcae_core.data import images, open_source
-from pcae_core.data.image_folder import ImageFolder
+from pcae_core.data.sources.image_folder import ImageFolder
 from pcae_core.errors import DataError, MissingExtraError
 
 # Folders of images

@@ -16,7 +16,7 @@ from labelled_sets import KINDS
 from pcae.cli import main as cli
 from pcae_core import DataError, FinetuneConfig, PretrainConfig, checkpoint
 from pcae_core.data import open_scored, open_source
-from pcae_core.data.image_folder import ImageFolder
+from pcae_core.data.sources.image_folder import ImageFolder
 from pcae_core.training.classify import one_class_warning
 from pcae_core.training.finetune import finetune
 from pcae_core.training.pretrain import pretrain

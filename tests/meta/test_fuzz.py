@@ -19,8 +19,7 @@ from safetensors.torch import save_file
 
 from pcae_core import ModelConfig, PretrainConfig, registry
 from pcae_core.convert import sources
-from pcae_core.data import greys, images
-from pcae_core.data.sources import open_source
+from pcae_core.data import greys, images, open_source
 from pcae_core.errors import CheckpointError, ConfigError, DataError, PcaeError
 from pcae_core.storage import archives as guarded
 from pcae_core.storage.tensors import check_tensors, load_safetensors

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fuzz.kind import Kind, choose
 from fuzz.mutation import json_text, mutated
-from pcae_core.data.sources import open_source
+from pcae_core.data import open_source
 
 _PATHS = ("", "/etc/passwd", "/dev/null", "/proc/self/mem", ".", "x\0.png", "x" * 5000, "http://localhost/x.png", "\n")
 _FILES = ("../data-00000-of-00001.arrow", "/dev/null", "/etc/passwd", "", ".", "state.json", "x\0y", "x" * 5000)

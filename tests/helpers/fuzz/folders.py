@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from fuzz.kind import Kind, choose
-from pcae_core.data.sources import open_source
+from pcae_core.data import open_source
 
 _NAMES = tuple(map(os.fsdecode, (
     b"a b", b"-rf", b"a\nb", b"\xff\xfe", b"%s%n", b"$(touch escaped)", b"\xe2\x80\xae", b"..x", b".hidden", b"x" * 255,

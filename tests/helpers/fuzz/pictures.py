@@ -12,9 +12,8 @@ from PIL import Image
 
 from fuzz.kind import Kind, choose
 from fuzz.mutation import NUMBERS, mutated
-from pcae_core.data import images
-from pcae_core.data.image_folder import EXTENSIONS
-from pcae_core.data.sources import open_source
+from pcae_core.data import images, open_source
+from pcae_core.data.sources.image_folder import EXTENSIONS
 from pcae_core.data.transforms import resize_center_crop
 
 _MODES = {

@@ -8,10 +8,10 @@ from typing import Literal
 
 from pcae_core.config.data import USUAL, Reading
 from pcae_core.data.classes import Labelled, labelled
-from pcae_core.data.huggingface import HuggingFaceSource
-from pcae_core.data.image_folder import ImageFolder
-from pcae_core.data.npz import NpzSource
-from pcae_core.data.source import Source
+from pcae_core.data.sources.base import Source
+from pcae_core.data.sources.huggingface import HuggingFaceSource
+from pcae_core.data.sources.image_folder import ImageFolder
+from pcae_core.data.sources.npz import NpzSource
 from pcae_core.errors import DataError, listed
 
 Split = Literal["train", "test"]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pcae_core.data import classes, images
 from pcae_core.data.images import AnyImage
-from pcae_core.data.source import Source
+from pcae_core.data.sources.base import Source
 from pcae_core.errors import DataError
 from pcae_core.storage import archives
 

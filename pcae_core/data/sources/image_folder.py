@@ -13,7 +13,7 @@ from PIL import Image
 
 from pcae_core.config.data import USUAL, Reading
 from pcae_core.data import classes, images
-from pcae_core.data.source import Source
+from pcae_core.data.sources.base import Source
 from pcae_core.errors import DataError
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
