@@ -6,21 +6,17 @@ Letters: n images.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pcae_core.data.sources.base import Source, Subset
+from pcae_core.data.sources.labels import NO_CLASS, repeated
 from pcae_core.errors import DataError, listed
 
 _logger = logging.getLogger("pcae")
-
-NO_CLASS = -1
-"""Label of an image without a class."""
 
 ADVICE = "rename or remove them, choose another split with --split, or leave them out with --ignore-unknown-classes"
 
@@ -39,25 +35,6 @@ class Labelled:
     labels: NDArray[np.int64]
     names: Sequence[str] | None
     notes: tuple[str, ...] = ()
-
-
-def check_labels(path: Path, labels: NDArray[np.int64], names: Sequence[str] | None) -> NDArray[np.int64] | None:
-    """The labels (n,) of a source as `Source.labels` gives them. Raises DataError for numbers that no class has."""
-    lowest, highest = int(labels.min()), int(labels.max())
-    if lowest < NO_CLASS or (names is not None and highest >= len(names)):
-        known = "" if names is None else f" to {len(names) - 1}"
-        raise DataError(
-            f"labels in {path} must be numbers of classes from 0{known}, or -1 for none, not {lowest} to {highest}"
-        )
-    return None if highest == NO_CLASS else labels
-
-
-def check_names(path: Path, names: Sequence[str]) -> list[str]:
-    """The names of a source's classes. Raises DataError when two are the same."""
-    twice = _repeated(names)
-    if twice:
-        raise DataError(f"class_names in {path} names classes twice: {listed(twice)}; give each class its own name")
-    return list(names)
 
 
 def labelled(source: Source) -> Labelled:
@@ -123,13 +100,9 @@ def warn(notes: Sequence[str]) -> None:
 
 
 def _refuse_ambiguous(titles: Sequence[str], names: Sequence[str], whose: str) -> None:
-    twice = set(_repeated(names)) & set(titles)
+    twice = set(repeated(names)) & set(titles)
     if twice:
         raise DataError(f"{whose} has two classes of one name, which cannot be told apart: {listed(sorted(twice))}")
-
-
-def _repeated(names: Sequence[str]) -> list[str]:
-    return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 def _noted(found: Labelled, note: str) -> Labelled:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pcae_core.config.data import USUAL, Reading
-from pcae_core.data import classes, images
+from pcae_core.data import images
 from pcae_core.data.sources.base import Source
+from pcae_core.data.sources.labels import NO_CLASS, check_labels, check_names
 from pcae_core.errors import DataError, ImageError, MissingExtraError
 
 _LABEL_NAMES = ("label", "labels")
@@ -83,10 +84,10 @@ class HuggingFaceSource(Source):
             return None
         column = self._dataset.select_columns(self._label_column).with_format("arrow")[:][self._label_column]
         try:
-            numbers = column.cast("int64").fill_null(classes.NO_CLASS).to_numpy()
+            numbers = column.cast("int64").fill_null(NO_CLASS).to_numpy()
         except ValueError as error:  # Arrow's errors about values that do not fit
             raise DataError(f"labels in {self.path} must be numbers of classes from 0: {error}") from None
-        return classes.check_labels(self.path, numbers, self.class_names)
+        return check_labels(self.path, numbers, self.class_names)
 
     @property
     def no_labels(self) -> str:
@@ -110,7 +111,7 @@ class HuggingFaceSource(Source):
             return None
         if not all(isinstance(name, str) for name in names):
             raise DataError(f"the names of the classes in {self.path} are not all text: {names}")
-        return classes.check_names(self.path, names)
+        return check_names(self.path, names)
 
     @property
     def fingerprint(self) -> str:

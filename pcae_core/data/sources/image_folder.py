@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pcae_core.config.data import USUAL, Reading
-from pcae_core.data import classes, images
+from pcae_core.data import images
 from pcae_core.data.sources.base import Source
+from pcae_core.data.sources.labels import NO_CLASS
 from pcae_core.errors import DataError
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
@@ -62,7 +63,7 @@ class ImageFolder(Source):
             return None
         names = sorted({folder for folder in folders if folder is not None})
         number: dict[str | None, int] = {name: index for index, name in enumerate(names)}
-        labels = [number.get(folder, classes.NO_CLASS) for folder in folders]
+        labels = [number.get(folder, NO_CLASS) for folder in folders]
         return np.array(labels, dtype=np.int64), names
 
     @property

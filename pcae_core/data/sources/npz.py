@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pcae_core.data import classes, images
+from pcae_core.data import images
 from pcae_core.data.images import AnyImage
 from pcae_core.data.sources.base import Source
+from pcae_core.data.sources.labels import check_labels, check_names
 from pcae_core.errors import DataError
 from pcae_core.storage import archives
 
@@ -85,7 +86,7 @@ class NpzSource(Source):
         """The array `labels`; see `Source.labels`. Raises DataError for labels that `class_names` does not name."""
         if "labels" not in self._members:
             return None
-        return classes.check_labels(self.path, self._array("labels").astype(np.int64), self.class_names)
+        return check_labels(self.path, self._array("labels").astype(np.int64), self.class_names)
 
     @property
     def no_labels(self) -> str:
@@ -97,7 +98,7 @@ class NpzSource(Source):
         """The array `class_names`; see `Source.class_names`. Raises DataError when two are the same."""
         if "class_names" not in self._members:
             return None
-        return classes.check_names(self.path, self._array("class_names").tolist())
+        return check_names(self.path, self._array("class_names").tolist())
 
     @functools.cached_property
     def fingerprint(self) -> str:
