@@ -18,6 +18,7 @@ from pcae.report.subjects import Subject
 from pcae_core.config import ModelConfig, Reading
 from pcae_core.config.data import USUAL
 from pcae_core.data import greys, images, normalize, open_source
+from pcae_core.data.sources import kinds
 from pcae_core.data.sources.image_folder import EXTENSIONS
 from pcae_core.data.transforms import resize_center_crop, stack
 from pcae_core.errors import ConfigError, DataError, ImageError, listed
@@ -65,7 +66,7 @@ def read_images(paths: Sequence[Path], model: ModelConfig, limit: int, reading: 
         deep.append(greys.remembered(image))
         pixels.append(resize_center_crop(image, model.image_size))
     if not names:
-        why = f": {listed(unreadable)}" if unreadable else "; name image files, a folder or an .npz file"
+        why = f": {listed(unreadable)}" if unreadable else f"; name image files, {kinds.words('name')}"
         raise DataError(f"there is no image to draw{why}")
     greys.say(deep)
     return Shown(names, stack(pixels), unreadable)
@@ -75,9 +76,8 @@ def _images(path: Path, in_chans: int, reading: Reading) -> Iterator[tuple[str, 
     """Names of images, and what reads them or raises ImageError."""
     if not path.exists() and path.suffix.lower() not in EXTENSIONS:
         raise DataError(f"there is no image and no data set at {path}")
-    if path.suffix.lower() != ".npz" and not path.is_dir():
-        if in_chans not in images.MODES:
-            raise DataError(f"image files give 1 or 3 channels, but the model takes {in_chans}; use an .npz file")
+    if kinds.recognized(path) is None:
+        images.check_file_channels(in_chans)
         how = reading.max_pixels, reading.grey_bits
         yield path.name, functools.partial(images.read, path, str(path), in_chans, *how)
         return

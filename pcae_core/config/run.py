@@ -18,7 +18,7 @@ class RunConfig(Config):
     """What every training run has settings for; the subclasses are the kinds of run.
 
     Attributes:
-        data: folder of images, `.npz` file, or folder written by Hugging Face's `datasets`.
+        data: data set of images, a folder or a file; `docs/training.md` lists the kinds.
         out: the run's folder; a run that is there already is continued.
         backend: as `pcae backends` lists it.
         device: as the backend names it; "auto" takes its best one.

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcae_core.data.sources.base import Source, Subset
+from pcae_core.data.sources.kinds import words
 from pcae_core.data.sources.labels import NO_CLASS, repeated
 from pcae_core.errors import DataError, listed
 
@@ -41,10 +42,7 @@ def labelled(source: Source) -> Labelled:
     """The images of a source that have a class. Raises DataError when none has."""
     labels = source.labels
     if labels is None:
-        raise DataError(
-            f"{source.path} has no labels: {source.no_labels}; classification needs one sub-folder a class, an array "
-            "labels in the .npz file, or a column of classes"
-        )
+        raise DataError(f"{source.path} has no labels: {source.no_labels}; classification needs {words('labels')}")
     return _where(Labelled(source, labels, source.class_names), labels != NO_CLASS, "have no class")
 
 

@@ -127,6 +127,12 @@ def from_array(values: NDArray[np.uint8], in_chans: int) -> AnyImage:
     return np.array(values)  # a copy: `values` may lie in a mapped file
 
 
+def check_file_channels(in_chans: int) -> None:
+    """Raises DataError when image files cannot become images of `in_chans` channels."""
+    if in_chans not in MODES:
+        raise DataError(f"image files give 1 or 3 channels, not {in_chans}; use a .npz file for other images")
+
+
 def check_channels(path: Path, shape: tuple[int, ...], in_chans: int) -> None:
     """Raises DataError when images (n, H, W) or (n, H, W, C) cannot become images of `in_chans` channels."""
     channels = shape[3] if len(shape) == 4 else 1

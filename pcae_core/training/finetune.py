@@ -13,6 +13,7 @@ from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.contract import Backend, FinetuneOutput, Finetuner, TrainState
 from pcae_core.data import Batch, CorruptLog, open_scored, open_source
 from pcae_core.data.classes import Labelled, labelled, match
+from pcae_core.data.sources import kinds
 from pcae_core.data.transforms import soft_targets
 from pcae_core.errors import ConfigError, DataError, TrainingError
 from pcae_core.storage import checkpoint, pretrained
@@ -85,7 +86,7 @@ def _encoder_config(path: Path) -> EncoderInfo:
 
 def _data(config: FinetuneConfig) -> Path:
     if config.data is None:
-        raise ConfigError("no data set: name a folder with classes or .npz files with --data")
+        raise ConfigError(f"no data set: name {kinds.words('name')}, with classes, with --data")
     return config.data
 
 

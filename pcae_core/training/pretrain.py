@@ -11,6 +11,7 @@ from pcae_core import randomness, registry
 from pcae_core.config import PretrainConfig
 from pcae_core.contract import Backend, Pretrainer, PretrainOutput
 from pcae_core.data import Batch, Source, open_source
+from pcae_core.data.sources import kinds
 from pcae_core.errors import ConfigError
 from pcae_core.training import run
 from pcae_core.training.collapse import collapse_metrics, collapse_warning
@@ -31,7 +32,7 @@ def pretrain(config: PretrainConfig, console: Console | None = None) -> Path:
         PcaeError: see `pcae_core.errors`; an interrupted run raises TrainingError after it has been saved.
     """
     if config.data is None:
-        raise ConfigError("no data set: name a folder of images or an .npz file with --data")
+        raise ConfigError(f"no data set: name {kinds.words('name')} with --data")
     source = open_source(config.data, config.model.in_chans, split="train", reading=config.loader.reading)
     backend = registry.create(config.backend, device=config.device)
     start = run.find_start(config, data_position(config, source, 0))

@@ -10,12 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import COLOURS, GREYS, fix_walk, load_array, one_line, save_image, save_npz
+from data_files import COLOURS, GREYS, MODEL, fix_walk, load_array, one_line, save_image, save_npz
 from PIL import Image
 
-from pcae_core.data import images, open_source
+from pcae_core import PretrainConfig
+from pcae_core.data import images, open_scored, open_source
+from pcae_core.data.sources import kinds
+from pcae_core.data.sources.base import SPLIT_NAMES, SourceKind
 from pcae_core.data.sources.image_folder import ImageFolder
-from pcae_core.errors import DataError, MissingExtraError
+from pcae_core.errors import ConfigError, DataError, MissingExtraError
+from pcae_core.training.pretrain import pretrain
 
 # Folders of images
 
@@ -323,6 +327,35 @@ def test_splits_of_folders(tmp_path):
     with pytest.raises(DataError, match="no test split") as error:
         open_source(tmp_path / "train", 1, "test")
     one_line(error)
+
+
+class Frames(ImageFolder):
+    """A kind that PCAE does not know."""
+
+
+def test_a_new_kind_needs_nothing_else(tmp_path, monkeypatch):
+    def splits(path: Path) -> dict[str, Path]:
+        return {name: path / f"{name}.frames" for name in SPLIT_NAMES if (path / f"{name}.frames").is_dir()}
+
+    def recognizes(path: Path) -> bool:
+        return path.suffix == ".frames"
+
+    kind = SourceKind("a .frames folder", "a .frames folder", "a line a frame", recognizes, splits, Frames)
+    monkeypatch.setattr(kinds, "KINDS", (*kinds.KINDS, kind))
+    for name in ("train", "val"):
+        save_image(tmp_path / f"{name}.frames" / "x.png")
+    assert isinstance(open_source(tmp_path / "val.frames", 1), Frames)
+    assert open_source(tmp_path, 1, "test").path.name == "val.frames"
+    for part, message in (
+        ("train.frames", r"a folder, a \.npz file or a \.frames folder named test, val, validation or valid$"),
+        ("train.frames/x.png", r"is neither a folder, a \.npz file nor a \.frames folder$"),
+    ):
+        with pytest.raises(DataError, match=message):
+            open_source(tmp_path / part, 1, "test" if part.endswith("frames") else "train")
+    with pytest.raises(DataError, match=r"array labels in the \.npz file or a line a frame$"):
+        open_scored(tmp_path, 1, "train")
+    with pytest.raises(ConfigError, match=r"or a \.frames folder with --data$"):
+        pretrain(PretrainConfig(model=MODEL))
 
 
 def test_paths_that_are_no_data_set(tmp_path):

@@ -1,4 +1,4 @@
-"""The interface of a data set.
+"""The interface of a data set, and of a kind of data sets.
 
 A source is pickled into every loading process, so it holds little: what it opens it opens by path, on first use and
 in each process anew.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import abc
 import functools
 import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -77,6 +79,32 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def fingerprint(self) -> str:
         """Short hexadecimal text that identifies the data set, wherever it lies."""
+
+
+@dataclass(frozen=True)
+class SourceKind:
+    """A kind of data set on disk: how to recognise and open one, and its words in messages.
+
+    Attributes:
+        name: "a folder of images".
+        container: that holds a data set or one split of it: "a folder".
+        labels: where its labels are: "one sub-folder a class".
+        recognizes: whether there is one data set of this kind at a path.
+        splits: that a folder holds, by name; none where it holds no splits of this kind.
+        open: from path, channels, and how image files are read. Raises DataError, MissingExtraError.
+    """
+
+    name: str
+    container: str
+    labels: str
+    recognizes: Callable[[Path], bool]
+    splits: Callable[[Path], dict[str, Path]]
+    open: Callable[[Path, int, Reading], Source]
+
+
+VALIDATION_NAMES = ("val", "validation", "valid")
+SPLIT_NAMES = ("train", "test", *VALIDATION_NAMES)
+"""Usual names of splits."""
 
 
 class Subset(Source):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pcae_core.config.data import USUAL, Reading
 from pcae_core.data import images
-from pcae_core.data.sources.base import Source
+from pcae_core.data.sources.base import Source, SourceKind
 from pcae_core.data.sources.labels import NO_CLASS, check_labels, check_names
 from pcae_core.errors import DataError, ImageError, MissingExtraError
 
@@ -32,8 +32,7 @@ class HuggingFaceSource(Source):
             MissingExtraError: `datasets` is not installed.
         """
         super().__init__(path, in_chans, reading)
-        if in_chans not in images.MODES:
-            raise DataError(f"image files give 1 or 3 channels, not {in_chans}; use a .npz file for other images")
+        images.check_file_channels(in_chans)
         datasets = _import_datasets()
         features = self._dataset.features
         columns = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
@@ -130,3 +129,24 @@ def _import_datasets() -> Any:
         reason = " ".join(str(error).split())
         raise MissingExtraError(f"reading this data set needs datasets, which cannot be loaded: {reason}") from None
     return datasets
+
+
+def _recognizes(path: Path) -> bool:
+    return (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
+
+
+def _splits(path: Path) -> dict[str, Path]:
+    """Of a `DatasetDict`."""
+    if not (path / "dataset_dict.json").is_file():
+        return {}
+    return {folder.name: folder for folder in path.iterdir() if folder.is_dir()}
+
+
+KIND = SourceKind(
+    "a folder that Hugging Face's datasets wrote",
+    "a folder",
+    "a column of classes",
+    _recognizes,
+    _splits,
+    HuggingFaceSource,
+)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pcae_core.config.data import USUAL, Reading
 from pcae_core.data import images
-from pcae_core.data.sources.base import Source
+from pcae_core.data.sources.base import SPLIT_NAMES, Source, SourceKind
 from pcae_core.data.sources.labels import NO_CLASS
 from pcae_core.errors import DataError
 
@@ -32,8 +32,7 @@ class ImageFolder(Source):
     def __init__(self, path: Path, in_chans: int, reading: Reading = USUAL) -> None:
         """Raises DataError for a folder without images, or when `in_chans` is neither 1 nor 3."""
         super().__init__(path, in_chans, reading)
-        if in_chans not in images.MODES:
-            raise DataError(f"image files give 1 or 3 channels, not {in_chans}; use a .npz file for other images")
+        images.check_file_channels(in_chans)
         files = _find_images(self.path)
         if not files:
             raise DataError(f"{path} holds no images ({', '.join(sorted(e[1:] for e in EXTENSIONS))})")
@@ -138,3 +137,12 @@ def _walk(root: Path, start: Path, seen: set[Path]) -> tuple[list[str], set[Path
 
 def _is_image(name: str) -> bool:
     return not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
+
+
+def _splits(path: Path) -> dict[str, Path]:
+    """Only "train" beside something else is a split; a class could be called "test" or "val"."""
+    folders = {name: path / name for name in SPLIT_NAMES if (path / name).is_dir()}
+    return folders if "train" in folders and len(folders) > 1 else {}
+
+
+KIND = SourceKind("a folder of images", "a folder", "one sub-folder a class", Path.is_dir, _splits, ImageFolder)

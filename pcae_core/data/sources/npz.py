@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pcae_core.config import Reading
 from pcae_core.data import images
 from pcae_core.data.images import AnyImage
-from pcae_core.data.sources.base import Source
+from pcae_core.data.sources.base import SPLIT_NAMES, Source, SourceKind
 from pcae_core.data.sources.labels import check_labels, check_names
 from pcae_core.errors import DataError
 from pcae_core.storage import archives
@@ -105,3 +106,19 @@ class NpzSource(Source):
         """Over type, shape and checksum (the archive's own CRC-32) of every array."""
         parts = [f"{name} {m.dtype.str} {m.shape} {m.fortran_order} {m.crc}" for name, m in self._members.items()]
         return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:16]
+
+
+def _recognizes(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() == ".npz"
+
+
+def _splits(path: Path) -> dict[str, Path]:
+    archives = {name: path / f"{name}.npz" for name in SPLIT_NAMES}
+    return {name: archive for name, archive in archives.items() if archive.is_file()}
+
+
+def _open(path: Path, in_chans: int, reading: Reading) -> Source:
+    return NpzSource(path, in_chans)  # nothing is left to be read from image files
+
+
+KIND = SourceKind("a .npz file", "a .npz file", "an array labels in the .npz file", _recognizes, _splits, _open)

@@ -1,4 +1,4 @@
-"""How a path is recognised as a data set, and which of its splits is scored."""
+"""Open a data set, or the split of one that is asked for or can be scored."""
 
 from __future__ import annotations
 
@@ -8,24 +8,21 @@ from typing import Literal
 
 from pcae_core.config.data import USUAL, Reading
 from pcae_core.data.classes import Labelled, labelled
-from pcae_core.data.sources.base import Source
-from pcae_core.data.sources.huggingface import HuggingFaceSource
-from pcae_core.data.sources.image_folder import ImageFolder
-from pcae_core.data.sources.npz import NpzSource
+from pcae_core.data.sources.base import VALIDATION_NAMES, Source
+from pcae_core.data.sources.kinds import find_splits, joined, recognized, words
 from pcae_core.errors import DataError, listed
 
-Split = Literal["train", "test"]
+SplitRole = Literal["train", "test"]
+"""What a split is for; the test split may have the name of a validation split."""
 
-_VALIDATION = ("val", "validation", "valid")
-_SPLIT_NAMES: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("test", *_VALIDATION)}
-_ALL_SPLIT_NAMES = ("train", "test", *_VALIDATION)
+_NAMES: dict[SplitRole, tuple[str, ...]] = {"train": ("train",), "test": ("test", *VALIDATION_NAMES)}
 
 
-def open_source(path: Path | str, in_chans: int, split: Split | None = None, reading: Reading = USUAL) -> Source:
-    """Open a data set: a `.npz` file, a folder of images, or a folder that Hugging Face's `datasets` wrote.
+def open_source(path: Path | str, in_chans: int, split: SplitRole | None = None, reading: Reading = USUAL) -> Source:
+    """Open a data set of one of `kinds.KINDS`, or a split of one.
 
-    A folder may also hold splits: `train.npz` with `test.npz` or `val.npz`, folders `train` with `test` or `val`, or
-    a `DatasetDict`. A validation split may be called `val`, `validation` or `valid`.
+    Splits lie in a folder: `train.npz` with `test.npz` or `val.npz`, folders `train` with `test` or `val`, or a
+    `DatasetDict`. A validation split may be called `val`, `validation` or `valid`.
 
     Args:
         in_chans: channels of the images to deliver.
@@ -41,7 +38,7 @@ def open_source(path: Path | str, in_chans: int, split: Split | None = None, rea
     splits = _splits(path)
     if not splits and split == "train":
         return _open(path, in_chans, reading)
-    return _open(_first(path, splits, _SPLIT_NAMES[split], split), in_chans, reading)
+    return _open(_first(path, splits, _NAMES[split], split), in_chans, reading)
 
 
 def open_scored(path: Path | str, in_chans: int, split: str | None = None, reading: Reading = USUAL) -> Labelled:
@@ -57,11 +54,11 @@ def open_scored(path: Path | str, in_chans: int, split: str | None = None, readi
     path = Path(path)
     splits = _splits(path)
     if split is not None:
-        names = _VALIDATION if split in _VALIDATION else (split,)
+        names = VALIDATION_NAMES if split in VALIDATION_NAMES else (split,)
         return labelled(_open(_first(path, splits, names, split), in_chans, reading))
-    _first(path, splits, _SPLIT_NAMES["test"], "test")
+    _first(path, splits, _NAMES["test"], "test")
     reasons: list[str] = []
-    for name in _SPLIT_NAMES["test"]:
+    for name in _NAMES["test"]:
         source = _open(splits[name], in_chans, reading) if name in splits else None
         if source is not None and source.labels is not None:
             found = labelled(source)
@@ -77,30 +74,18 @@ def _first(path: Path, splits: dict[str, Path], names: tuple[str, ...], split: s
         if name in splits:
             return splits[name]
     there = f"; it has {listed(sorted(splits))}" if splits else ""
-    called = " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-    raise DataError(f"{path} has no {split} split, which is a .npz file or a sub-folder named {called}{there}")
+    raise DataError(f"{path} has no {split} split, which is {words('container')} named {joined(names)}{there}")
 
 
 def _splits(path: Path) -> dict[str, Path]:
     """The splits that a data set holds, by name; none when it is one whole. Raises DataError when there is none."""
     if not path.exists():
         raise DataError(f"there is no data set at {path}")
-    archives = {name: path / f"{name}.npz" for name in _ALL_SPLIT_NAMES}
-    archives = {name: archive for name, archive in archives.items() if archive.is_file()}
-    if archives:
-        return archives
-    if (path / "dataset_dict.json").is_file():
-        return {folder.name: folder for folder in path.iterdir() if folder.is_dir()}
-    folders = {name: path / name for name in _ALL_SPLIT_NAMES if (path / name).is_dir()}
-    # Only "train" beside something else is a split; a class could be called "test" or "val".
-    return folders if "train" in folders and len(folders) > 1 else {}
+    return find_splits(path)
 
 
 def _open(path: Path, in_chans: int, reading: Reading) -> Source:
-    if path.is_file() and path.suffix.lower() == ".npz":
-        return NpzSource(path, in_chans)
-    if not path.is_dir():
-        raise DataError(f"{path} is neither a folder nor a .npz file")
-    if (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
-        return HuggingFaceSource(path, in_chans, reading)
-    return ImageFolder(path, in_chans, reading)
+    kind = recognized(path)
+    if kind is None:
+        raise DataError(f"{path} is neither {words('container', 'nor')}")
+    return kind.open(path, in_chans, reading)
