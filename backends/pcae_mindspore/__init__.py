@@ -54,5 +54,11 @@ def prepare() -> None:
 
 
 SPEC = BackendSpec(
-    "mindspore", _create, CAPABILITIES, ("mindspore",), "mindspore", 'pip install "pcae[mindspore]"', ".ckpt"
+    name="mindspore",
+    create=_create,
+    capabilities=CAPABILITIES,
+    requires=("mindspore",),
+    distribution="mindspore",
+    install='pip install "pcae[mindspore]"',
+    weights_suffix=".ckpt",
 )

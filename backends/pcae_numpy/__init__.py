@@ -19,4 +19,12 @@ def _create(device: str = "cpu") -> NumpyBackend:
     return NumpyBackend(device)
 
 
-SPEC = BackendSpec("numpy", _create, CAPABILITIES, ("numpy",), "numpy", "pip install pcae", ".npz")
+SPEC = BackendSpec(
+    name="numpy",
+    create=_create,
+    capabilities=CAPABILITIES,
+    requires=("numpy",),
+    distribution="numpy",
+    install="pip install pcae",
+    weights_suffix=".npz",
+)

@@ -24,12 +24,12 @@ def _create(device: str = "cpu") -> OnnxBackend:
 
 
 SPEC = BackendSpec(
-    "onnx",
-    _create,
-    CAPABILITIES,
-    ("onnx", "onnxruntime"),
-    "onnxruntime",
-    'pip install "pcae[ort]" (or "pcae[ort-gpu]")',
+    name="onnx",
+    create=_create,
+    capabilities=CAPABILITIES,
+    requires=("onnx", "onnxruntime"),
+    distribution="onnxruntime",
+    install='pip install "pcae[ort]" (or "pcae[ort-gpu]")',
 )
 
 

@@ -33,4 +33,12 @@ def _create(device: str = "cpu") -> TorchBackend:
     return TorchBackend(device)
 
 
-SPEC = BackendSpec("torch", _create, CAPABILITIES, ("torch",), "torch", 'pip install "pcae[torch]"', ".pth")
+SPEC = BackendSpec(
+    name="torch",
+    create=_create,
+    capabilities=CAPABILITIES,
+    requires=("torch",),
+    distribution="torch",
+    install='pip install "pcae[torch]"',
+    weights_suffix=".pth",
+)

@@ -18,4 +18,11 @@ def _create(device: str = "cpu") -> JaxBackend:
     return JaxBackend(device)
 
 
-SPEC = BackendSpec("jax", _create, CAPABILITIES, ("jax",), "jax", "pip install pcae-jax")
+SPEC = BackendSpec(
+    name="jax",
+    create=_create,
+    capabilities=CAPABILITIES,
+    requires=("jax",),
+    distribution="jax",
+    install="pip install pcae-jax",
+)
