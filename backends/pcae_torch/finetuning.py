@@ -54,7 +54,8 @@ class TorchFinetuner(TorchTrainer, Finetuner):
         self._optimizer.zero_grad(set_to_none=True)
         losses = [self._accumulate(*batch, last=i == parts - 1) for i, batch in enumerate(micro_batches)]
         loss = torch.stack(losses).mean()
-        return FinetuneOutput(loss, *self._update(loss, learning_rate, momentum))
+        grad_norm, finite = self._update(loss, learning_rate, momentum)
+        return FinetuneOutput(loss, grad_norm, finite)
 
     def _accumulate(self, images: Tensor, targets: Tensor, scales: Tensor | None, last: bool) -> Tensor:
         """Forward and backward pass of one micro-batch; gradients are exchanged after the last one."""

@@ -46,9 +46,8 @@ class TorchPretrainer(TorchTrainer, Pretrainer):
         outputs = [self._accumulate(*batch, last=i == parts - 1) for i, batch in enumerate(micro_batches)]
         losses, targets, features = zip(*outputs, strict=True)
         loss = torch.stack(losses).mean()
-        return PretrainOutput(
-            loss, *self._update(loss, learning_rate, momentum), torch.cat(targets), torch.cat(features)
-        )
+        grad_norm, finite = self._update(loss, learning_rate, momentum)
+        return PretrainOutput(loss, grad_norm, finite, target=torch.cat(targets), features=torch.cat(features))
 
     def _accumulate(
         self, patches: Tensor, visible: Tensor, masked: Tensor, scales: Tensor | None, last: bool

@@ -72,8 +72,10 @@ class TorchTrainer:
         self._optimizer = self._create_optimizer(state, scale)
         self._steps = [value["step"] for value in self._optimizer.state.values()]
         self._scaler = self._create_scaler(state)
-        for module in filter(None, (self._student, self._teacher)) if config.compile else ():
-            module.compile()
+        if config.compile:
+            self._student.compile()
+            if self._teacher is not None:
+                self._teacher.compile()
         self._parallel = self._group.wrap(self._student)
         mean, std = config.loader.normalization(config.model.in_chans)
         self._mean, self._std = (self._tensor(np.reshape(values, (-1, 1, 1))) for values in (mean, std))

@@ -27,7 +27,7 @@ from pcae_core.reduction import check_keep
 from pcae_core.storage import checkpoint
 from pcae_core.training.probes import Accuracy, accuracy
 
-SPEED_ROUNDS = 40
+WARM_UP_ROUNDS, SPEED_ROUNDS = 2, 40
 BATCH = 64
 
 
@@ -176,10 +176,17 @@ def measure_speed(
     on_device = {name: backend.asarray(parameters[name]) for name in encoder_shapes(model)}
     shape = (BATCH, model.in_chans, model.image_size, model.image_size)
     images = backend.asarray(np.random.default_rng(0).normal(size=shape).astype(np.float32))
-    seconds = {keep: np.empty(SPEED_ROUNDS) for keep in keeps}
-    for i in range(-2, SPEED_ROUNDS):  # the first two warm up
+
+    def seconds_of(keep: float) -> float:
+        began = time.perf_counter()
+        backend.to_numpy(backend.encode(model, on_device, images, keep).logits)
+        return time.perf_counter() - began
+
+    for _ in range(WARM_UP_ROUNDS):
         for keep in keeps:
-            began = time.perf_counter()
-            backend.to_numpy(backend.encode(model, on_device, images, keep).logits)
-            seconds[keep][i] = time.perf_counter() - began
-    return seconds
+            seconds_of(keep)
+    seconds: dict[float, list[float]] = {keep: [] for keep in keeps}
+    for _ in range(SPEED_ROUNDS):
+        for keep in keeps:
+            seconds[keep].append(seconds_of(keep))
+    return {keep: np.array(values) for keep, values in seconds.items()}
