@@ -100,7 +100,7 @@ def pretrain(seed: int, data: Path, out: Path) -> tuple[float, float]:
 
 def probe(seed: int, run: Path, data: Path, backend) -> float:
     """Prints all; returns by how many points the linear probe is above random initialisation's."""
-    from pcae_core.training.evaluate import evaluate
+    from pcae_core.evaluation.evaluate import evaluate
 
     found, _ = evaluate(backend, run, data, encoders=("student",))
     student, random = found["student"], found["random"]

@@ -105,7 +105,7 @@ def show(name: str, results: list[Result]) -> None:
 def print_table(run: Path, data: Path) -> None:
     from pcae.cli.evaluate import show_keep_table
     from pcae_core import registry
-    from pcae_core.training.classify import keep_table
+    from pcae_core.evaluation.keep_table import keep_table
 
     path, rows, _ = keep_table(registry.create("torch"), run, data, KEEPS)
     show_keep_table(path, rows)

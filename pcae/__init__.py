@@ -18,7 +18,7 @@ from pcae_core import BackendError, __version__, current
 
 if TYPE_CHECKING:
     from pcae_core import *  # noqa: F403
-    from pcae_core.training.evaluate import evaluate
+    from pcae_core.evaluation.evaluate import evaluate
     from pcae_core.training.finetune import finetune
     from pcae_core.training.pretrain import pretrain
     from pcae_onnx.session import InferenceSession
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "InferenceSession": "pcae_onnx.session",
-    "evaluate": "pcae_core.training.evaluate",
+    "evaluate": "pcae_core.evaluation.evaluate",
     "finetune": "pcae_core.training.finetune",
     "pretrain": "pcae_core.training.pretrain",
 }

@@ -16,10 +16,9 @@ from pcae_core import registry
 from pcae_core.config import RunConfig
 from pcae_core.contract import Floats
 from pcae_core.data import eval_batches, normalize
+from pcae_core.evaluation.evaluate import extract_features
+from pcae_core.evaluation.probes import accuracy, effective_rank, knn, linear_probe
 from pcae_core.parameters import Arrays, encoder_shapes, initial_parameters
-from pcae_core.training.collapse import effective_rank
-from pcae_core.training.evaluate import extract_features
-from pcae_core.training.probes import accuracy, knn, linear_probe
 
 _WATCHED_AT = (0.1, 0.5, 1.0)  # shares of the steps
 _LAST = 20  # steps whose loss ratio is averaged

@@ -14,8 +14,8 @@ from pcae_core.config import EncoderName, Reading
 from pcae_core.errors import ConfigError, IncompleteError
 
 if TYPE_CHECKING:
-    from pcae_core.training.classify import KeepRow
-    from pcae_core.training.evaluate import Evaluation
+    from pcae_core.evaluation.evaluate import Evaluation
+    from pcae_core.evaluation.keep_table import KeepRow
 
 DESCRIPTION = """Of a pre-training run, probe the frozen features: weighted k-NN (cosine, k = 20) and a linear probe,
 fitted on the train split and scored on another, next to the same encoder at random initialisation.
@@ -68,8 +68,8 @@ def main(arguments: Sequence[str]) -> None:
     """Parse, evaluate, print a table."""
     chosen = parse(Arguments, "evaluate", arguments, description=DESCRIPTION)
     from pcae_core import registry
+    from pcae_core.evaluation.evaluate import evaluate
     from pcae_core.storage import checkpoint, pretrained
-    from pcae_core.training.evaluate import evaluate
 
     alone = pretrained.is_encoder(chosen.run)
     tuned = not alone and checkpoint.read_manifest(checkpoint.find(chosen.run)).kind == "finetune"
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> None:
     backend = registry.create(chosen.backend, device=chosen.device)
     how = chosen.split, chosen.ignore_unknown_classes, chosen.reading, chosen.max_corrupt
     if tuned:
-        from pcae_core.training.classify import keep_table
+        from pcae_core.evaluation.keep_table import keep_table
 
         path, rows, missing = keep_table(backend, chosen.run, chosen.data, chosen.keep or KEEPS, *how)
         show_keep_table(path, rows)

@@ -18,10 +18,10 @@ from pcae.report.history import History
 from pcae_core.config import ModelConfig, read_yaml
 from pcae_core.contract import Backend
 from pcae_core.errors import CheckpointError, DataError, TrainingError
+from pcae_core.evaluation.evaluate import evaluate
+from pcae_core.evaluation.keep_table import keep_table
 from pcae_core.storage import checkpoint
 from pcae_core.storage.checkpoint import Manifest
-from pcae_core.training.classify import keep_table
-from pcae_core.training.evaluate import evaluate
 
 
 @dataclass(frozen=True)

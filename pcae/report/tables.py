@@ -9,8 +9,8 @@ from pcae_core import cost
 from pcae_core.config import ModelConfig
 
 if TYPE_CHECKING:
-    from pcae_core.training.classify import KeepRow
-    from pcae_core.training.evaluate import Evaluation
+    from pcae_core.evaluation.evaluate import Evaluation
+    from pcae_core.evaluation.keep_table import KeepRow
 
 KEEPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 

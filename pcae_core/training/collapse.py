@@ -10,32 +10,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from pcae_core.contract import Floats
+from pcae_core.evaluation.probes import effective_rank
 
 HEALTHY_RANK = 2.0
 """Below this effective rank of pooled features or targets a run counts as collapsed."""
 HEALTHY_RATIO = 0.97
 """Above this share of the best constant prediction's loss a run has learned nothing (after the warm-up)."""
-
-
-def effective_rank(features: Floats) -> float:
-    """Exponential of the entropy of the covariance's eigenvalue shares (after Roy & Vetterli 2007).
-
-    Args:
-        features: (n, D), n >= 2.
-
-    Returns:
-        1 to D; 1.0 also when all rows are equal; NaN when a feature is not finite.
-    """
-    if not np.isfinite(features).all():
-        return float("nan")
-    centered = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
-    few, many = sorted((centered, centered.T), key=len)  # the smaller of the two products has the same eigenvalues
-    variances = np.linalg.eigvalsh(few @ many).clip(min=0.0)
-    total = variances.sum()
-    if total == 0:
-        return 1.0
-    shares = variances[variances > 0] / total
-    return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
 def constant_prediction_loss(target: Floats) -> float:

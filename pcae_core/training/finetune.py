@@ -16,11 +16,11 @@ from pcae_core.data.classes import Labelled, labelled, match
 from pcae_core.data.sources import kinds
 from pcae_core.data.transforms import soft_targets
 from pcae_core.errors import ConfigError, DataError, TrainingError
+from pcae_core.evaluation.keep_table import best_parameters, one_class_warning, score
 from pcae_core.storage import checkpoint, pretrained
 from pcae_core.storage.pretrained import EncoderInfo
 from pcae_core.storage.tensors import check_tensors
 from pcae_core.training import run
-from pcae_core.training.classify import best_parameters, one_class_warning, score
 from pcae_core.training.loggers import MetricLogger
 from pcae_core.training.loop import Inputs, Loop, Place, data_position
 from pcae_core.training.progress import Display

@@ -20,7 +20,7 @@ from pcae.cli import main as cli
 from pcae.cli.evaluate import show, show_keep_table
 from pcae_core import registry
 from pcae_core.convert.coverage import Coverage
-from pcae_core.training.evaluate import evaluate
+from pcae_core.evaluation.evaluate import evaluate
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from pcae.cli import main as cli
 from pcae_core import DataError, FinetuneConfig, checkpoint, registry
 from pcae_core.data import open_source
 from pcae_core.data.classes import Labelled, match
-from pcae_core.training.classify import keep_table
-from pcae_core.training.evaluate import evaluate
+from pcae_core.evaluation.evaluate import evaluate
+from pcae_core.evaluation.keep_table import keep_table
 from pcae_core.training.finetune import finetune
 
 TRAINED = ("cat", "dog", "fox")
@@ -63,7 +63,7 @@ def scored(run: Path, data: Path, **options) -> float:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr("pcae_core.training.classify.SPEED_ROUNDS", 2)
+    monkeypatch.setattr("pcae_core.evaluation.keep_table.SPEED_ROUNDS", 2)
 
 
 # Scoring a fine-tuned run

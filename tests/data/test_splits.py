@@ -17,10 +17,10 @@ from pcae.cli import main as cli
 from pcae_core import DataError, FinetuneConfig, PretrainConfig, checkpoint
 from pcae_core.data import open_scored, open_source
 from pcae_core.data.sources.image_folder import ImageFolder
-from pcae_core.training.classify import one_class_warning
+from pcae_core.evaluation.keep_table import one_class_warning
+from pcae_core.evaluation.probes import Accuracy
 from pcae_core.training.finetune import finetune
 from pcae_core.training.pretrain import pretrain
-from pcae_core.training.probes import Accuracy
 
 NAMED = ("cat", "dog")
 HIDDEN = (None, None, None)
@@ -167,7 +167,7 @@ def warned(train, config) -> tuple[Path, list[str]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_commands_score_the_split_that_they_are_told(kind, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("pcae_core.training.classify.SPEED_ROUNDS", 2)
+    monkeypatch.setattr("pcae_core.evaluation.keep_table.SPEED_ROUNDS", 2)
     splits = {"train": NAMED * 8, "test": HIDDEN, "val": NAMED * 2}
     data = labelled_sets.write(kind, tmp_path / "data", splits)
     start, said = pretrained_on(data, tmp_path / "start", steps=1, batch_size=4)

@@ -24,7 +24,7 @@ from pcae_core.config.data import Reading
 from pcae_core.data import CorruptLog, TrainLoader, eval_batches, images, open_source
 from pcae_core.data.transforms import training_pipeline
 from pcae_core.errors import ImageError
-from pcae_core.training.evaluate import evaluate
+from pcae_core.evaluation.evaluate import evaluate
 from pcae_core.training.finetune import finetune
 
 COUNT = 24  # images of a split, in two classes

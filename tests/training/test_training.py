@@ -12,8 +12,9 @@ import runs
 import scipy.stats
 
 from pcae_core import registry
-from pcae_core.training import collapse, loggers, probes
-from pcae_core.training.evaluate import evaluate
+from pcae_core.evaluation import probes
+from pcae_core.evaluation.evaluate import evaluate
+from pcae_core.training import collapse, loggers
 from pcae_core.training.signals import StopRequest
 
 
@@ -21,16 +22,16 @@ def test_effective_rank():
     rng = np.random.default_rng(0)
     basis = np.linalg.qr(rng.normal(size=(2000, 4)) - 0)[0]
     flat = (basis - basis.mean(0)) @ np.eye(4, 16)
-    assert collapse.effective_rank(flat) == pytest.approx(4, rel=0.01)
-    assert collapse.effective_rank(rng.normal(size=(100, 1)) @ rng.normal(size=(1, 16))) == pytest.approx(1)
-    assert collapse.effective_rank(np.ones((5, 3))) == 1.0
+    assert probes.effective_rank(flat) == pytest.approx(4, rel=0.01)
+    assert probes.effective_rank(rng.normal(size=(100, 1)) @ rng.normal(size=(1, 16))) == pytest.approx(1)
+    assert probes.effective_rank(np.ones((5, 3))) == 1.0
     for shape in ((7, 30), (30, 7)):
         values = rng.normal(size=shape) * np.arange(shape[1])
         shares = np.linalg.svd(values - values.mean(axis=0), compute_uv=False) ** 2
         expected = np.exp(scipy.stats.entropy(shares))
-        assert collapse.effective_rank(values) == pytest.approx(expected, rel=1e-12)
-    assert collapse.effective_rank(rng.normal(size=(5000, 8))) == pytest.approx(8, rel=0.01)
-    assert np.isnan(collapse.effective_rank(np.full((3, 3), np.nan)))
+        assert probes.effective_rank(values) == pytest.approx(expected, rel=1e-12)
+    assert probes.effective_rank(rng.normal(size=(5000, 8))) == pytest.approx(8, rel=0.01)
+    assert np.isnan(probes.effective_rank(np.full((3, 3), np.nan)))
 
 
 def test_constant_prediction_loss_is_the_minimum():

@@ -22,10 +22,10 @@ from pcae_core.contract import Array, Backend, Floats, TrainState
 from pcae_core.data import CorruptLog, Source, eval_batches, greys, normalize, open_scored
 from pcae_core.data.classes import Labelled, match, warn
 from pcae_core.errors import ConfigError, listed
+from pcae_core.evaluation.probes import Accuracy, accuracy
 from pcae_core.parameters import Arrays, encoder_shapes
 from pcae_core.reduction import check_keep
 from pcae_core.storage import checkpoint
-from pcae_core.training.probes import Accuracy, accuracy
 
 WARM_UP_ROUNDS, SPEED_ROUNDS = 2, 40
 BATCH = 64

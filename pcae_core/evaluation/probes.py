@@ -1,4 +1,4 @@
-"""How good frozen features are: weighted k-nearest neighbours and a linear probe.
+"""How good frozen features are: weighted k-nearest neighbours, a linear probe, and their effective rank.
 
 Letters: n training samples, m test samples, D width.
 """
@@ -79,3 +79,24 @@ def linear_probe(train: Features, train_labels: Labels, test: Features, test_lab
     scores = np.full((len(test), int(max(train_labels.max(), test_labels.max())) + 1), -np.inf)
     scores[:, classifier.classes_] = classifier.predict_log_proba(test.astype(np.float64))
     return accuracy(scores, test_labels)
+
+
+def effective_rank(features: Floats) -> float:
+    """Exponential of the entropy of the covariance's eigenvalue shares (after Roy & Vetterli 2007).
+
+    Args:
+        features: (n, D), n >= 2.
+
+    Returns:
+        1 to D; 1.0 also when all rows are equal; NaN when a feature is not finite.
+    """
+    if not np.isfinite(features).all():
+        return float("nan")
+    centered = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
+    few, many = sorted((centered, centered.T), key=len)  # the smaller of the two products has the same eigenvalues
+    variances = np.linalg.eigvalsh(few @ many).clip(min=0.0)
+    total = variances.sum()
+    if total == 0:
+        return 1.0
+    shares = variances[variances > 0] / total
+    return float(np.exp(-(shares * np.log(shares)).sum()))

@@ -20,11 +20,10 @@ from pcae_core.contract import Array, Backend, Floats
 from pcae_core.data import CorruptLog, Source, eval_batches, greys, normalize, open_scored, open_source
 from pcae_core.data.classes import Labelled, labelled, match, warn
 from pcae_core.errors import ConfigError, DataError
+from pcae_core.evaluation.probes import Accuracy, effective_rank, knn, linear_probe
 from pcae_core.parameters import Arrays
 from pcae_core.storage import pretrained
 from pcae_core.storage.pretrained import EncoderInfo
-from pcae_core.training.collapse import effective_rank
-from pcae_core.training.probes import Accuracy, knn, linear_probe
 
 Pooling = Literal["mean", "cls"]
 

@@ -1,0 +1,1 @@
+"""Evaluation: encode whole images, probe frozen features, score classifiers at several keep ratios."""
