@@ -103,12 +103,13 @@ def show(name: str, results: list[Result]) -> None:
 
 
 def print_table(run: Path, data: Path) -> None:
-    from pcae.cli.evaluate import show_keep_table
+    from pcae.cli.evaluate import show
     from pcae_core import registry
+    from pcae_core.evaluation import tables
     from pcae_core.evaluation.keep_table import keep_table
 
     path, rows, _ = keep_table(registry.create("torch"), run, data, KEEPS)
-    show_keep_table(path, rows)
+    show(tables.keep_ratio_table(rows), str(path))
     worst = min(row.speedup / row.predicted for row in rows)
     print(f"measured speed-up: at least {worst:.0%} of what the operations predict")
 

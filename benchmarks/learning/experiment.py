@@ -16,9 +16,11 @@ from pcae_core import registry
 from pcae_core.config import RunConfig
 from pcae_core.contract import Floats
 from pcae_core.data import eval_batches, normalize
+from pcae_core.evaluation.accuracy import accuracy
+from pcae_core.evaluation.encoding import LoadedEncoder
 from pcae_core.evaluation.evaluate import extract_features
-from pcae_core.evaluation.probes import accuracy, effective_rank, knn, linear_probe
-from pcae_core.parameters import Arrays, encoder_shapes, initial_parameters
+from pcae_core.evaluation.probes import effective_rank, knn, linear_probe
+from pcae_core.parameters import Arrays, initial_parameters
 
 _WATCHED_AT = (0.1, 0.5, 1.0)  # shares of the steps
 _LAST = 20  # steps whose loss ratio is averaged
@@ -70,7 +72,8 @@ def _train(training: Pretraining | Supervised, steps: int, source: Part, watched
 
 def _probe(config: RunConfig, encoder: Arrays, fitted: Part, scored: Part, linear: bool = True) -> Result:
     backend = registry.create("torch", device="cpu")
-    features = [extract_features(backend, config, encoder, part, "mean")[0] for part in (fitted, scored)]
+    loaded = LoadedEncoder(backend, config.model, config.loader, encoder)
+    features = [extract_features(loaded, part, "mean")[0] for part in (fitted, scored)]
     return _scores(*features, fitted, scored, linear)
 
 
@@ -92,10 +95,6 @@ def _pixels(experiment: Experiment, part: Part) -> Floats:
 def _head(training: Pretraining | Supervised, part: Part) -> float:
     """Top-1 of the trained classifier itself."""
     config, backend = training.config, registry.create("torch", device="cpu")
-    encoder = {name: backend.asarray(training.encoder()[name]) for name in encoder_shapes(config.model)}
-    mean, std = config.loader.normalization(config.model.in_chans)
-    logits = [
-        backend.to_numpy(backend.encode(config.model, encoder, normalize(batch.images, mean, std)).logits)
-        for batch in eval_batches(part, config.model, config.loader, 256)
-    ]
-    return round(accuracy(np.concatenate(logits), part.labels).top1, 2)
+    encoder = LoadedEncoder(backend, config.model, config.loader, training.encoder())
+    logits, _ = encoder.collect(part, lambda out: out.logits, batch_size=256)
+    return round(accuracy(logits, part.labels).top1, 2)

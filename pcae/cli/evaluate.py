@@ -14,8 +14,7 @@ from pcae_core.config import EncoderName, Reading
 from pcae_core.errors import ConfigError, IncompleteError
 
 if TYPE_CHECKING:
-    from pcae_core.evaluation.evaluate import Evaluation
-    from pcae_core.evaluation.keep_table import KeepRow
+    from pcae_core.evaluation.tables import Table
 
 DESCRIPTION = """Of a pre-training run, probe the frozen features: weighted k-NN (cosine, k = 20) and a linear probe,
 fitted on the train split and scored on another, next to the same encoder at random initialisation.
@@ -68,6 +67,7 @@ def main(arguments: Sequence[str]) -> None:
     """Parse, evaluate, print a table."""
     chosen = parse(Arguments, "evaluate", arguments, description=DESCRIPTION)
     from pcae_core import registry
+    from pcae_core.evaluation import tables
     from pcae_core.evaluation.evaluate import evaluate
     from pcae_core.storage import checkpoint, pretrained
 
@@ -85,48 +85,25 @@ def main(arguments: Sequence[str]) -> None:
         from pcae_core.evaluation.keep_table import keep_table
 
         path, rows, missing = keep_table(backend, chosen.run, chosen.data, chosen.keep or KEEPS, *how)
-        show_keep_table(path, rows)
+        show(tables.keep_ratio_table(rows), str(path))
     else:
         pooling = chosen.pooling or "mean"
         encoders = ("student", "teacher") if chosen.encoder is None else chosen.encoder
         results, missing = evaluate(backend, chosen.run, chosen.data, encoders, pooling, *how)
-        show(results, f"{chosen.run}: {pooling} pooling")
+        show(tables.evaluation_table(results), f"{chosen.run}: {pooling} pooling")
     if missing:
         raise IncompleteError("; ".join(missing))
 
 
-def show(results: dict[str, Evaluation], title: str) -> None:
-    """One row an encoder."""
+def show(table: Table, title: str) -> None:
+    """Draw a table; numbers are on the right."""
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Table as RichTable
 
-    table = Table(title=escape(title))
-    for heading in ("encoder", "k-NN top-1", "top-5", "linear top-1", "top-5", "effective rank"):
-        table.add_column(heading, justify="left" if heading == "encoder" else "right")
-    for name, result in results.items():
-        percent = (result.knn.top1, result.knn.top5, result.linear.top1, result.linear.top5)
-        table.add_row(name, *(f"{value:.2f}" for value in percent), f"{result.effective_rank:.2f}")
-    Console().print(table)
-
-
-def show_keep_table(path: Path, rows: list[KeepRow]) -> None:
-    """One row a keep ratio."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title=escape(str(path)))
-    for heading in ("keep", "top-1", "top-5", "images/s", "GMACs", "speed-up", "by the MACs"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        table.add_row(
-            f"{row.keep:.2f}",
-            f"{row.accuracy.top1:.2f}",
-            f"{row.accuracy.top5:.2f}",
-            f"{row.images_per_second:.0f}",
-            f"{row.gmacs:.4g}",
-            f"{row.speedup:.2f}",
-            f"{row.predicted:.2f}",
-        )
-    Console().print(table)
+    drawn = RichTable(title=escape(title))
+    for heading in table.headings:
+        drawn.add_column(heading, justify="left" if heading == "encoder" else "right")
+    for row in table.rows:
+        drawn.add_row(*row)
+    Console().print(drawn)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pcae.cli.parsing import parse_config, split_off
 from pcae_core import cost
 from pcae_core.config import ModelConfig, PretrainConfig
+from pcae_core.evaluation.costs import inference_costs, pretraining_costs
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -43,9 +44,8 @@ def pretraining_table(config: ModelConfig) -> Table:
     from rich.table import Table
 
     table = Table("part", "forward GMACs", "passes", "GMACs a step", title="pre-training, one image")
-    for name, macs in cost.pretraining_forward_macs(config).items():
-        passes = 1 if name == "teacher" else 3
-        table.add_row(name, f"{macs / 1e9:.3f}", str(passes), f"{passes * macs / 1e9:.3f}")
+    for part in pretraining_costs(config):
+        table.add_row(part.name, f"{part.forward / 1e9:.3f}", str(part.passes), f"{part.step / 1e9:.3f}")
     total, mae = cost.pretraining_macs(config), cost.mae_macs(config)
     table.add_section()
     table.add_row("PCAE step", "", "", f"{total / 1e9:.3f}")
@@ -74,9 +74,6 @@ def inference_table(config: ModelConfig) -> Table:
     from rich.table import Table
 
     table = Table("keep", "GMACs", "speed-up", "tokens left", title="inference, one image")
-    full = cost.encoder_macs(config)
-    for keep in (1.0, 0.9, 0.8, 0.7, 0.6, 0.5):
-        macs = cost.encoder_macs(config, keep)
-        left = list(config.kept_after_block(config.num_patches, keep).values())[-1]
-        table.add_row(f"{keep:.1f}", f"{macs / 1e9:.2f}", f"{full / macs:.2f}", str(1 + left))
+    for found in inference_costs(config):
+        table.add_row(f"{found.keep:.1f}", f"{found.macs / 1e9:.2f}", f"{found.speedup:.2f}", str(found.tokens))
     return table

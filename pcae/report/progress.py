@@ -21,6 +21,7 @@ from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.contract import Array, Backend, Floats
 from pcae_core.data import normalize
 from pcae_core.errors import CheckpointError, ConfigError, DataError
+from pcae_core.evaluation.encoding import LoadedEncoder
 from pcae_core.storage import checkpoint
 from pcae_core.storage.stored_encoder import StoredEncoder
 from pcae_core.training.finetune import first_state
@@ -73,8 +74,8 @@ def _kept_by_step(
     """Ids (B, k) by a title, first of the encoder before training; and warnings of those that are left out."""
 
     def kept(encoder: Mapping[str, Array]) -> Ids:
-        arrays = {name: backend.asarray(encoder[name]) for name in parameters.encoder_shapes(model)}
-        ids: Ids = backend.to_numpy(backend.encode(model, arrays, pixels, keep).kept_ids)
+        out = LoadedEncoder(backend, model, _loader(values), encoder).encode(pixels, keep)
+        ids: Ids = backend.to_numpy(out.kept_ids)
         return ids
 
     found, warnings = {}, []

@@ -18,8 +18,10 @@ from pcae.report.history import History
 from pcae_core.config import ModelConfig, read_yaml
 from pcae_core.contract import Backend
 from pcae_core.errors import CheckpointError, DataError, TrainingError
+from pcae_core.evaluation.costs import KEEPS
 from pcae_core.evaluation.evaluate import evaluate
 from pcae_core.evaluation.keep_table import keep_table
+from pcae_core.evaluation.tables import evaluation_table, keep_ratio_table
 from pcae_core.storage import checkpoint
 from pcae_core.storage.checkpoint import Manifest
 
@@ -134,10 +136,10 @@ def _evaluation(
     how: dict[str, Any] = {name: getattr(options, name) for name in ("split", "ignore_unknown", "max_corrupt")}
     try:
         if manifest.kind == "finetune":
-            path, rows, missing = keep_table(backend, run, data, tables.KEEPS, **how)
+            path, rows, missing = keep_table(backend, run, data, KEEPS, **how)
             note = f"{path.name}, percent of {rows[0].accuracy.samples} images, by the share of the patch tokens that "
             note += "each stage keeps; images per second of batches of 64 on the machine that wrote this page."
-            return [page.paragraph(note, "faint"), tables.keep_table(rows)], missing
+            return [page.paragraph(note, "faint"), page.table(*keep_ratio_table(rows))], missing
         results, missing = evaluate(backend, run, data, **how)
     except (DataError, CheckpointError, TrainingError) as error:
         return [page.paragraph(f"Not measured: {error}")], [f"no evaluation: {error}"]
@@ -146,7 +148,7 @@ def _evaluation(
         f"{results['random'].knn.samples} images. The row random is the same encoder before training; the rank is the "
     )
     note += "effective rank of the features."
-    return [page.paragraph(note, "faint"), tables.evaluation_table(results)], missing
+    return [page.paragraph(note, "faint"), page.table(*evaluation_table(results))], missing
 
 
 def _as_yaml(values: dict[str, Any]) -> str:

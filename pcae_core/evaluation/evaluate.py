@@ -5,7 +5,7 @@ Letters: n samples, D width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 from pcae_core import parameters
 from pcae_core.config import EncoderName
 from pcae_core.config.data import USUAL, Reading
-from pcae_core.contract import Array, Backend, Floats
-from pcae_core.data import CorruptLog, Source, eval_batches, greys, normalize, open_scored, open_source
-from pcae_core.data.classes import Labelled, labelled, match, warn
-from pcae_core.errors import ConfigError, DataError
-from pcae_core.evaluation.probes import Accuracy, effective_rank, knn, linear_probe
+from pcae_core.contract import Array, Backend, EncoderOutput, Floats
+from pcae_core.data import CorruptLog, Source, greys, open_scored
+from pcae_core.data.classes import Labelled, match, warn
+from pcae_core.errors import ConfigError
+from pcae_core.evaluation.accuracy import Accuracy
+from pcae_core.evaluation.encoding import LoadedEncoder
+from pcae_core.evaluation.labels import check_two_classes, open_train
+from pcae_core.evaluation.probes import effective_rank, knn, linear_probe
 from pcae_core.parameters import Arrays
 from pcae_core.storage import pretrained
 from pcae_core.storage.pretrained import EncoderInfo
@@ -38,30 +41,22 @@ class Evaluation:
 
 
 def extract_features(
-    backend: Backend,
-    config: EncoderInfo,
-    encoder: Mapping[str, Array],
-    source: Source,
-    pooling: Pooling,
-    batch_size: int = 128,
-    log: CorruptLog | None = None,
+    encoder: LoadedEncoder, source: Source, pooling: Pooling, log: CorruptLog | None = None
 ) -> tuple[Floats, NDArray[np.int64]]:
     """Pooled features (n, D) of whole images: the mean patch token ("mean") or the CLS token ("cls").
 
     Returns:
-        The features, and the images' numbers (n,) in the source: of those that can be read.
+        The features, and the numbers (n,) of the images in the source: of those that can be read.
 
     Raises:
-        DataError, TrainingError: as `eval_batches`, which also says what `log` is.
+        DataError, TrainingError: as `LoadedEncoder.collect`, which also says what `log` is.
     """
-    on_device = {name: backend.asarray(encoder[name]) for name in parameters.encoder_shapes(config.model)}
-    mean, std = config.loader.normalization(config.model.in_chans)
-    pooled, ids = [], []
-    for batch in eval_batches(source, config.model, config.loader, batch_size, log):
-        hidden = backend.encode(config.model, on_device, normalize(batch.images, mean, std)).last_hidden_state
-        pooled.append(backend.to_numpy(hidden[:, 1:].mean(1) if pooling == "mean" else hidden[:, 0]))
-        ids.append(batch.ids)
-    return np.concatenate(pooled), np.concatenate(ids)
+
+    def pooled(out: EncoderOutput) -> Array:
+        hidden = out.last_hidden_state
+        return hidden[:, 1:].mean(1) if pooling == "mean" else hidden[:, 0]
+
+    return encoder.collect(source, pooled, log=log)
 
 
 def evaluate(
@@ -108,10 +103,11 @@ def evaluate(
     results = {}
     for name, encoder in weights.items():
         (fit, fit_ids), (score, score_ids) = (
-            extract_features(backend, config, encoder, source, pooling, log=log) for source, log in logs
+            extract_features(LoadedEncoder(backend, config.model, config.loader, encoder), source, pooling, log)
+            for source, log in logs
         )
         known = fit, labels[0][fit_ids], score, labels[1][score_ids]
-        _check_classes(known[1], data)
+        check_two_classes(known[1], data)
         results[name] = Evaluation(knn(*known), linear_probe(*known), effective_rank(score))
     return results, [line for _, log in logs for line in log.summary()]
 
@@ -119,19 +115,13 @@ def evaluate(
 def _splits(data: Path, config: EncoderInfo, split: str | None, ignore_unknown: bool) -> tuple[Labelled, Labelled]:
     """The images to fit on and those to score, with numbers of the train split's classes. Warns of what is assumed."""
     in_chans, reading = config.model.in_chans, config.loader.reading
-    train = labelled(open_source(data, in_chans, "train", reading))
-    _check_classes(train.labels, data)
+    train = open_train(data, in_chans, reading)
     count, whose = int(train.labels.max()) + 1, f"the train split of {data}"
     test = match(open_scored(data, in_chans, split, reading), train.names, count, whose, ignore_unknown)
     if train.names:
         train = match(train, train.names, count, whose)  # which notes the classes that have no images
     warn([*train.notes, *test.notes])
     return train, test
-
-
-def _check_classes(labels: NDArray[np.int64], data: Path) -> None:
-    if len(np.unique(labels)) < 2:
-        raise DataError(f"the train split of {data} has images of one class only; evaluation needs at least two")
 
 
 def _numbered(train: NDArray[np.int64], test: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

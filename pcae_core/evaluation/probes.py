@@ -6,37 +6,17 @@ Letters: n training samples, m test samples, D width.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pcae_core.contract import Floats
+from pcae_core.evaluation.accuracy import Accuracy, accuracy
 
 Features = Floats
 Labels = NDArray[np.int64]
 
 CHUNK = 1024  # test samples whose similarities are in memory at once
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Shares of test samples, in percent, whose class is the first, or among the first five, answers.
-
-    Attributes:
-        samples: how many were scored.
-    """
-
-    top1: float
-    top5: float
-    samples: int
-
-
-def accuracy(scores: Floats, labels: Labels) -> Accuracy:
-    """From the classes' scores (m, classes) and the true classes (m,)."""
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :5]
-    hits = order == labels[:, None]
-    return Accuracy(100.0 * float(hits[:, 0].mean()), 100.0 * float(hits.any(axis=1).mean()), len(labels))
 
 
 def knn(

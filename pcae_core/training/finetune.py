@@ -11,12 +11,14 @@ from pcae_core import parameters, registry
 from pcae_core.config import ModelConfig, is_utf8
 from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.contract import Backend, FinetuneOutput, Finetuner, TrainState
-from pcae_core.data import Batch, CorruptLog, open_scored, open_source
-from pcae_core.data.classes import Labelled, labelled, match
+from pcae_core.data import Batch, CorruptLog, open_scored
+from pcae_core.data.classes import Labelled, match
 from pcae_core.data.sources import kinds
 from pcae_core.data.transforms import soft_targets
 from pcae_core.errors import ConfigError, DataError, TrainingError
-from pcae_core.evaluation.keep_table import best_parameters, one_class_warning, score
+from pcae_core.evaluation.accuracy import best_parameters, one_class_warning, score
+from pcae_core.evaluation.encoding import LoadedEncoder
+from pcae_core.evaluation.labels import open_train
 from pcae_core.storage import checkpoint, pretrained
 from pcae_core.storage.pretrained import EncoderInfo
 from pcae_core.storage.tensors import check_tensors
@@ -97,7 +99,7 @@ def _with_classes(config: FinetuneConfig) -> tuple[FinetuneConfig, Labelled, Lab
         DataError: labels or splits are missing, or do not fit together.
     """
     data, in_chans, reading = _data(config), config.model.in_chans, config.loader.reading
-    train = labelled(open_source(data, in_chans, "train", reading))
+    train = open_train(data, in_chans, reading)
     test = open_scored(data, in_chans, config.split, reading)
     classes, names, whose = config.model.num_classes, config.class_names, f"the run {config.out}"
     if not classes:  # not a run that is continued
@@ -106,8 +108,6 @@ def _with_classes(config: FinetuneConfig) -> tuple[FinetuneConfig, Labelled, Lab
         names = tuple(train.names) if train.names is not None and named == classes else None
     if names or config.model.num_classes:
         train = match(train, names, classes, whose, advice="start a new run with another --out")
-    if len(np.unique(train.labels)) < 2:
-        raise DataError(f"the train split of {data} has images of one class only; at least two are needed")
     test = match(test, names, classes, whose, config.ignore_unknown_classes)
     for name in names or ():
         if not is_utf8(name):
@@ -177,8 +177,9 @@ class _FinetuneLoop(Loop[FinetuneOutput]):
         return True
 
     def _score(self, loggers: list[MetricLogger], display: Display) -> None:
-        weights, keep = best_parameters(self._finetuner.state()), self._config.keep
-        found = score(self._backend, self._config, weights, self._test, keep, self._unscored)
+        config, keep = self._config, self._config.keep
+        encoder = LoadedEncoder(self._backend, config.model, config.loader, best_parameters(self._finetuner.state()))
+        found = score(encoder, self._test, keep, self._unscored)
         self._scores = {"top1": found.top1, "top5": found.top5, "scored_images": float(found.samples)}
         for logger in loggers:
             logger.write(self._step, self._scores)

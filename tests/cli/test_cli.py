@@ -17,9 +17,10 @@ from rich.console import Console
 from safetensors.numpy import load_file
 
 from pcae.cli import main as cli
-from pcae.cli.evaluate import show, show_keep_table
+from pcae.cli.evaluate import show
 from pcae_core import registry
 from pcae_core.convert.coverage import Coverage
+from pcae_core.evaluation import tables
 from pcae_core.evaluation.evaluate import evaluate
 
 
@@ -185,8 +186,8 @@ def test_brackets_in_what_is_printed_are_no_styles(capsys, monkeypatch):
     info = registry.BackendInfo(False, None, None, "", "[/broken]")
     monkeypatch.setattr(registry, "available", lambda: {"mine": info})
     assert cli.run(["backends"]) == 0
-    show({}, "runs/[a] [/b]")
-    show_keep_table(Path("runs/[c][/d]"), [])
+    show(tables.evaluation_table({}), "runs/[a] [/b]")
+    show(tables.keep_ratio_table([]), "runs/[c][/d]")
     coverage = Coverage("model.pth")
     coverage.add_surplus("[e].[/f]")
     Console().print(coverage.table())

@@ -17,8 +17,7 @@ from pcae.cli import main as cli
 from pcae_core import DataError, FinetuneConfig, PretrainConfig, checkpoint
 from pcae_core.data import open_scored, open_source
 from pcae_core.data.sources.image_folder import ImageFolder
-from pcae_core.evaluation.keep_table import one_class_warning
-from pcae_core.evaluation.probes import Accuracy
+from pcae_core.evaluation.accuracy import Accuracy, one_class_warning
 from pcae_core.training.finetune import finetune
 from pcae_core.training.pretrain import pretrain
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from fuzz.kind import Kind, choose
 from fuzz.mutation import NUMBERS, mutated
-from pcae_core.data.sources import open_source
+from pcae_core.data import open_source
 from pcae_core.storage import archives as guarded
 
 LIMIT_BYTES, BOMB_BYTES = 10_000_000, 20_000_000
