@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcae_core.config import DataConfig, ModelConfig, RunConfig
-from pcae_core.data import worker
+from pcae_core.data import _grain, worker
 from pcae_core.data.corrupt import CorruptLog
 from pcae_core.data.images import AnyImage, Pixels
 from pcae_core.data.sources.base import Source
@@ -135,8 +135,8 @@ class TrainLoader:
             values = next(self._start())
         except BaseException as error:
             traceback.clear_frames(error.__traceback__)  # some hold an array in shared memory
-            if isinstance(error, RuntimeError) and "terminated unexpectedly" in str(error):
-                reason = str(error).partition("with ")[2].partition(". ")[0]
+            reason = _grain.cause_of_death(error)
+            if reason is not None:
                 raise TrainingError(
                     f"a loading process died ({reason}): see what it printed, or whether memory or /dev/shm is full"
                 ) from error
@@ -152,9 +152,8 @@ class TrainLoader:
 
     def _start(self) -> Any:
         if self._iterator is None:
-            self._iterator = iter(self._dataset)
-            self._iterator.get_state()  # creates the iterator of every process, which `close` would else miss
-            self._finalizer = weakref.finalize(self, worker.close, self._iterator)
+            self._iterator = _grain.iterate(self._dataset)
+            self._finalizer = weakref.finalize(self, _grain.close, self._iterator)
             with worker.signals_left_to_the_caller():
                 self._iterator.start_prefetch()
         return self._iterator
@@ -162,7 +161,7 @@ class TrainLoader:
 
 def _training_dataset(load: _LoadSample, workers: int, batch_size: int, batches: slice) -> Any:
     """Grain's data set of the batches number `batches` of the training order."""
-    grain = worker.import_grain()
+    grain = _grain.import_grain()
     # Grain takes 32 bits; neighbouring seeds must not share epochs, and Grain counts epochs up from its seed.
     seed = int(np.random.SeedSequence(load.seed).generate_state(1)[0])
     epochs = max(1, -(-batches.stop * batch_size // len(load.source)))  # Grain cannot count endless batches of one
