@@ -88,14 +88,14 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _request(chosen: Arguments) -> Request:
-    from pcae_core.convert.facts import Facts
+    from pcae_core.convert.metadata import ModelMetadata
     from pcae_core.convert.sources import Request
 
-    facts = Facts(
+    metadata = ModelMetadata(
         num_heads=chosen.num_heads,
         decoder_num_heads=chosen.decoder_num_heads,
         layer_norm_eps=chosen.layer_norm_eps,
         mean=chosen.mean or None,
         std=chosen.std or None,
     )
-    return Request(chosen.encoder, facts, chosen.prefix, chosen.waive, chosen.image_size)
+    return Request(chosen.encoder, metadata, chosen.prefix, chosen.waive, chosen.image_size)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pcae_core.convert import containers, folders, prefixes
-from pcae_core.convert.facts import NOTHING_SAID, Facts
+from pcae_core.convert.metadata import NO_METADATA, ModelMetadata
 from pcae_core.convert.names import Layout, from_hf_file
 from pcae_core.parameters import Arrays
 
@@ -21,7 +21,7 @@ class Foreign:
 
     Attributes:
         layout: whose names the tensors have.
-        facts: what it says of the model and of pixels.
+        metadata: its settings of the model and of the pixels.
         origin: what it is, in a few words.
         class_names: of the head's outputs, where it says them.
         beside: beginning of a name -> how many tensors of the file are no part of the model.
@@ -30,7 +30,7 @@ class Foreign:
 
     layout: Layout
     tensors: Arrays
-    facts: Facts
+    metadata: ModelMetadata
     origin: str
     class_names: tuple[str, ...] | None
     beside: Mapping[str, int]
@@ -47,7 +47,7 @@ def read_file(path: Path, prefix: str | None) -> Foreign:
         CheckpointError: not such a file, or its tensors have other names.
         ConfigError: it has no model behind `prefix`.
     """
-    return _read(path, folders.Settings("timm", NOTHING_SAID, "the model"), prefix)
+    return _read(path, folders.Settings("timm", NO_METADATA, "the model"), prefix)
 
 
 def read_folder(folder: Path, prefix: str | None) -> Foreign:
@@ -67,4 +67,6 @@ def _read(file: Path, settings: folders.Settings, prefix: str | None) -> Foreign
     tensors = chosen.tensors
     if layout == "hf":
         tensors = {from_hf_file(name): value for name, value in tensors.items()}
-    return Foreign(layout, tensors, settings.facts, settings.origin, settings.class_names, chosen.beside, chosen.remark)
+    return Foreign(
+        layout, tensors, settings.metadata, settings.origin, settings.class_names, chosen.beside, chosen.remark
+    )

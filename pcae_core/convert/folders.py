@@ -14,7 +14,7 @@ import pydantic
 from pydantic import model_validator
 
 from pcae_core.convert.containers import INDEX
-from pcae_core.convert.facts import Facts
+from pcae_core.convert.metadata import ModelMetadata
 from pcae_core.convert.names import HF_MODEL_TYPES, Layout
 from pcae_core.convert.published import TIMM_ARGUMENTS, TIMM_EPS, TIMM_PLAIN, TIMM_POOLS, TIMM_REFUSED
 from pcae_core.errors import CheckpointError
@@ -113,7 +113,7 @@ class Settings:
     """
 
     layout: Layout
-    facts: Facts
+    metadata: ModelMetadata
     origin: str
     class_names: tuple[str, ...] | None = None
 
@@ -150,7 +150,7 @@ def _hf(folder: Path) -> Settings:
     if config.hidden_act != "gelu":
         raise CheckpointError(f"{folder}: its activation is {config.hidden_act!r}, ours exact gelu; features differ")
     mean, std = _hf_pixels(folder)
-    facts = Facts(
+    metadata = ModelMetadata(
         num_heads=config.num_attention_heads,
         decoder_num_heads=config.decoder_num_attention_heads,
         layer_norm_eps=config.layer_norm_eps,
@@ -159,7 +159,7 @@ def _hf(folder: Path) -> Settings:
         activation="gelu",
         pooling="cls",
     )
-    return Settings("hf", facts, f"the {config.model_type} model", _names(config.id2label))
+    return Settings("hf", metadata, f"the {config.model_type} model", _names(config.id2label))
 
 
 def _hf_pixels(folder: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
@@ -179,7 +179,7 @@ def _timm(folder: Path) -> Settings:
         raise CheckpointError(f"{folder} holds timm's {name} with its own {odd[0]}, which may change its features")
     plain = re.fullmatch(TIMM_PLAIN, name) is not None
     heads, pool = arguments.get("num_heads"), arguments.get("global_pool") or config.global_pool
-    facts = Facts(
+    metadata = ModelMetadata(
         num_heads=heads if isinstance(heads, int) else None,
         layer_norm_eps=TIMM_EPS if plain else None,
         mean=config.pretrained_cfg.mean,
@@ -190,7 +190,7 @@ def _timm(folder: Path) -> Settings:
     )
     labels = config.label_names or config.pretrained_cfg.label_names or {}
     return Settings(
-        "timm", facts, f"timm's {name}", _names(dict(enumerate(labels)) if isinstance(labels, list) else labels)
+        "timm", metadata, f"timm's {name}", _names(dict(enumerate(labels)) if isinstance(labels, list) else labels)
     )
 
 

@@ -15,39 +15,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcae_core.config import ModelConfig, ReductionConfig
-from pcae_core.convert.facts import Facts
+from pcae_core.convert.metadata import ModelMetadata
 from pcae_core.convert.published import AMBIGUOUS_HEADS, DECODER_HEADS, HEADS, TIMM_HEADS, Size
 from pcae_core.errors import CheckpointError
 from pcae_core.parameters import Arrays
 
 
-def infer(path: Path, tensors: Arrays, facts: Facts) -> ModelConfig:
+def infer(path: Path, tensors: Arrays, metadata: ModelMetadata) -> ModelConfig:
     """The model of tensors by our names; they hold at least a patch projection, a class token and positions.
 
     Raises:
-        CheckpointError: they are not those of such a Vision Transformer, or `facts` are needed.
+        CheckpointError: they are not those of such a Vision Transformer, or `metadata` lacks a setting.
         ConfigError: the model is none that ours can be.
     """
     dim, chans, patch = _patches(path, tensors)
     depth = count_blocks(tensors, "blocks")
     hidden = _size(path, tensors, "blocks.0.mlp.fc1.weight", 0)
+    published = TIMM_HEADS if metadata.timm else HEADS
     values: dict[str, Any] = {
         "image_size": patch * grid_size(path, tensors["pos_embed"]),
         "patch_size": patch,
         "in_chans": chans,
         "embed_dim": dim,
         "depth": depth,
-        "num_heads": _heads(path, facts.num_heads, TIMM_HEADS if facts.timm else HEADS, (dim, depth), "--num-heads"),
+        "num_heads": _heads(path, metadata.num_heads, published, (dim, depth), "--num-heads"),
         "mlp_ratio": _ratio(hidden, dim),
         "num_classes": _size(path, tensors, "head.weight", 0) if "head.weight" in tensors else 0,
         "pooling": "mean" if "fc_norm.weight" in tensors else "cls",
         "reduction": ReductionConfig(num_stages=min(3, depth)).to_dict(),
     }
-    if facts.layer_norm_eps is not None:
-        values["layer_norm_eps"] = facts.layer_norm_eps
+    if metadata.layer_norm_eps is not None:
+        values["layer_norm_eps"] = metadata.layer_norm_eps
     if has_decoder(tensors):
         width, blocks = _size(path, tensors, "decoder_embed.weight", 0), count_blocks(tensors, "decoder_blocks")
-        heads = _heads(path, facts.decoder_num_heads, DECODER_HEADS, (width, blocks), "--decoder-num-heads")
+        heads = _heads(path, metadata.decoder_num_heads, DECODER_HEADS, (width, blocks), "--decoder-num-heads")
         values |= {"decoder_embed_dim": width, "decoder_depth": blocks, "decoder_num_heads": heads}
     return ModelConfig.from_dict(values)
 

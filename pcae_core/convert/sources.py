@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pcae_core.config import EncoderName, ModelConfig
 from pcae_core.convert import files, model, positions, rewriting
 from pcae_core.convert.coverage import Coverage
-from pcae_core.convert.facts import NOTHING_SAID, Facts, loader_of, origins, settled
+from pcae_core.convert.metadata import NO_METADATA, ModelMetadata, loader_of, merged, origins
 from pcae_core.convert.names import HF_BLOCKS, HF_IN_BLOCK, HF_NAMES, to_hf
 from pcae_core.errors import CheckpointError, ConfigError
 from pcae_core.parameters import Arrays, decoder_shapes, encoder_shapes, initial_parameters
@@ -32,13 +32,13 @@ class Request:
 
     Attributes:
         encoder: which of a run's two; prefix: of a file that holds several models.
-        facts: of somebody else's model, instead of what its source says, if it does.
+        metadata: settings of somebody else's model, in place of those in its source.
         waive: patterns of tensors that may be missing or left out.
         image_size: for which positions are interpolated; None for the source's.
     """
 
     encoder: EncoderName | None = None
-    facts: Facts = NOTHING_SAID
+    metadata: ModelMetadata = NO_METADATA
     prefix: str | None = None
     waive: tuple[str, ...] = ()
     image_size: int | None = None
@@ -61,7 +61,7 @@ def read(path: Path, request: Request) -> tuple[Pretrained, Coverage]:
     elif (path / files.HF_CONFIG).is_file():
         found = _foreign(path, files.read_folder(path, request.prefix), request, coverage)
     else:
-        if request.facts != NOTHING_SAID or request.prefix is not None:
+        if request.metadata != NO_METADATA or request.prefix is not None:
             flags = "--num-heads, --layer-norm-eps, --mean and --std are, and has no --prefix"
             raise ConfigError(f"{path} is PCAE's own, says itself what {flags}")
         pretrained.refuse_choice(path, request.encoder)
@@ -80,13 +80,13 @@ def _foreign(path: Path, source: files.Foreign, request: Request, coverage: Cove
     notes = rewriting.rewrite(path, ours, rest, source.tensors)
     for name in rest:
         coverage.add_surplus(name)
-    facts = settled(source.facts, request.facts)
+    metadata = merged(source.metadata, request.metadata)
     try:
-        config = model.infer(path, ours, facts)
+        config = model.infer(path, ours, metadata)
     except CheckpointError:
         coverage.refuse_differences()  # which may be why
         raise
-    _check_pooling(path, config, facts)
+    _check_pooling(path, config, metadata)
     shapes = encoder_shapes(config) | (decoder_shapes(config) if model.has_decoder(ours) else {})
     coverage.names = {*source.tensors, *shapes}
     filled = _fill(ours, shapes, config, notes, coverage)
@@ -94,9 +94,9 @@ def _foreign(path: Path, source: files.Foreign, request: Request, coverage: Cove
     decoder = {name: value for name, value in filled.items() if name not in encoder}
     names = _class_names(path, source, config, coverage)
     described = EncoderInfo.from_dict(
-        {"model": config.to_dict(), "loader": loader_of(facts).to_dict(), "class_names": names}
+        {"model": config.to_dict(), "loader": loader_of(metadata).to_dict(), "class_names": names}
     )
-    said = origins(config, model.has_decoder(ours), source.facts, request.facts)
+    said = origins(config, model.has_decoder(ours), source.metadata, request.metadata)
     coverage.remarks += [remark for remark in (source.remark, said) if remark]
     return Pretrained(path, source.origin, described, encoder, decoder)
 
@@ -110,12 +110,12 @@ def _leave_out(source: files.Foreign, coverage: Coverage) -> set[str]:
     return left_out
 
 
-def _check_pooling(path: Path, config: ModelConfig, facts: Facts) -> None:
+def _check_pooling(path: Path, config: ModelConfig, metadata: ModelMetadata) -> None:
     """Raises CheckpointError when a head reads other tokens than ours would."""
-    if config.num_classes and facts.pooling not in (None, config.pooling):
+    if config.num_classes and metadata.pooling not in (None, config.pooling):
         raise CheckpointError(
-            f"{path}: its head pools by {facts.pooling!r}, and with these tensors ours would by {config.pooling!r}, so "
-            "logits would differ; --waive 'head.*' converts it without the head"
+            f"{path}: its head pools by {metadata.pooling!r}, and with these tensors ours would by {config.pooling!r}, "
+            "so logits would differ; --waive 'head.*' converts it without the head"
         )
 
 

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from pcae_core import ModelConfig, PretrainConfig, registry
 from pcae_core.convert import sources
+from pcae_core.convert.metadata import ModelMetadata
 from pcae_core.data import greys, images, open_source
 from pcae_core.errors import CheckpointError, ConfigError, DataError, PcaeError
 from pcae_core.storage import archives as guarded
@@ -184,7 +185,7 @@ def test_a_few_tensors_do_not_make_a_model_of_any_size(tmp_path):
         "blocks.99999999999.norm1.weight": np.zeros(1), "blocks.3.norm1.weight": np.zeros(1),
     }  # fmt: skip
     np.savez(tmp_path / "a.npz", **tensors)
-    found, coverage = sources.read(tmp_path / "a.npz", sources.Request(facts=sources.Facts(num_heads=1)))
+    found, coverage = sources.read(tmp_path / "a.npz", sources.Request(metadata=ModelMetadata(num_heads=1)))
     assert found.config.model.depth == 4
     assert set(found.encoder) == {"patch_embed.proj.weight", "cls_token", "pos_embed"}
     refused(CheckpointError, coverage.require_all)

@@ -22,7 +22,7 @@ from fuzz.mutation import json_text, mutated
 from pcae_core import parameters, pretrained
 from pcae_core.convert import sources, targets
 from pcae_core.convert.coverage import Coverage
-from pcae_core.convert.model import Facts
+from pcae_core.convert.metadata import ModelMetadata
 
 WEIGHTS = {
     name: v for name, v in checkpoints._weights().items() if name in parameters.encoder_shapes(checkpoints.MODEL)
@@ -90,8 +90,8 @@ def _asks_for_more(data: bytes) -> bool:
     return False
 
 
-def _read(path: Path, facts: Facts) -> None:
-    found, coverage = sources.read(path, sources.Request(facts=facts, image_size=12))
+def _read(path: Path, metadata: ModelMetadata) -> None:
+    found, coverage = sources.read(path, sources.Request(metadata=metadata, image_size=12))
     coverage.table()
     coverage.require_all()
     assert found.encoder
@@ -104,7 +104,7 @@ class _Files(Kind):
         (folder / self.name).write_bytes(self.data)
 
     def read(self, folder: Path) -> None:
-        _read(folder / self.name, Facts(num_heads=2, decoder_num_heads=2))
+        _read(folder / self.name, ModelMetadata(num_heads=2, decoder_num_heads=2))
 
 
 class TimmFiles(_Files):
@@ -143,7 +143,7 @@ class HuggingFaceFolders(Kind):
         return f"{file.name}: {what}"
 
     def read(self, folder: Path) -> None:
-        _read(folder / "hf", Facts())
+        _read(folder / "hf", ModelMetadata())
 
 
 class TorchFiles(_Files):

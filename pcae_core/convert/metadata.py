@@ -1,4 +1,4 @@
-"""What tensors do not tell of a model, and who said it: the source, the user, or nobody."""
+"""Settings of a model that its tensors do not show, and whether the source or the user gave them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pcae_core.config import DataConfig, ModelConfig
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What tensors do not tell; None where nobody said it.
+class ModelMetadata:
+    """Settings that tensors do not show; None where nobody gave them.
 
     Attributes:
         mean, std: of the pixels, per channel or one number for all.
-        activation, pooling: in our words, "gelu", and "cls" or "mean"; another word is one that ours does not know.
+        activation, pooling: "gelu", and "cls" or "mean"; the source's own word where PCAE has no such setting.
         timm: whether this is one of timm's plain architectures, whose heads follow from width and depth.
     """
 
@@ -29,23 +29,23 @@ class Facts:
     timm: bool = False
 
 
-NOTHING_SAID = Facts()
+NO_METADATA = ModelMetadata()
 
 
-def settled(source: Facts, user: Facts) -> Facts:
-    """What the user says where he does, else what the source says."""
-    said = {field.name: getattr(user, field.name) for field in fields(Facts)}
+def merged(source: ModelMetadata, user: ModelMetadata) -> ModelMetadata:
+    """The user's values, and the source's where the user gave none."""
+    said = {field.name: getattr(user, field.name) for field in fields(ModelMetadata)}
     return replace(source, **{name: value for name, value in said.items() if value is not None and name != "timm"})
 
 
-def loader_of(facts: Facts) -> DataConfig:
+def loader_of(metadata: ModelMetadata) -> DataConfig:
     """How pixels are normalised. Raises ConfigError for numbers that cannot be."""
-    return DataConfig.from_dict({"mean": facts.mean, "std": facts.std})
+    return DataConfig.from_dict({"mean": metadata.mean, "std": metadata.std})
 
 
-def origins(model: ModelConfig, decoder: bool, source: Facts, user: Facts) -> str:
-    """One line: what features depend on beside the tensors, by who said it."""
-    mean, std = loader_of(settled(source, user)).normalization(model.in_chans)
+def origins(model: ModelConfig, decoder: bool, source: ModelMetadata, user: ModelMetadata) -> str:
+    """One line: the settings that features depend on, sorted by who gave them."""
+    mean, std = loader_of(merged(source, user)).normalization(model.in_chans)
     values: dict[str, tuple[str, object, Callable[[Any], str]]] = {
         "mean": ("mean", mean, _numbers),
         "std": ("std", std, _numbers),
