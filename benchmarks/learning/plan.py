@@ -26,7 +26,7 @@ from benchmarks.learning.methods import (
 )
 
 Settings = dict[str, Any]
-Split = Literal["validation", "test"]
+ScoredSplit = Literal["validation", "test"]
 
 TRIAL_SEED = 100
 TRIAL_BUDGETS = (60, 180)  # the second where there are four times as many patches
@@ -54,7 +54,7 @@ class Experiment:
 
     data: str
     method: str
-    split: Split
+    split: ScoredSplit
     budget: int
     seed: int
     settings: Settings = dataclasses.field(default_factory=dict)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from benchmarks.learning.plan import COMMON, FINER, Split, merged
+from benchmarks.learning.plan import COMMON, FINER, ScoredSplit, merged
 from numpy.typing import NDArray
 
 from pcae_core.config import PretrainConfig
@@ -80,7 +80,7 @@ def recipe(name: str) -> PretrainConfig:
 
 
 @functools.lru_cache
-def parts(name: str, split: Split) -> Parts:
+def parts(name: str, split: ScoredSplit) -> Parts:
     """Fashion-MNIST, CIFAR-10: the last 10,000 training images are for validation, trained on only for the test split.
 
     Emoji: the files' own splits. Images watched during a run are the validation split's, never the test split's.

@@ -16,7 +16,7 @@ from pcae_core.errors import ConfigError, IncompleteError, listed
 from pcae_core.reduction import check_keep
 
 if TYPE_CHECKING:
-    from pcae.report.subjects import Subject
+    from pcae.report.encoders import DrawnEncoder
 
 DESCRIPTION = """Draw which tokens of an image an encoder keeps: the tokens left after each stage, the similarity scores
 that decide, and what pre-training would show the student and ask of it. Writes PNG files and one page, index.html.
@@ -68,20 +68,20 @@ def main(arguments: Sequence[str]) -> None:
         raise ConfigError(f"limit must be at least 1, not {chosen.limit}")
     from pcae.report import pictures
 
-    subject = open_subject(chosen)
-    reading = chosen.reading.over(subject.loader).reading
-    shown = pictures.read_images(chosen.images, subject.model, chosen.limit, reading)
-    drawn, warnings = pictures.figures(subject, shown)
+    encoder = open_encoder(chosen)
+    reading = chosen.reading.over(encoder.loader).reading
+    shown = pictures.read_images(chosen.images, encoder.model, chosen.limit, reading)
+    drawn, warnings = pictures.figures(encoder, shown)
     for line in warnings:
         print(f"WARNING: {line}", file=sys.stderr)
-    written = pictures.write(chosen.out, subject.title, drawn, warnings)
-    print(f"wrote {written[-1]} and {len(written) - 1} PNG files: {len(drawn)} images, {subject.title}")
+    written = pictures.write(chosen.out, encoder.title, drawn, warnings)
+    print(f"wrote {written[-1]} and {len(written) - 1} PNG files: {len(drawn)} images, {encoder.title}")
     if shown.unreadable:
         raise IncompleteError(f"left out what cannot be read: {listed(shown.unreadable)}")
 
 
-def open_subject(chosen: Arguments) -> Subject:
-    """What to draw. Raises ConfigError for options that it does not have; else as the subjects' constructors."""
+def open_encoder(chosen: Arguments) -> DrawnEncoder:
+    """The encoder to draw. Raises ConfigError for options that it does not have; else as the constructors."""
     if chosen.source.suffix == ".onnx" or (chosen.source / "model.onnx").is_file():
         if (chosen.encoder, chosen.backend, chosen.device, chosen.seed) != (None, None, "auto", None):
             raise ConfigError(
@@ -90,11 +90,11 @@ def open_subject(chosen: Arguments) -> Subject:
         import pcae_onnx
 
         pcae_onnx.require("onnx", "onnxruntime")
-        from pcae.report.exported import OnnxSubject
+        from pcae.report.exported import DrawnExport
 
-        return OnnxSubject(chosen.source, chosen.keep)
-    from pcae.report.subjects import CheckpointSubject
+        return DrawnExport(chosen.source, chosen.keep)
+    from pcae.report.encoders import DrawnCheckpoint
     from pcae_core import registry
 
     backend = registry.create(chosen.backend or "torch", device=chosen.device)
-    return CheckpointSubject(chosen.source, backend, chosen.encoder, chosen.keep, chosen.seed)
+    return DrawnCheckpoint(chosen.source, backend, chosen.encoder, chosen.keep, chosen.seed)

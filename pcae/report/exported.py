@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pcae.report.figure import Split
-from pcae.report.subjects import Subject
+from pcae.report.encoders import DrawnEncoder
+from pcae.report.figure import PretrainingSplit
 from pcae_core.config import DataConfig
 from pcae_core.contract import Floats, StageOutput
 from pcae_core.errors import ConfigError
@@ -18,7 +18,7 @@ from pcae_onnx.session import InferenceSession
 from pcae_onnx.watch import StageSession
 
 
-class OnnxSubject(Subject):
+class DrawnExport(DrawnEncoder):
     """An exported model to draw."""
 
     def __init__(self, path: Path, keep: float | None = None) -> None:
@@ -47,13 +47,13 @@ class OnnxSubject(Subject):
         self.title = f"{info.name} ({path.name}), {info.dtype}, keep {used:g}, ONNX Runtime"
 
     def stages(self, images: Floats) -> tuple[list[StageOutput], list[str]]:
-        """See `Subject`; warns when the model as it is keeps other tokens than while it is watched."""
+        """See `DrawnEncoder`; warns when the model as it is keeps other tokens than while it is watched."""
         found = self._stages.run(images, self._keep)
         every = np.tile(np.arange(self.model.num_patches), (len(images), 1))
         drawn = found[-1].kept_ids if found else every
         same = np.array_equal(drawn, self._session.run(images, self._keep).kept_ids)
         return list(found), [] if same else ["the model keeps other tokens than those drawn after the last stage"]
 
-    def splits(self, images: Floats, first: int) -> list[Split] | str:
-        """See `Subject`."""
+    def splits(self, images: Floats, first: int) -> list[PretrainingSplit] | str:
+        """See `DrawnEncoder`."""
         return "an exported model is an encoder without teacher and decoder; draw its checkpoint to see pre-training"

@@ -42,7 +42,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Split:
+class PretrainingSplit:
     """What a pre-training step would do with an image: patches that the student sees (V,), and targets (K,)."""
 
     visible: Ids
@@ -50,7 +50,12 @@ class Split:
 
 
 def draw(
-    name: str, pixels: Pixels, config: ModelConfig, stages: Sequence[StageOutput], row: int, split: Split | str
+    name: str,
+    pixels: Pixels,
+    config: ModelConfig,
+    stages: Sequence[StageOutput],
+    row: int,
+    split: PretrainingSplit | str,
 ) -> Figure:
     """The figure of one image, uint8 (C, H, W), which is number `row` of the batch in `stages`.
 
@@ -80,7 +85,7 @@ def _scores(side: int, config: ModelConfig, stage: StageOutput, row: int) -> Pan
     return Panel(f"scores, block {stage.block + 1}", drawn, text, (float(scores.min()), float(scores.max())))
 
 
-def _pretraining(image: Pixels, config: ModelConfig, split: Split | str) -> tuple[Panel, ...]:
+def _pretraining(image: Pixels, config: ModelConfig, split: PretrainingSplit | str) -> tuple[Panel, ...]:
     if isinstance(split, str):
         return (Panel("pre-training", None, split),)
     visible = panels.on_grid(split.visible, config.grid_size)

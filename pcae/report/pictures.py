@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pcae.report import page, sheet
+from pcae.report.encoders import DrawnEncoder
 from pcae.report.figure import Figure, draw
 from pcae.report.panels import Pixels
-from pcae.report.subjects import Subject
 from pcae_core.config import ModelConfig, Reading
 from pcae_core.config.data import USUAL
 from pcae_core.data import greys, images, normalize, open_source
@@ -89,19 +89,19 @@ def _images(path: Path, in_chans: int, reading: Reading) -> Iterator[tuple[str, 
         yield source.name(index), functools.partial(source.load, index)
 
 
-def figures(subject: Subject, shown: Shown) -> tuple[list[Figure], list[str]]:
+def figures(encoder: DrawnEncoder, shown: Shown) -> tuple[list[Figure], list[str]]:
     """A figure an image, and warnings without repetition."""
     drawn: list[Figure] = []
     warnings: list[str] = []
     for start in range(0, len(shown.names), _BATCH):
         pixels = shown.pixels[start : start + _BATCH]
-        normalized = normalize(pixels, *subject.normalization)
-        stages, said = subject.stages(normalized)
-        splits = subject.splits(normalized, start)
+        normalized = normalize(pixels, *encoder.normalization)
+        stages, said = encoder.stages(normalized)
+        splits = encoder.splits(normalized, start)
         warnings += said
         for row, image in enumerate(pixels):
             split = splits if isinstance(splits, str) else splits[row]
-            drawn.append(draw(shown.names[start + row], image, subject.model, stages, row, split))
+            drawn.append(draw(shown.names[start + row], image, encoder.model, stages, row, split))
     return drawn, list(dict.fromkeys(warnings))
 
 

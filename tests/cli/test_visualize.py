@@ -15,7 +15,7 @@ from PIL import Image
 
 from pcae.cli import main as cli
 from pcae.report import exported, panels, pictures, stages
-from pcae.report.subjects import CheckpointSubject
+from pcae.report.encoders import DrawnCheckpoint
 from pcae_conformance import selections
 from pcae_core import randomness, registry
 from pcae_core.config import ModelConfig, PretrainConfig
@@ -99,13 +99,13 @@ def test_pretraining_is_the_backend_s(checkpoint, data, images, tmp_path):
 
 
 def test_a_backend_that_does_not_train_draws_no_pretraining(checkpoint, images):
-    why = CheckpointSubject(checkpoint, registry.create("onnx")).splits(images, 0)
+    why = DrawnCheckpoint(checkpoint, registry.create("onnx")).splits(images, 0)
     assert why == "the backend 'onnx' does not train; choose another --backend to see pre-training"
 
 
 def test_noise_is_the_image_s_whatever_the_batch(checkpoint, images):
-    subject = CheckpointSubject(checkpoint, registry.create("numpy"))
-    whole, part = subject.splits(images, 0), subject.splits(images[4:], 4)
+    encoder = DrawnCheckpoint(checkpoint, registry.create("numpy"))
+    whole, part = encoder.splits(images, 0), encoder.splits(images[4:], 4)
     np.testing.assert_array_equal(whole[6].visible, part[2].visible)
 
 
@@ -122,7 +122,7 @@ def test_a_backend_that_keeps_other_tokens_is_pointed_out(checkpoint, images):
         return dataclasses.replace(trace, stages=tuple(stages))
 
     backend.encode_stages = first_tokens
-    _, warnings = CheckpointSubject(checkpoint, backend).stages(images)
+    _, warnings = DrawnCheckpoint(checkpoint, backend).stages(images)
     assert "after block 1 the backend 'numpy' kept a token whose score" in warnings[0]
 
     def dropped_token(*arguments):
@@ -132,7 +132,7 @@ def test_a_backend_that_keeps_other_tokens_is_pointed_out(checkpoint, images):
 
     backend.encode_stages = dropped_token
     with pytest.raises(BackendError, match="after block 5 the backend 'numpy' keeps tokens that an earlier stage had"):
-        CheckpointSubject(checkpoint, backend).stages(images)
+        DrawnCheckpoint(checkpoint, backend).stages(images)
 
 
 @pytest.mark.parametrize("options", [{"keep": None}, {"keep": 0.6}, {"keep": 0.6, "dtype": "fp16"}, {"keep": 1.0}])
@@ -141,8 +141,8 @@ def test_an_exported_model_is_watched(options, tmp_path, monkeypatch):
         monkeypatch.setattr(writer, "EXTERNAL_DATA_BYTES", 0)  # the weights lie beside the model
     path = onnx_models.exported(tmp_path, onnx_models.HEADLESS, **options).path
     pixels = onnx_models.pixels(3)
-    subject = exported.OnnxSubject(path, 0.7 if options["keep"] is None else None)
-    found, warnings = subject.stages(pixels)
+    encoder = exported.DrawnExport(path, 0.7 if options["keep"] is None else None)
+    found, warnings = encoder.stages(pixels)
     assert warnings == []
     if options["keep"] == 1.0:
         assert found == []
@@ -185,7 +185,7 @@ def test_stages_that_do_not_fit_are_refused(name, op, options, tmp_path):
     proto.graph.node.append(onnx.helper.make_node(op, ["before", "before"], [name], **options))
     onnx.save(proto, path)
     with pytest.raises(ModelFileError, match="the stages in the model's graph do not fit its images"):
-        exported.OnnxSubject(path).stages(onnx_models.pixels(3))
+        exported.DrawnExport(path).stages(onnx_models.pixels(3))
 
 
 def test_pictures_of_an_exported_model(tmp_path, capsys):

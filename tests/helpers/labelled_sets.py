@@ -11,8 +11,8 @@ from PIL import Image
 
 KINDS = ("folder", "npz", "hf")
 BRIGHTNESS = {"cat": 30, "dog": 120, "fox": 220, "wolf": 70}
-Split = Sequence[str | None]
-"""The class of each image; None where it has none."""
+Classes = Sequence[str | None]
+"""The class of each image of a split; None where it has none."""
 
 
 def picture(name: str | None, index: int) -> np.ndarray:
@@ -21,7 +21,7 @@ def picture(name: str | None, index: int) -> np.ndarray:
     return (BRIGHTNESS.get(name or "cat", 30) + noise).clip(0, 255).astype(np.uint8)
 
 
-def write(kind: str, root: Path, splits: Mapping[str, Split], names: Sequence[str] | None = None) -> Path:
+def write(kind: str, root: Path, splits: Mapping[str, Classes], names: Sequence[str] | None = None) -> Path:
     """The splits as a data set of a kind, with the classes in the order of `names`, else of the alphabet."""
     root.mkdir(parents=True, exist_ok=True)
     parts = {name: _part(kind, root / name, classes, names) for name, classes in splits.items()}
@@ -33,7 +33,7 @@ def write(kind: str, root: Path, splits: Mapping[str, Split], names: Sequence[st
     return root
 
 
-def _part(kind: str, path: Path, classes: Split, names: Sequence[str] | None):
+def _part(kind: str, path: Path, classes: Classes, names: Sequence[str] | None):
     images = [picture(name, index) for index, name in enumerate(classes)]
     if kind == "folder":
         for index, (name, image) in enumerate(zip(classes, images, strict=True)):

@@ -7,7 +7,7 @@ import pytest
 from onnx_models import CONFIG, exported, pixels
 from PIL import Image
 
-from pcae.report.exported import OnnxSubject
+from pcae.report.exported import DrawnExport
 from pcae_core import registry
 from pcae_onnx.serving.batching import Batcher
 from pcae_onnx.session import InferenceSession, images_together
@@ -41,11 +41,11 @@ def test_alone_equals_in_a_batch(tmp_path, config, dtype, opset):
 def test_watched_alone_equals_in_a_batch(tmp_path, dtype):
     """Scores too, of which near ones choose by their last bits."""
     exported(tmp_path, keep=0.7, dtype=dtype)
-    subject = OnnxSubject(tmp_path)
-    together, warnings = subject.stages(pixels(BATCH))
+    encoder = DrawnExport(tmp_path)
+    together, warnings = encoder.stages(pixels(BATCH))
     assert warnings == []
     for i, image in enumerate(pixels(BATCH)):
-        for stage, whole in zip(subject.stages(image[None])[0], together, strict=True):
+        for stage, whole in zip(encoder.stages(image[None])[0], together, strict=True):
             np.testing.assert_array_equal(stage.scores[0], whole.scores[i])
             np.testing.assert_array_equal(stage.kept_ids[0], whole.kept_ids[i])
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from fuzz import checkpoints
 from fuzz.kind import Kind, choose
 from fuzz.mutation import json_text, mutated
-from pcae.report.exported import OnnxSubject
+from pcae.report.exported import DrawnExport
 from pcae_core import parameters
 from pcae_core.config import DataConfig
 from pcae_onnx import export
@@ -52,7 +52,7 @@ class Models(Kind):
         session = InferenceSession(folder, threads=1, memory_mib=_MEMORY_MIB)
         pixels = np.zeros((2, session.in_chans, session.image_size, session.image_size), np.float32)
         session.run(pixels, 0.7 if session.dynamic_keep else None)
-        OnnxSubject(folder / "model.onnx").stages(pixels)
+        DrawnExport(folder / "model.onnx").stages(pixels)
 
 
 def _metadata(rng: np.random.Generator, model: onnx.ModelProto) -> None:

@@ -1,4 +1,4 @@
-"""What a picture is drawn of: an encoder that says which tokens it keeps.
+"""Encoders to draw: each says which tokens it keeps at each stage.
 
 Letters: B images, C channels, H = W pixels.
 """
@@ -9,7 +9,7 @@ import abc
 import functools
 from pathlib import Path
 
-from pcae.report.figure import Split
+from pcae.report.figure import PretrainingSplit
 from pcae.report.stages import SCORE_TOLERANCE, encoder_stages
 from pcae_core import randomness
 from pcae_core.config import DataConfig, EncoderName, ModelConfig
@@ -19,7 +19,7 @@ from pcae_core.storage import checkpoint
 from pcae_core.storage.stored_encoder import StoredEncoder
 
 
-class Subject(abc.ABC):
+class DrawnEncoder(abc.ABC):
     """An encoder to draw.
 
     Attributes:
@@ -39,7 +39,7 @@ class Subject(abc.ABC):
         """What happens at each stage to normalised images (B, C, H, W), and warnings, a line each."""
 
     @abc.abstractmethod
-    def splits(self, images: Floats, first: int) -> list[Split] | str:
+    def splits(self, images: Floats, first: int) -> list[PretrainingSplit] | str:
         """What a pre-training step would do with each image, or why that cannot be told.
 
         Args:
@@ -47,7 +47,7 @@ class Subject(abc.ABC):
         """
 
 
-class CheckpointSubject(Subject):
+class DrawnCheckpoint(DrawnEncoder):
     """The encoder in a checkpoint, on any backend."""
 
     def __init__(
@@ -81,7 +81,7 @@ class CheckpointSubject(Subject):
         self.title += f", keep {self._keep:g}, {backend.name}"
 
     def stages(self, images: Floats) -> tuple[list[StageOutput], list[str]]:
-        """See `Subject`; warns where the backend's choice and its scores contradict each other."""
+        """See `DrawnEncoder`; warns where the backend's choice and its scores contradict each other."""
         found = encoder_stages(self._backend, self.model, self._encoder, images, self._keep)
         warnings = []
         for stage in found:
@@ -93,8 +93,8 @@ class CheckpointSubject(Subject):
                 )
         return found, warnings
 
-    def splits(self, images: Floats, first: int) -> list[Split] | str:
-        """See `Subject`; as the chosen backend's `pretraining_forward` splits and reduces."""
+    def splits(self, images: Floats, first: int) -> list[PretrainingSplit] | str:
+        """See `DrawnEncoder`; as the chosen backend's `pretraining_forward` splits and reduces."""
         if not self._pretrains:
             return "this checkpoint holds no teacher and decoder, so there is no pre-training to show"
         if not isinstance(self._backend, TrainingBackend):
@@ -103,7 +103,7 @@ class CheckpointSubject(Subject):
         state = self._state
         out = self._backend.pretraining_forward(self.model, state.student, state.teacher, images, noise)
         visible, targets = (self._backend.to_numpy(ids) for ids in (out.visible_ids, out.target_ids))
-        return [Split(*ids) for ids in zip(visible, targets, strict=True)]
+        return [PretrainingSplit(*ids) for ids in zip(visible, targets, strict=True)]
 
     @functools.cached_property
     def _state(self) -> TrainState:
