@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from pcae.report import charts, history, page, progress, tables
+from pcae.report import charts, history, kept_by_step, page, tables
 from pcae.report.history import History
 from pcae_core.config import ModelConfig, read_yaml
 from pcae_core.contract import Backend
@@ -61,7 +61,7 @@ def report(run: Path, backend: Backend, options: Options) -> tuple[str, list[str
     model = ModelConfig.from_dict(values.get("model", {}))
     measured = history.read(run / "metrics.jsonl")
     manifest, warnings = _newest(run)
-    pictures, said = progress.section(run, values, model, backend, options.data, options.images, options.keep)
+    pictures, said = kept_by_step.section(run, values, model, backend, options.data, options.images, options.keep)
     warnings += said
     evaluation, said = _evaluation(run, backend, options, manifest)
     warnings += said

@@ -23,9 +23,9 @@ from pcae_core.storage import checkpoint, pretrained
 from pcae_core.storage.pretrained import EncoderInfo
 from pcae_core.storage.tensors import check_tensors
 from pcae_core.training import run
+from pcae_core.training.display import Display
 from pcae_core.training.loggers import MetricLogger
 from pcae_core.training.loop import Inputs, Loop, Place, data_position
-from pcae_core.training.progress import Display
 
 
 def finetune(config: FinetuneConfig, console: Console | None = None) -> Path:

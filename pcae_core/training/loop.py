@@ -23,8 +23,8 @@ from pcae_core.errors import ConfigError, PcaeError, TrainingError
 from pcae_core.storage import checkpoint
 from pcae_core.storage.checkpoint import DataPosition
 from pcae_core.training import guard, run
+from pcae_core.training.display import Display, open_display
 from pcae_core.training.loggers import MetricLogger, open_loggers
-from pcae_core.training.progress import Display, open_display
 from pcae_core.training.signals import StopRequest
 
 O = TypeVar("O", PretrainOutput, FinetuneOutput)  # noqa: E741 (an output)

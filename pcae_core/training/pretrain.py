@@ -15,8 +15,8 @@ from pcae_core.data.sources import kinds
 from pcae_core.errors import ConfigError
 from pcae_core.training import run
 from pcae_core.training.collapse import collapse_metrics, collapse_warning
+from pcae_core.training.display import Display
 from pcae_core.training.loop import Inputs, Loop, Place, data_position
-from pcae_core.training.progress import Display
 
 SMALLEST_JUDGED_BATCH = 16
 """Images in a batch below which effective ranks say too little to warn of."""

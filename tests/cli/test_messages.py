@@ -27,7 +27,7 @@ SHOWN_BY = {
     "pcae_core/convert": ("convert",),
     "pcae/report/page.py": ("report", "visualize"),
     "pcae/report/pictures.py": ("visualize",),
-    "pcae/report/progress.py": ("report",),
+    "pcae/report/kept_by_step.py": ("report",),
     "backends/pcae_onnx/export.py": ("export",),
     "backends/pcae_onnx/serving": ("serve",),
     "backends/pcae_torch/trainer.py": ("pretrain", "finetune"),
