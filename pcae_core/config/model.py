@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from pcae_core import schedule
 from pcae_core.config.base import Blocks, Config, Fraction, Pooling, Positive, Size
-from pcae_core.contract import LAYER_NORM_EPS
+from pcae_core.contract import LAYER_NORM_EPS, Center
 from pcae_core.errors import ConfigError
 
 
@@ -23,7 +23,7 @@ class ReductionConfig(Config):
 
     num_stages: Positive = 3
     keep: Fraction = 0.5
-    center: Literal["unit", "raw"] = "unit"
+    center: Center = "unit"
 
 
 class ModelConfig(Config):

@@ -21,3 +21,4 @@ Array = Any
 Floats = NDArray[np.floating[Any]]
 """A NumPy array of any floating dtype."""
 Center = Literal["unit", "raw"]
+"""The mean that tokens are scored against: of the unit-length tokens, or of the tokens as they are."""
