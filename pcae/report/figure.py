@@ -81,7 +81,7 @@ def _kept(image: Pixels, config: ModelConfig, stage: StageOutput, row: int) -> P
 def _scores(side: int, config: ModelConfig, stage: StageOutput, row: int) -> Panel:
     scores = stage.scores[row]
     drawn = panels.heat_map(stage.ids[row], scores, config.grid_size, side)
-    text = f"similarity of {len(scores)} tokens to their mean"
+    text = f"similarity scores of {len(scores)} tokens"
     return Panel(f"scores, block {stage.block + 1}", drawn, text, (float(scores.min()), float(scores.max())))
 
 

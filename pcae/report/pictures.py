@@ -26,8 +26,8 @@ from pcae_core.errors import ConfigError, DataError, ImageError, listed
 INDEX, CONTACT_SHEET = "index.html", "contact-sheet.png"
 _BATCH = 8
 _EXPLANATION = (
-    "Grey tokens are gone; the orange line surrounds those that stay. A stage drops the tokens most similar to the "
-    "mean of its tokens, so of the scores the dark end stays and the bright end goes; blank cells went before."
+    "Grey tokens are gone; the orange line surrounds those that stay. A stage drops the tokens with the highest "
+    "similarity scores, so dark cells stay and bright cells go. Blank cells were dropped before."
 )
 
 
