@@ -14,7 +14,7 @@ import pydantic
 
 from pcae_core.config import DataConfig, ModelConfig
 from pcae_core.convert.preprocessing import image_processor
-from pcae_core.convert.vit_config import labels, vit_config
+from pcae_core.convert.vit_config import labels, vit_config, why_no_vit
 from pcae_core.errors import ConfigError, ConformanceError, describe_validation_error
 from pcae_core.parameters import encoder_shapes
 from pcae_core.reduction import check_keep
@@ -188,16 +188,12 @@ def _write_settings(folder: Path, info: ModelInfo) -> None:
 
 
 def _config_json(info: ModelInfo) -> dict[str, object]:
-    """Our settings under a key of their own, since Hugging Face gives some of their names another meaning."""
+    """Settings of a ViT where one gives the same answers; ours under a key of their own, since some names clash."""
     described = info.to_dict()
     keys = ("name", "task", "dtype", "model", "schedule", "versions", "weights_sha256")
     ours = {"pcae": {key: described[key] for key in keys}}
-    if _answers_as_vit(info):
-        features = {"num_classes": 0} if info.task == "feature-extraction" else {}
-        return vit_config(info.model.model_copy(update=features), info.class_names) | ours
+    features = {"num_classes": 0} if info.task == "feature-extraction" else {}
+    answering = info.model.model_copy(update=features)
+    if info.schedule.keep == 1.0 and why_no_vit(answering) is None:
+        return vit_config(answering, info.class_names) | ours
     return {"model_type": "pcae"} | (labels(info.class_names) if info.class_names else {}) | ours
-
-
-def _answers_as_vit(info: ModelInfo) -> bool:
-    """Whether Hugging Face's ViT with the same weights would give the same answers."""
-    return info.schedule.keep == 1.0 and (info.task == "feature-extraction" or info.model.pooling == "cls")

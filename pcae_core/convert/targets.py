@@ -15,7 +15,7 @@ from pcae_core.convert.coverage import Coverage
 from pcae_core.convert.files import HF_CONFIG, HF_PIXELS, HF_WEIGHTS, SAFETENSORS
 from pcae_core.convert.names import to_hf
 from pcae_core.convert.preprocessing import image_processor
-from pcae_core.convert.vit_config import vit_config
+from pcae_core.convert.vit_config import vit_config, why_no_vit
 from pcae_core.errors import CheckpointError, ConfigError
 from pcae_core.parameters import Arrays, classifier_shapes
 from pcae_core.storage import atomic, pretrained
@@ -103,11 +103,9 @@ def _timm_tensors(found: Pretrained) -> Arrays:
 
 def _hf_tensors(found: Pretrained) -> Arrays:
     """The encoder by Hugging Face's names; with a head, as its classifier has them. Raises CheckpointError."""
-    if found.config.model.num_classes and found.config.model.pooling == "mean":
-        raise CheckpointError(
-            "this model's head reads the mean of its tokens, and Hugging Face's classifier reads the class token; "
-            "fine-tune with --pooling cls to write it there"
-        )
+    reason = why_no_vit(found.config.model)
+    if reason is not None:
+        raise CheckpointError(f"{reason}; fine-tune with --pooling cls to write it there")
     prefix = "vit." if found.config.model.num_classes else ""
     tensors: Arrays = {}
     for name, value in found.encoder.items():

@@ -1,4 +1,4 @@
-"""An encoder's shape as `config.json` of Hugging Face's ViT has it."""
+"""Which encoders Hugging Face's ViT can hold, and their `config.json`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,18 @@ from collections.abc import Sequence
 from pcae_core.config import ModelConfig
 
 
+def why_no_vit(model: ModelConfig) -> str | None:
+    """Why Hugging Face's ViT cannot hold a model that keeps all tokens; None where it can."""
+    if model.num_classes and model.pooling == "mean":
+        return "this model's head reads the mean of its tokens, and Hugging Face's classifier reads the class token"
+    return None
+
+
 def vit_config(model: ModelConfig, class_names: Sequence[str] | None) -> dict[str, object]:
-    """Settings of a ViT whose head, if `model` has one, reads the CLS token.
+    """Settings of a ViT.
 
     Args:
+        model: one that a ViT can hold (`why_no_vit`).
         class_names: of the head's outputs; None for LABEL_0 and so on.
     """
     names = class_names or [f"LABEL_{i}" for i in range(model.num_classes)]
