@@ -28,7 +28,8 @@ def step_of(name: str, config) -> Callable[[], None]:
     def step() -> None:
         pretrainer.step(images, noise, learning_rate=1e-4, momentum=0.999)
         if name == "mindspore":
-            pretrainer._cell.followers[0].asnumpy()  # the teacher's update comes last, and nothing else waits for it
+            # The teacher's update comes last, and nothing else waits for it.
+            pretrainer._cell.teacher_parameters[0].asnumpy()
 
     return step
 

@@ -1,4 +1,4 @@
-"""A training step as compiled graphs: `accumulate` micro-batches, `finish` with the last one and AdamW, `follow`: EMA.
+"""A training step as compiled graphs: `accumulate`, `finish` and `update_teacher_and_scale`.
 
 Everything that changes from step to step comes in as a tensor, so that nothing is compiled twice; a tuple of tensors
 would count as a constant. Letters: B images, N patches, V visible, M masked, K targets, D width, L blocks.
@@ -114,9 +114,9 @@ class TrainingCell(nn.Cell):
         self.exp_avg, self.exp_avg_sq = self._zeros("exp_avg"), self._zeros("exp_avg_sq")
         self.sums = self._zeros("sum") if config.accumulation > 1 else None
         shared = [name for name in self.names if name in teacher]
-        self.follows = bool(shared)
-        self.followers = ParameterTuple(teacher[name] for name in shared)
-        self.followed = ParameterTuple(student[name] for name in shared)
+        self.has_teacher = bool(shared)
+        self.teacher_parameters = ParameterTuple(teacher[name] for name in shared)
+        self.student_parameters = ParameterTuple(student[name] for name in shared)
         self.beta1, self.beta2 = Tensor(config.betas[0], dtype), Tensor(config.betas[1], dtype)
         self.adamw = updates.adamw_float32 if dtype == ms.float32 else updates.adamw
         self.parts, self.mean_gradients = config.accumulation, group.mean_gradients
@@ -200,7 +200,7 @@ class TrainingCell(nn.Cell):
         return self.map(ops.partial(updates.multiply_finite, factor, finite), gradients), norm, finite
 
     @ms.jit
-    def follow(self, momentum: Tensor, finite: Tensor) -> Tensor:
+    def update_teacher_and_scale(self, momentum: Tensor, finite: Tensor) -> Tensor:
         """EMA of the teacher; with float16 the loss scale halves after an overflow and doubles after many good ones."""
         scale, good_steps = self.scale, self.good_steps
         if self.scaled:
@@ -211,8 +211,8 @@ class TrainingCell(nn.Cell):
             good_steps = ops.where(grown, ops.zeros_like(good_steps), good_steps)
             ops.assign(self.scale, scale)
             ops.assign(self.good_steps, good_steps)
-        if self.follows:
-            self.map(ops.partial(updates.follow, momentum), self.followers, self.followed)
+        if self.has_teacher:
+            self.map(ops.partial(updates.ema_update, momentum), self.teacher_parameters, self.student_parameters)
         return momentum
 
     def load(self, state: TrainState) -> None:

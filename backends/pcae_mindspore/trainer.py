@@ -92,8 +92,8 @@ class MindSporeTrainer:
             outputs = [self._accumulate(*batch, Tensor(i == 0)) for i, batch in enumerate(batches[:-1])]
             loss_before = sum((loss for loss, *_ in outputs), start=self._tensor(0.0))
             *final, norm, finite = self._finish(*batches[-1], loss_before, *rates)
-            if self._cell.follows or self._cell.scaled:
-                self._cell.follow(self._tensor(momentum), finite)
+            if self._cell.has_teacher or self._cell.scaled:
+                self._cell.update_teacher_and_scale(self._tensor(momentum), finite)
         return [*outputs, tuple(final)], norm, finite
 
     def _tensor(self, value: float | np.ndarray) -> Tensor:

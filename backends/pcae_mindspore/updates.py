@@ -18,7 +18,7 @@ from pcae_mindspore.ops import ema
 
 adamw = ops.MultitypeFuncGraph("adamw")
 adamw_float32 = ops.MultitypeFuncGraph("adamw_float32")
-follow = ops.MultitypeFuncGraph("follow")
+ema_update = ops.MultitypeFuncGraph("ema_update")
 add_to_sum = ops.MultitypeFuncGraph("add_to_sum")
 mean_with_sum = ops.MultitypeFuncGraph("mean_with_sum")
 sum_of_squares = ops.MultitypeFuncGraph("sum_of_squares")
@@ -78,8 +78,8 @@ def adamw_rates(config: RunConfig, learning_rate: float, step: int) -> tuple[flo
     return learning_rate * ratio, ADAM_EPS * math.sqrt(correction2), config.weight_decay / ratio
 
 
-@follow.register("Tensor", "Tensor", "Tensor")
-def _follow(momentum: Tensor, teacher: Parameter, student: Parameter) -> bool:
+@ema_update.register("Tensor", "Tensor", "Tensor")
+def _ema_update(momentum: Tensor, teacher: Parameter, student: Parameter) -> bool:
     ops.assign(teacher, ema(teacher, student, momentum))
     return True
 

@@ -152,7 +152,7 @@ class TorchTrainer:
         return module
 
     def _pair_ema(self) -> tuple[list[Tensor], list[Tensor]]:
-        """The moving averages of what is trained, and what they follow."""
+        """The teacher's parameters that a moving average updates, and the student's, in one order."""
         if self._teacher is None:
             return [], []
         names = {n: own for n, own in model.canonical_names(self._teacher).items() if n in self._parameters}
