@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mindspore as ms
 import numpy as np
+from typing_extensions import override
 
 from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.contract import Array, FinetuneOutput, Finetuner, TrainState
@@ -13,7 +14,7 @@ from pcae_mindspore.trainer import MindSporeTrainer
 
 
 class MindSporeFinetuner(MindSporeTrainer, Finetuner):
-    """See `Finetuner`."""
+    """Fine-tuning with MindSpore."""
 
     def __init__(self, config: FinetuneConfig, device: str, state: TrainState | None = None) -> None:
         state = state or finetuning_state(config.model, config.seed, None, config.ema_momentum is not None)
@@ -27,6 +28,7 @@ class MindSporeFinetuner(MindSporeTrainer, Finetuner):
             lambda name: layer_scale(name, depth, decay),
         )
 
+    @override
     def step(
         self,
         images: Array,
@@ -36,7 +38,6 @@ class MindSporeFinetuner(MindSporeTrainer, Finetuner):
         momentum: float,
         drop_path: Array | None = None,
     ) -> FinetuneOutput:
-        """See `Finetuner.step`."""
         wanted = np.asarray(targets, dtype=np.float64 if self._dtype == ms.float64 else np.float32)
         outputs, norm, finite = self._run(images, wanted, drop_path, learning_rate, momentum)
         losses = [loss for (loss,) in outputs]

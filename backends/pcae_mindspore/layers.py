@@ -27,7 +27,7 @@ class Linear(nn.Cell):
         self.bias = zeros("bias", outputs, dtype=dtype)
 
     def construct(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """(B, T, D_in) -> (B, T, D_out)."""
         return _compat.linear(x, self.weight, self.bias, self.compute)
 
 
@@ -41,7 +41,7 @@ class LayerNorm(nn.Cell):
         self.bias = zeros("bias", dim, dtype=dtype)
 
     def construct(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """(..., D) -> (..., D)."""
         return _compat.layer_norm(x, self.weight, self.bias, self.eps, self.fused)
 
 
@@ -121,7 +121,7 @@ class PatchProjection(nn.Cell):
         self.bias = zeros("bias", config.embed_dim, dtype=dtype)
 
     def construct(self, patches: Tensor) -> Tensor:
-        """See the class."""
+        """(B, k, C*p*p) -> (B, k, D)."""
         weight = self.weight.reshape(self.weight.shape[0], -1)
         return _compat.linear(patches, weight, self.bias, self.compute).astype(patches.dtype)
 

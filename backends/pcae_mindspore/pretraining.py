@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from mindspore import mint
+from typing_extensions import override
 
 from pcae_core.config import PretrainConfig
 from pcae_core.contract import Array, Pretrainer, PretrainOutput, TrainState
@@ -13,12 +14,13 @@ from pcae_mindspore.trainer import MindSporeTrainer
 
 
 class MindSporePretrainer(MindSporeTrainer, Pretrainer):
-    """See `Pretrainer`."""
+    """Pre-training with MindSpore."""
 
     def __init__(self, config: PretrainConfig, device: str, state: TrainState | None = None) -> None:
         state = state or pretraining_state(config.model, config.seed)
         super().__init__(config, device, state, PretrainLoss, [name for name in state.student if is_trainable(name)])
 
+    @override
     def step(
         self,
         images: Array,
@@ -28,10 +30,7 @@ class MindSporePretrainer(MindSporeTrainer, Pretrainer):
         momentum: float,
         drop_path: Array | None = None,
     ) -> PretrainOutput:
-        """See `Pretrainer.step`.
-
-        The host sorts the noise, in float64 and as every backend does: its numbers are there already.
-        """
+        # The host sorts the noise, in float64 and as every backend does: its numbers are there already.
         order = np.argsort(np.asarray(noise), axis=1, kind="stable").astype(np.int32)
         parts = np.split(order, [self._config.model.num_visible], axis=1)
         order = np.concatenate([np.sort(ids, axis=1) for ids in parts], axis=1)

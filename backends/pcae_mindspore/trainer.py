@@ -8,9 +8,10 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor
+from typing_extensions import override
 
 from pcae_core.config import RunConfig
-from pcae_core.contract import Array, TrainState
+from pcae_core.contract import Array, Trainer, TrainState
 from pcae_core.shapes import check_images
 from pcae_mindspore import _compat
 from pcae_mindspore.distributed import Group
@@ -18,7 +19,7 @@ from pcae_mindspore.step import LossCell, TrainingCell
 from pcae_mindspore.updates import adamw_rates
 
 
-class MindSporeTrainer:
+class MindSporeTrainer(Trainer):
     """A model, its moving average and its optimizer, as compiled graphs.
 
     Args of the constructor:
@@ -47,20 +48,20 @@ class MindSporeTrainer:
         self._step = state.step
         self._accumulate, self._finish = _compat.Patience(self._cell.accumulate), _compat.Patience(self._cell.finish)
 
+    @override
     def state(self) -> TrainState:
-        """See `Trainer.state`."""
         return self._cell.save(self._step)
 
+    @override
     def any_rank(self, flag: bool) -> bool:
-        """See `Trainer.any_rank`."""
         return self._group.any(flag)
 
+    @override
     def mean_over_ranks(self, value: float) -> float:
-        """See `Trainer.mean_over_ranks`."""
         return self._group.mean(value)
 
+    @override
     def close(self) -> None:
-        """See `Trainer.close`."""
         self._group.close()
 
     def _run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from typing_extensions import override
 
 from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.contract import FinetuneOutput, Finetuner, TrainState
@@ -12,13 +13,14 @@ from pcae_numpy.pretraining import copy_state, normalize, update
 
 
 class NumpyFinetuner(Finetuner):
-    """See `Finetuner`; the state's arrays are replaced at each step, never changed."""
+    """Fine-tuning with the reference. Each step replaces the arrays of the state and changes none of them."""
 
     def __init__(self, config: FinetuneConfig, state: TrainState | None = None) -> None:
         self._config = config
         ema = config.ema_momentum is not None
         self._state = copy_state(state or finetuning_state(config.model, config.seed, None, ema))
 
+    @override
     def step(
         self,
         images: np.ndarray,
@@ -28,7 +30,6 @@ class NumpyFinetuner(Finetuner):
         momentum: float,
         drop_path: np.ndarray | None = None,
     ) -> FinetuneOutput:
-        """See `Finetuner.step`."""
         config, parts, p = self._config, self._config.accumulation, self._state.student
         images, targets = normalize(images, config), np.asarray(targets, dtype=np.float64)
         scales = np.ones((config.model.depth, 2, len(images))) if drop_path is None else np.float64(drop_path)
@@ -49,6 +50,6 @@ class NumpyFinetuner(Finetuner):
         self._state.teacher = ops.ema_update(self._state.teacher, self._state.student, momentum)
         return FinetuneOutput(loss, norm, finite)
 
+    @override
     def state(self) -> TrainState:
-        """See `Finetuner.state`."""
         return copy_state(self._state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from typing_extensions import override
 
 from pcae_core.config import PretrainConfig, RunConfig
 from pcae_core.contract import ADAM_EPS, Pretrainer, PretrainOutput, TrainState
@@ -66,12 +67,13 @@ def adamw_step(
 
 
 class NumpyPretrainer(Pretrainer):
-    """See `Pretrainer`; the state's arrays are replaced at each step, never changed."""
+    """Pre-training with the reference. Each step replaces the arrays of the state and changes none of them."""
 
     def __init__(self, config: PretrainConfig, state: TrainState | None = None) -> None:
         self._config = config
         self._state = copy_state(state or pretraining_state(config.model, config.seed))
 
+    @override
     def step(
         self,
         images: np.ndarray,
@@ -81,7 +83,6 @@ class NumpyPretrainer(Pretrainer):
         momentum: float,
         drop_path: np.ndarray | None = None,
     ) -> PretrainOutput:
-        """See `Pretrainer.step`."""
         config, parts = self._config, self._config.accumulation
         images = normalize(images, config)
         scales = np.ones((config.model.depth, 2, len(images))) if drop_path is None else np.float64(drop_path)
@@ -102,8 +103,8 @@ class NumpyPretrainer(Pretrainer):
         self._state.teacher = ops.ema_update(self._state.teacher, self._state.student, momentum)
         return PretrainOutput(loss, norm, finite, np.concatenate(targets), np.concatenate(features))
 
+    @override
     def state(self) -> TrainState:
-        """See `Pretrainer.state`."""
         return copy_state(self._state)
 
 

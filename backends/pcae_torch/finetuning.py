@@ -6,6 +6,7 @@ import contextlib
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.contract import Array, FinetuneOutput, Finetuner, TrainState
@@ -15,7 +16,7 @@ from pcae_torch.trainer import TorchTrainer, one_line_when_full
 
 
 class TorchFinetuner(TorchTrainer, Finetuner):
-    """See `Finetuner`."""
+    """Fine-tuning with PyTorch."""
 
     def __init__(self, config: FinetuneConfig, device: torch.device, state: TrainState | None = None) -> None:
         ema = config.ema_momentum is not None
@@ -32,6 +33,7 @@ class TorchFinetuner(TorchTrainer, Finetuner):
         )
         self._keep = config.keep
 
+    @override
     @one_line_when_full
     def step(
         self,
@@ -42,7 +44,6 @@ class TorchFinetuner(TorchTrainer, Finetuner):
         momentum: float,
         drop_path: Array | None = None,
     ) -> FinetuneOutput:
-        """See `Finetuner.step`."""
         parts = self._config.accumulation
         scales = None if drop_path is None else self._tensor(drop_path)
         micro_batches = zip(

@@ -6,6 +6,7 @@ import contextlib
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from pcae_core.config import PretrainConfig
 from pcae_core.contract import Array, Pretrainer, PretrainOutput, TrainState
@@ -15,13 +16,14 @@ from pcae_torch.trainer import TorchTrainer, one_line_when_full
 
 
 class TorchPretrainer(TorchTrainer, Pretrainer):
-    """See `Pretrainer`."""
+    """Pre-training with PyTorch."""
 
     def __init__(self, config: PretrainConfig, device: torch.device, state: TrainState | None = None) -> None:
         state = state or pretraining_state(config.model, config.seed)
         trained = [name for name in state.student if is_trainable(name)]
         super().__init__(config, device, state, model.Student, model.Teacher, trained)
 
+    @override
     @one_line_when_full
     def step(
         self,
@@ -32,7 +34,6 @@ class TorchPretrainer(TorchTrainer, Pretrainer):
         momentum: float,
         drop_path: Array | None = None,
     ) -> PretrainOutput:
-        """See `Pretrainer.step`."""
         parts = self._config.accumulation
         patches = ops.patchify(self._normalize(images), self._config.model.patch_size)
         visible, masked = ops.split_by_noise(torch.as_tensor(noise).to(self._device), self._config.model.num_visible)

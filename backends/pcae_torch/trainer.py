@@ -9,9 +9,10 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from pcae_core.config import RunConfig
-from pcae_core.contract import ADAM_EPS, Array, TrainState
+from pcae_core.contract import ADAM_EPS, Array, Trainer, TrainState
 from pcae_core.errors import TrainingError
 from pcae_core.parameters import is_decayed
 from pcae_core.shapes import check_images
@@ -40,7 +41,7 @@ def one_line_when_full(step: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-class TorchTrainer:
+class TorchTrainer(Trainer):
     """A model, its moving average and its optimizer.
 
     Args of the constructor:
@@ -80,8 +81,8 @@ class TorchTrainer:
         mean, std = config.loader.normalization(config.model.in_chans)
         self._mean, self._std = (self._tensor(np.reshape(values, (-1, 1, 1))) for values in (mean, std))
 
+    @override
     def state(self) -> TrainState:
-        """See `Trainer.state`."""
         moments = {name: self._optimizer.state[p] for name, p in self._parameters.items()}
         return TrainState(
             student=_arrays(self._student),
@@ -92,16 +93,16 @@ class TorchTrainer:
             loss_scale=self._loss_scale(),
         )
 
+    @override
     def any_rank(self, flag: bool) -> bool:
-        """See `Trainer.any_rank`."""
         return self._group.any(flag)
 
+    @override
     def mean_over_ranks(self, value: float) -> float:
-        """See `Trainer.mean_over_ranks`."""
         return self._group.mean(value)
 
+    @override
     def close(self) -> None:
-        """See `Trainer.close`."""
         self._parallel = self._student  # what averages gradients holds on to the group
         self._group.close()
 

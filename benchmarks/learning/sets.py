@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from benchmarks.learning.plan import COMMON, FINER, ScoredSplit, merged
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from pcae_core.config import PretrainConfig
 from pcae_core.data import Source, open_source
@@ -34,27 +35,27 @@ class Part(Source):
     def __len__(self) -> int:
         return len(self._indices)
 
+    @override
     def load(self, index: int) -> AnyImage:
-        """See `Source.load`."""
         if index not in self._decoded:
             self._decoded[index] = self._source.load(self._indices[index])
         return self._decoded[index]
 
+    @override
     def name(self, index: int) -> str:
-        """See `Source.name`."""
         return self._source.name(self._indices[index])
 
+    @override
     @property
     def labels(self) -> NDArray[np.int64]:
-        """See `Source.labels`."""
         labels = self._source.labels
         if labels is None:
             raise ValueError(f"{self.path} has no labels")
         return labels[np.asarray(self._indices)]
 
+    @override
     @property
     def fingerprint(self) -> str:
-        """See `Source.fingerprint`."""
         return self._source.fingerprint
 
     def spread(self, count: int) -> Part:

@@ -9,6 +9,8 @@ import abc
 import functools
 from pathlib import Path
 
+from typing_extensions import override
+
 from pcae.report.figure import PretrainingSplit
 from pcae.report.stages import SCORE_TOLERANCE, encoder_stages
 from pcae_core import randomness
@@ -80,8 +82,9 @@ class DrawnCheckpoint(DrawnEncoder):
         self.title = stored.path.name if stored.step is None else run
         self.title += f", keep {self._keep:g}, {backend.name}"
 
+    @override
     def stages(self, images: Floats) -> tuple[list[StageOutput], list[str]]:
-        """See `DrawnEncoder`; warns where the backend's choice and its scores contradict each other."""
+        """Warns where the backend's choice and its scores contradict each other."""
         found = encoder_stages(self._backend, self.model, self._encoder, images, self._keep)
         warnings = []
         for stage in found:
@@ -93,8 +96,9 @@ class DrawnCheckpoint(DrawnEncoder):
                 )
         return found, warnings
 
+    @override
     def splits(self, images: Floats, first: int) -> list[PretrainingSplit] | str:
-        """See `DrawnEncoder`; as the chosen backend's `pretraining_forward` splits and reduces."""
+        """As the chosen backend's `pretraining_forward` splits and reduces."""
         if not self._pretrains:
             return "this checkpoint holds no teacher and decoder, so there is no pre-training to show"
         if not isinstance(self._backend, TrainingBackend):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from typing_extensions import override
 
 from pcae.report.encoders import DrawnEncoder
 from pcae.report.figure import PretrainingSplit
@@ -46,14 +47,15 @@ class DrawnExport(DrawnEncoder):
         self._stages = StageSession(path, info)
         self.title = f"{info.name} ({path.name}), {info.dtype}, keep {used:g}, ONNX Runtime"
 
+    @override
     def stages(self, images: Floats) -> tuple[list[StageOutput], list[str]]:
-        """See `DrawnEncoder`; warns when the model as it is keeps other tokens than while it is watched."""
+        """Warns when the model as it is keeps other tokens than while it is watched."""
         found = self._stages.run(images, self._keep)
         every = np.tile(np.arange(self.model.num_patches), (len(images), 1))
         drawn = found[-1].kept_ids if found else every
         same = np.array_equal(drawn, self._session.run(images, self._keep).kept_ids)
         return list(found), [] if same else ["the model keeps other tokens than those drawn after the last stage"]
 
+    @override
     def splits(self, images: Floats, first: int) -> list[PretrainingSplit] | str:
-        """See `DrawnEncoder`."""
         return "an exported model is an encoder without teacher and decoder; draw its checkpoint to see pre-training"

@@ -9,6 +9,7 @@ from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typing_extensions import override
 
 COMPILING = "compiling the first step"
 
@@ -65,21 +66,21 @@ class Bar(Display):
     ) -> None:
         self._progress.stop()
 
+    @override
     def advance(self, step: int) -> None:
-        """See `Display`."""
         self._progress.update(self._task, completed=step, measured=self._measured)
 
+    @override
     def compiling(self) -> None:
-        """See `Display`."""
         self._progress.update(self._task, measured=COMPILING)
 
+    @override
     def measure(self, step: int, metrics: dict[str, float]) -> None:
-        """See `Display`."""
         self._measured = summary(metrics)
         self._progress.update(self._task, measured=self._measured)
 
+    @override
     def say(self, text: str) -> None:
-        """See `Display`."""
         self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -93,15 +94,16 @@ class Lines(Display):
         self._begun = time.monotonic()
         self._last = float("-inf")
 
+    @override
     def advance(self, step: int) -> None:
-        """See `Display`."""
+        pass
 
+    @override
     def compiling(self) -> None:
-        """See `Display`."""
         self.say(COMPILING)
 
+    @override
     def measure(self, step: int, metrics: dict[str, float]) -> None:
-        """See `Display`."""
         now = time.monotonic()
         if now - self._last < self.SECONDS_BETWEEN and step < self._total:
             return
@@ -109,8 +111,8 @@ class Lines(Display):
         left = (now - self._begun) / max(1, step - self._start) * (self._total - step)
         self.say(f"step {step}/{self._total}  {summary(metrics)}  ETA {left:.0f} s")
 
+    @override
     def say(self, text: str) -> None:
-        """See `Display`."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from pcae_core.config import RunConfig
 from pcae_core.errors import ConfigError, MissingExtraError
 from pcae_core.storage import atomic
@@ -53,15 +55,15 @@ class JsonlLogger(MetricLogger):
         except OSError as error:
             raise _refused(self._path, error) from None
 
+    @override
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """See `MetricLogger`."""
         try:
             self._file.write(json.dumps({"step": step} | metrics) + "\n")
         except OSError as error:
             raise _refused(self._path, error) from None
 
+    @override
     def close(self) -> None:
-        """See `MetricLogger`."""
         with contextlib.suppress(OSError):  # what `write` could not write
             self._file.close()
 
@@ -131,8 +133,8 @@ class TensorBoardLogger(MetricLogger):
         except OSError as error:
             raise _refused(folder, error) from None
 
+    @override
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """See `MetricLogger`."""
         values = [{"tag": name, "simple_value": value} for name, value in metrics.items()]
         try:
             self._write(self._event(step=step, summary={"value": values}))
@@ -146,8 +148,8 @@ class TensorBoardLogger(MetricLogger):
         event.wall_time = time.time()
         self._file.write(event.SerializeToString())
 
+    @override
     def close(self) -> None:
-        """See `MetricLogger`."""
         with contextlib.suppress(OSError):  # what `write` could not write
             self._file.close()
 
@@ -184,12 +186,12 @@ class WandbLogger(MetricLogger):
             raise _refused(path, error) from None
         return drawn
 
+    @override
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """See `MetricLogger`."""
         self._run.log(metrics, step=step)
 
+    @override
     def close(self) -> None:
-        """See `MetricLogger`."""
         self._run.finish()
 
 

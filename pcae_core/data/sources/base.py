@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from typing_extensions import override
 
 from pcae_core.config.data import USUAL, Reading
 from pcae_core.data import images
@@ -120,23 +121,23 @@ class Subset(Source):
     def __len__(self) -> int:
         return len(self._ids)
 
+    @override
     def load(self, index: int) -> AnyImage:
-        """See `Source.load`."""
         return self._source.load(int(self._ids[index]))
 
+    @override
     def name(self, index: int) -> str:
-        """See `Source.name`."""
         return self._source.name(int(self._ids[index]))
 
+    @override
     @property
     def labels(self) -> NDArray[np.int64] | None:
-        """See `Source.labels`."""
         labels = self._source.labels
         return None if labels is None else labels[self._ids]
 
+    @override
     @property
     def class_names(self) -> list[str] | None:
-        """See `Source.class_names`."""
         return self._source.class_names
 
     @functools.cached_property

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from typing_extensions import override
 
 from pcae_core.config.data import USUAL, Reading
 from pcae_core.data import images
@@ -67,8 +68,8 @@ class HuggingFaceSource(Source):
         """Folder name and number."""
         return f"{self.path.name}[{index}]"
 
+    @override
     def load(self, index: int) -> Image.Image:
-        """See `Source.load`."""
         name = f"{self.path}[{index}]"
         file = self._files[index][self._image_column]
         if file is None or (file["bytes"] is None and file["path"] is None):
@@ -88,9 +89,9 @@ class HuggingFaceSource(Source):
             raise DataError(f"labels in {self.path} must be numbers of classes from 0: {error}") from None
         return check_labels(self.path, numbers, self.class_names)
 
+    @override
     @property
     def no_labels(self) -> str:
-        """See `Source.no_labels`."""
         if self._label_column is None:
             return "it has no column of classes"
         if not self._has_numbers:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from typing_extensions import override
 
 from pcae_core.config.data import USUAL, Reading
 from pcae_core.data import images
@@ -49,8 +50,8 @@ class ImageFolder(Source):
         start = 0 if index == 0 else int(self._ends[index - 1])
         return os.fsdecode(self._names[start : int(self._ends[index])])
 
+    @override
     def load(self, index: int) -> Image.Image:
-        """See `Source.load`."""
         file = self.path / self.name(index)
         return self._read(file, str(file))
 
@@ -65,14 +66,14 @@ class ImageFolder(Source):
         labels = [number.get(folder, NO_CLASS) for folder in folders]
         return np.array(labels, dtype=np.int64), names
 
+    @override
     @property
     def labels(self) -> NDArray[np.int64] | None:
-        """See `Source.labels`."""
         return None if self._classes is None else self._classes[0]
 
+    @override
     @property
     def no_labels(self) -> str:
-        """See `Source.no_labels`."""
         return "most of its images lie in no sub-folder"
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from pcae_core.config import Reading
 from pcae_core.data import images
@@ -61,8 +62,8 @@ class NpzSource(Source):
         """File name and number."""
         return f"{self.path.name}[{index}]"
 
+    @override
     def load(self, index: int) -> AnyImage:
-        """See `Source.load`."""
         return images.from_array(self._images[index], self.in_chans)
 
     @functools.cached_property
@@ -89,9 +90,9 @@ class NpzSource(Source):
             return None
         return check_labels(self.path, self._array("labels").astype(np.int64), self.class_names)
 
+    @override
     @property
     def no_labels(self) -> str:
-        """See `Source.no_labels`."""
         return "all its labels are -1" if "labels" in self._members else "it holds no array named labels"
 
     @functools.cached_property
