@@ -25,6 +25,7 @@ SHOWN_BY = {
     "pcae_core/config/data.py": ("pretrain", "finetune", "convert"),
     "pcae_core/data/classes.py": ("finetune", "evaluate", "report"),
     "pcae_core/convert": ("convert",),
+    "pcae/report/encoders.py": ("visualize",),
     "pcae/report/page.py": ("report", "visualize"),
     "pcae/report/pictures.py": ("visualize",),
     "pcae/report/kept_by_step.py": ("report",),
