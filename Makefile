@@ -1,8 +1,9 @@
-# Everything a developer or a user runs. `make demo` and `make test` work on a machine that has Python 3.11 or 3.12
+# Everything a developer or a user runs. `make demo` and `make test` work on a machine that has Python 3.11 or newer
 # and nothing else: they install into .venv first.
 
-PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
-	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$p && break; done)
+# The first two can have MindSpore.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BACKEND ?= torch
 BIN := .venv/bin
 EXTRAS_NUMPY2 := torch,hf,conformance,dev,ort,serve
@@ -20,7 +21,7 @@ setup: .venv/installed
 
 # $(call install,ENVIRONMENT,PACKAGES,CONSTRAINTS)
 define install
-	@test -n "$(PYTHON)" || { echo "PCAE needs Python 3.11 or 3.12; name one with make PYTHON=..."; exit 2; }
+	@test -n "$(PYTHON)" || { echo "PCAE needs Python 3.11 or newer; name one with make PYTHON=..."; exit 2; }
 	$(PYTHON) -m venv $(1)
 	$(1)/bin/pip install --quiet --upgrade --constraint constraints.txt pip
 	$(1)/bin/pip install --quiet --constraint $(3) --editable $(2)
@@ -29,6 +30,8 @@ endef
 
 .venv/installed: pyproject.toml constraints.txt
 	$(call install,.venv,".[$(EXTRAS)]",constraints.txt)
+	@$(BIN)/pip show --quiet mindspore 2>/dev/null || \
+		echo "MindSpore has no wheel for this Python and system: its backend is left out, its tests are skipped"
 
 # A model this small gains little from a second thread, and loses much when another program wants the core.
 demo: export OMP_NUM_THREADS := 1
@@ -61,7 +64,7 @@ test-numpy2: peers .venv-numpy2/installed
 
 .venv-numpy2/installed: pyproject.toml constraints.txt
 	mkdir -p .venv-numpy2
-	grep -v '^numpy==' constraints.txt > .venv-numpy2/constraints.txt
+	sed -e '/^numpy==1/d' -e '/^numpy==2/s/;.*//' constraints.txt > .venv-numpy2/constraints.txt
 	$(call install,.venv-numpy2,".[$(EXTRAS_NUMPY2)]" "numpy>=2",.venv-numpy2/constraints.txt)
 
 lint: setup

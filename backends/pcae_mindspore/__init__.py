@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pcae_core.contract import Capabilities
-from pcae_core.errors import BackendError
+from pcae_core.errors import BackendError, MissingExtraError
 from pcae_core.registry import BackendSpec
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ __all__ = ["CAPABILITIES", "SPEC", "Encoder"]
 
 # Without bfloat16, which has kernels on Ascend only; `precision: bfloat16` is accepted there.
 CAPABILITIES = Capabilities(training=True, dtypes=("float64", "float32", "float16"), devices=("ascend", "gpu", "cpu"))
+# Elsewhere the extra is empty, since MindSpore has no wheel.
+INSTALL = 'pip install "pcae[mindspore]", with Python 3.11 or 3.12 on Linux'
 
 
 def __getattr__(name: str) -> Any:
@@ -42,6 +45,8 @@ def _create(device: str = "cpu") -> MindSporeBackend:
 
 def prepare() -> None:
     """Check and set what MindSpore reads when it is imported. Raises BackendError when it cannot work here."""
+    if importlib.util.find_spec("mindspore") is None:
+        raise MissingExtraError(f"MindSpore is not installed; install it with: {INSTALL}")
     if int(np.__version__.partition(".")[0]) >= 2:
         raise BackendError(
             f"MindSpore is compiled for NumPy 1 and fails with NumPy {np.__version__}, which is installed here; "
@@ -59,6 +64,6 @@ SPEC = BackendSpec(
     capabilities=CAPABILITIES,
     requires=("mindspore",),
     distribution="mindspore",
-    install='pip install "pcae[mindspore]"',
+    install=INSTALL,
     weights_suffix=".ckpt",
 )

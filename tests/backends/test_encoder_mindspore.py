@@ -8,11 +8,13 @@ from pathlib import Path
 import encoders
 import numpy as np
 import pytest
+from optional import skip_module_without_mindspore
 
 import pcae_mindspore
 from pcae_core import ConfigError, pretrained, registry
 from pcae_core.errors import ShapeError
 
+skip_module_without_mindspore()
 Encoder = pcae_mindspore.Encoder  # prepares the environment, which MindSpore reads when it is imported
 
 import mindspore as ms  # noqa: E402

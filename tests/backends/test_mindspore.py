@@ -17,6 +17,7 @@ import patience
 import pytest
 import runs
 from crossing import STEPS, arguments, assert_same_end, assert_same_states, back_to, launched, resume, whole_run
+from optional import needs_mindspore
 from safetensors.numpy import load_file
 
 from pcae_conformance import golden
@@ -33,6 +34,8 @@ from pcae_core import (
     schedule,
 )
 from pcae_core.contract import TrainState
+
+pytestmark = needs_mindspore
 
 # Heads of 6 features, since the root of 4 or 16 is exact in every precision.
 TINY = ModelConfig(

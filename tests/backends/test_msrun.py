@@ -11,6 +11,9 @@ import patience
 import pytest
 import runs
 from crossing import PROGRAMS, STEPS, arguments, assert_same_end, back_to, launched, resume, start_job, whole_run
+from optional import needs_mindspore
+
+pytestmark = needs_mindspore
 
 
 @pytest.fixture(scope="module")

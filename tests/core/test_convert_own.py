@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 import runs
 from conversions import convert, refused
+from optional import needs_mindspore
 from PIL import Image
 
 from pcae.cli import main as cli
@@ -19,9 +19,7 @@ from pcae_core.data.transforms import resize_center_crop
 from pcae_core.storage.checkpoint import DataPosition, save
 from pcae_core.storage.pretrained import EncoderInfo
 
-CKPT = pytest.param(
-    ".ckpt", marks=pytest.mark.skipif(importlib.util.find_spec("mindspore") is None, reason="needs MindSpore")
-)
+CKPT = pytest.param(".ckpt", marks=needs_mindspore)
 
 
 @pytest.fixture(scope="module")

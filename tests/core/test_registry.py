@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import importlib.util
 import inspect
 import threading
 
 import pytest
 
 import pcae_core
+import pcae_mindspore
 from pcae_core import (
     Backend,
     BackendError,
@@ -87,6 +89,13 @@ def test_missing_framework_names_the_extra(monkeypatch):
     with pytest.raises(MissingExtraError, match=r'no_such_framework.*pip install "pcae\[absent\]"'):
         pcae_core.use("absent")
     assert not pcae_core.available()["absent"].installed
+
+
+def test_mindspore_s_absence_names_the_pythons_that_it_has_wheels_for(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for ask in (lambda: pcae_core.use("mindspore"), pcae_mindspore.prepare):
+        with pytest.raises(MissingExtraError, match=r'pip install "pcae\[mindspore\]", with Python 3\.11 or 3\.12'):
+            ask()
 
 
 def test_broken_entry_point_is_reported_and_harmless(monkeypatch):
