@@ -34,8 +34,11 @@ def signals_left_to_the_caller() -> Iterator[None]:
     Ctrl-C and batch systems send these to all processes of a run. The one that trains decides what to do, for example
     to save a checkpoint first, and needs its loading processes until then.
     """
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
+    if sys.platform == "win32":  # cannot block signals
         yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+    else:
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import resource
 import signal
 import socket
+import sys
 import warnings
 from types import FrameType
 
@@ -85,6 +85,10 @@ def _listen(settings: Settings) -> socket.socket:
 def _most_connections(settings: Settings) -> int:
     """What requests underway need and some more, within what the system allows this process, which asks for them."""
     wanted = settings.max_requests + _SPARE_CONNECTIONS
+    if sys.platform == "win32":  # has no such limit
+        return wanted
+    import resource
+
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed != resource.RLIM_INFINITY and allowed < wanted + _OTHER_FILES:
         unlimited = most == resource.RLIM_INFINITY
