@@ -16,7 +16,7 @@ from pcae_core.contract import ADAM_EPS, Array, Trainer, TrainState
 from pcae_core.errors import TrainingError
 from pcae_core.parameters import is_decayed
 from pcae_core.shapes import check_images
-from pcae_torch import model, ops
+from pcae_torch import compiler, model, ops
 from pcae_torch.distributed import Group
 
 LOSS_SCALE_INIT = 2.0**16
@@ -65,6 +65,8 @@ class TorchTrainer(Trainer):
         self._group = Group(device)
         self.rank, self.world_size = self._group.rank, self._group.world_size
         self.compiles = config.compile
+        if self.compiles:
+            compiler.require(device)
         self._student = self._module(student, state.student).requires_grad_(False)
         self._teacher = self._module(teacher, state.teacher).requires_grad_(False) if teacher else None
         own = model.canonical_names(self._student)

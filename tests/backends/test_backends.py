@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
@@ -25,7 +26,7 @@ from pcae_core import (
     registry,
     schedule,
 )
-from pcae_torch import ops
+from pcae_torch import compiler, ops
 from pcae_torch.backend import resolve_device
 from pcae_torch.pretraining import TorchPretrainer
 
@@ -233,6 +234,7 @@ def test_torch_draws_nothing_from_the_global_generator():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.skipif(compiler.missing() is not None, reason=f"torch.compile needs {compiler.missing()}")
 def test_torch_compile_gives_the_same_losses():
     """One block of each kind, since every kernel takes a compiler seconds."""
     reduction = ReductionConfig(num_stages=1, keep=0.5)
@@ -240,6 +242,16 @@ def test_torch_compile_gives_the_same_losses():
     plain, _ = _train("torch", steps=2, model=model)
     compiled, _ = _train("torch", steps=2, model=model, compile=True)
     np.testing.assert_allclose(compiled, plain, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lacking", ["no-such-compiler", "Python.h"])
+def test_torch_compile_without_what_it_needs_is_refused(monkeypatch, tmp_path, lacking):
+    if lacking == "Python.h":
+        (tmp_path / "c++").touch(mode=0o755)
+        monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setenv("CXX", str(tmp_path / "c++") if lacking == "Python.h" else lacking)
+    with pytest.raises(BackendError, match=rf"torch\.compile needs .*{lacking}.* apt install g\+\+ python3-dev"):
+        _train("torch", steps=1, model=TINY, compile=True)
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
