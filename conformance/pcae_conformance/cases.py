@@ -156,7 +156,7 @@ class ScoresCase(Case):
             case "all_equal":
                 scores = np.repeat(scores[:, :1], self.length, axis=1)
             case "few":
-                scores = rng.integers(-1, 2, self.shape) * 0.5
+                scores = rng.integers(-1, 2, self.shape) / 2
             case "signed_zeros":
                 scores = np.where(rng.random(self.shape) < 0.5, 0.0, -0.0)
             case "infinities":

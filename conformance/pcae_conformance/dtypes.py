@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,11 @@ def parameter_dtype(precision: str) -> str:
 def compute_eps(dtype: str) -> float:
     """Eps of scores, standardisation and loss, which are computed in float32 or better."""
     return min(EPS[dtype], EPS["float32"])
+
+
+def cast(arrays: Mapping[str, NDArray[Any]], dtype: str) -> dict[str, NDArray[Any]]:
+    """Copies of `dtype`, by the same names."""
+    return {name: value.astype(dtype) for name, value in arrays.items()}
 
 
 def rounded(x: ArrayLike, dtype: str) -> Floats:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcae_conformance.cases import Case
-from pcae_conformance.dtypes import Floats, parameter_dtype, rounded
+from pcae_conformance.dtypes import Floats, cast, parameter_dtype, rounded
 from pcae_core.config import DataConfig, ModelConfig, Pooling, PretrainConfig, ReductionConfig
 from pcae_core.contract import LAYER_NORM_EPS, Center, TrainState
 from pcae_core.parameters import encoder_shapes, is_trainable, student_shapes
@@ -228,9 +228,9 @@ class TrainCase(ModelCase):
         rng, dtype = np.random.default_rng([self.seed, 7]), parameter_dtype(precision)
         first = {name: rounded(0.01 * rng.normal(size=shape), dtype) for name, shape in trained.items()}
         second = {name: rounded(1e-3 * rng.uniform(0.5, 1.5, shape), dtype) for name, shape in trained.items()}
-        student, teacher, first, second = (
-            {name: value.astype(dtype) for name, value in group.items()} for group in (student, teacher, first, second)
-        )
         # so small that no gradient of a case overflows
         loss_scale = (1024.0, 3) if precision == "float16" else None
-        return TrainState(student, teacher, first, second, self.start_step, loss_scale)
+        return TrainState(
+            cast(student, dtype), cast(teacher, dtype), cast(first, dtype), cast(second, dtype),
+            self.start_step, loss_scale,
+        )  # fmt: skip

@@ -116,7 +116,7 @@ def compare_skipped(
 ) -> None:
     """After a step that is not finite: the step is counted, only the moving average has moved."""
     check_finite(subject, out, False)
-    averages = {
+    averages: dict[str, NDArray[Any]] = {
         name: momentum * value.astype(np.float64) + (1.0 - momentum) * before.student[name].astype(np.float64)
         for name, value in before.teacher.items()
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pcae_conformance.dtypes import Floats
+from pcae_conformance.dtypes import Floats, cast
 from pcae_core.config import RunConfig
 from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.contract import ADAM_EPS, TrainState
@@ -20,8 +20,7 @@ def norm(gradients: Gradients) -> float:
 def wide(state: TrainState) -> TrainState:
     """A copy in float64."""
     student, teacher, first, second = (
-        {name: value.astype(np.float64) for name, value in group.items()}
-        for group in (state.student, state.teacher, state.exp_avg, state.exp_avg_sq)
+        cast(group, "float64") for group in (state.student, state.teacher, state.exp_avg, state.exp_avg_sq)
     )
     return TrainState(student, teacher, first, second, state.step)
 

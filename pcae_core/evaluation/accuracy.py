@@ -66,7 +66,7 @@ def one_class_warning(found: Accuracy, labels: NDArray[np.int64], names: Sequenc
     share = 100.0 * float(counts.max() / counts.sum())
     if share == 100.0 or not math.isclose(found.top1, share):
         return None
-    best = [names[number] if names else f"class {number}" for number in np.flatnonzero(counts == counts.max())]
+    best = [names[number] if names else f"class {number}" for number in np.flatnonzero(counts == counts.max()).tolist()]
     return (
         f"top-1 {found.top1:.2f}% is the share of the most frequent class ({listed(best)}): the model may give one "
         "answer whatever it sees; train longer, or with another learning rate"

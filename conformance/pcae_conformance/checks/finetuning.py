@@ -5,9 +5,11 @@ What a step must do is stated here once more, from the reference's gradients.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pcae_conformance import selections, steps, strategies, updates
 from pcae_conformance.check import DOUBLE, ONCE, WIDE, check
@@ -48,7 +50,7 @@ SHARP = [
 ]
 
 
-def _near_ties(case: FinetuneCase, images: Floats, parameters: dict[str, Floats], margin: float) -> bool:
+def _near_ties(case: FinetuneCase, images: Floats, parameters: Mapping[str, NDArray[Any]], margin: float) -> bool:
     """Whether the choice of tokens hangs on rounding, in which case nothing can be compared."""
     ids = np.broadcast_to(np.arange(case.grid**2), (case.batch, case.grid**2))
     wide = {name: value.astype(np.float64) for name, value in parameters.items()}

@@ -98,7 +98,7 @@ def start(subject: Subject, case: TrainCase) -> None:
 def _micro_batches(subject: Subject, case: TrainCase, state: TrainState) -> tuple[Floats, dict[str, Floats]]:
     """Loss and gradients, each averaged over the micro-batches."""
     images, noise, scales = steps.normalized(case, case.step_images(0)), case.step_noise(0), case.step_drop_path(0)
-    losses, total = [], {name: np.zeros_like(value) for name, value in state.exp_avg.items()}
+    losses, total = [], {name: np.zeros(value.shape) for name, value in state.exp_avg.items()}
     for rows in np.split(np.arange(case.batch), case.accumulation):
         part = None if scales is None else scales[:, :, rows]
         loss, gradients = subject.training_backend.pretraining_loss_and_gradients(
