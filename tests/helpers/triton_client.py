@@ -108,7 +108,7 @@ def ask(client: triton.InferenceServerClient, model: str, pixels: np.ndarray, re
 
 
 async def ask_asyncio(port: str, model: str, pixels: np.ndarray, results: Results) -> None:
-    async with triton_aio.InferenceServerClient(f"localhost:{port}", conn_timeout=patience.SECONDS) as client:
+    async with triton_aio.InferenceServerClient(f"127.0.0.1:{port}", conn_timeout=patience.SECONDS) as client:
         results.said["asyncio ready"] = await client.is_model_ready(model)
         found = await asyncio.gather(*(client.infer(model, inputs(pixels, keep)) for keep in (0.5, 0.7)))
         for keep, result in zip((0.5, 0.7), found, strict=True):
@@ -120,7 +120,7 @@ async def ask_asyncio(port: str, model: str, pixels: np.ndarray, results: Result
 def main(port: str, model: str, pixels: str, path: str) -> None:
     results = Results()
     limits = {"connection_timeout": patience.SECONDS, "network_timeout": patience.SECONDS}
-    with triton.InferenceServerClient(f"localhost:{port}", concurrency=3, **limits) as client:
+    with triton.InferenceServerClient(f"127.0.0.1:{port}", concurrency=3, **limits) as client:
         ask(client, model, np.load(pixels), results)
     asyncio.run(ask_asyncio(port, model, np.load(pixels), results))
     np.savez(path, **results.arrays)

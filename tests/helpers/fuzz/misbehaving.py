@@ -36,7 +36,8 @@ _ACTS = (
     lambda folder: _compute(0.3),
     lambda folder: time.sleep(0.3),  # which takes no time of the machine's, and is no fault
 )
-_HARM = (lambda folder: _compute(0.3), lambda folder: bytearray(b"x" * 15_000_000), lambda folder: os.abort())
+# 40 MB at once: smaller pieces may be of memory that the process has had, and do not count.
+_HARM = (lambda folder: _compute(0.3), lambda folder: bytearray(b"x" * 40_000_000), lambda folder: os.abort())
 ACTS = len(_ACTS) + len(_HARM)
 
 
