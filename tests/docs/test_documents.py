@@ -120,3 +120,17 @@ def test_no_path_of_a_machine_is_committed():
         text=True,
     )
     assert found.stdout == ""
+
+
+def test_architecture_is_short_and_its_folders_exist():
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 100
+    table = text.partition("## Folders")[2].partition("## ")[0]
+    cells = re.findall(r"^\| (`.+?) \|", table, re.MULTILINE)
+    assert len(cells) >= 20
+    for cell in cells:
+        first, *others = re.findall(r"`([^`]+)`", cell)
+        named = [first, *(name if "/" in name else f"{Path(first).parent}/{name}" for name in others)]
+        for name in named:
+            path = ROOT / name
+            assert path.is_dir() if name.endswith("/") else path.is_file(), f"ARCHITECTURE.md: there is no {name}"
