@@ -11,22 +11,11 @@ from typing import Any, get_args
 
 from hypothesis import strategies as st
 
-from pcae_conformance.cases import (
-    GridCase,
-    GridKind,
-    ImagesCase,
-    MaskCase,
-    PairCase,
-    PairKind,
-    ParametersCase,
-    ScheduleCase,
-    ScoreKind,
-    ScoresCase,
-    TokenKind,
-    TokensCase,
-)
+from pcae_conformance.cases import MaskCase, ParametersCase, ScheduleCase
 from pcae_conformance.finetune_cases import FinetuneCase
+from pcae_conformance.image_cases import GridCase, GridKind, ImagesCase
 from pcae_conformance.model_cases import ModelCase, TrainCase
+from pcae_conformance.token_cases import PairCase, PairKind, ScoreKind, ScoresCase, TokenKind, TokensCase
 from pcae_core.contract import Center
 
 SEEDS = st.integers(0, 9999)

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from pcae_conformance import strategies
-from pcae_conformance.cases import ImagesCase, TokensCase
 from pcae_conformance.check import ONCE, check
 from pcae_conformance.compare import require
 from pcae_conformance.dtypes import Floats, compute_eps, dtype_name, rounded
+from pcae_conformance.image_cases import ImagesCase
 from pcae_conformance.subject import INTEGER, Subject
+from pcae_conformance.token_cases import TokensCase
 from pcae_core.contract import Array
 
 Operation = Callable[[Array], Any]

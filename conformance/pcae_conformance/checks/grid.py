@@ -10,10 +10,10 @@ from collections.abc import Callable
 import numpy as np
 
 from pcae_conformance import definitions, strategies, tolerances
-from pcae_conformance.cases import GridCase
 from pcae_conformance.check import ONCE, WIDE, check
 from pcae_conformance.compare import require, require_raises
 from pcae_conformance.dtypes import Floats
+from pcae_conformance.image_cases import GridCase
 from pcae_conformance.selections import Ids
 from pcae_conformance.subject import Subject
 from pcae_core.errors import ShapeError

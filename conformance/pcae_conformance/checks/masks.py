@@ -6,12 +6,13 @@ import numpy as np
 from scipy import stats
 
 from pcae_conformance import definitions, strategies
-from pcae_conformance.cases import MaskCase, ScoresCase
+from pcae_conformance.cases import MaskCase
 from pcae_conformance.check import ONCE, check
 from pcae_conformance.compare import require
 from pcae_conformance.dtypes import Floats
 from pcae_conformance.selections import Ids
 from pcae_conformance.subject import Subject
+from pcae_conformance.token_cases import ScoresCase
 from pcae_core.randomness import mask_noise
 
 DRAWS = 400

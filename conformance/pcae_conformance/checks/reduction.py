@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from pcae_conformance import strategies, tolerances
-from pcae_conformance.cases import TokensCase
 from pcae_conformance.check import check
 from pcae_conformance.dtypes import Floats
 from pcae_conformance.selections import Ids, check_near_ties
 from pcae_conformance.subject import Subject
+from pcae_conformance.token_cases import TokensCase
 
 SHARP = [
     TokensCase(batch=2, length=8, width=7, k=3, prefix=1),

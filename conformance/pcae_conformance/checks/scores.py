@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from pcae_conformance import definitions, strategies, tolerances
-from pcae_conformance.cases import TokensCase
 from pcae_conformance.check import check
 from pcae_conformance.compare import require
 from pcae_conformance.dtypes import Floats, exact_factors
 from pcae_conformance.subject import AT_LEAST_FLOAT32, Subject
+from pcae_conformance.token_cases import TokensCase
 
 SHARP = [
     TokensCase(batch=2, length=5, width=7, kind="mixed_scale"),

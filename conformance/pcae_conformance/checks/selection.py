@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from pcae_conformance import definitions, strategies
-from pcae_conformance.cases import ScoresCase
 from pcae_conformance.check import check
 from pcae_conformance.subject import Subject
+from pcae_conformance.token_cases import ScoresCase
 
 SHARP = [
     ScoresCase(batch=2, length=8, k=3),
