@@ -27,7 +27,7 @@ from pcae_core import ModelConfig, PretrainConfig, registry
 from pcae_core.config import DataConfig
 from pcae_core.data import open_source
 from pcae_core.training.collapse import collapse_metrics
-from pcae_core.training.pretrain import _PretrainLoop
+from pcae_core.training.pretrain import create_loop
 
 
 class Clock:
@@ -65,24 +65,23 @@ def measuring(model: ModelConfig, images: int) -> Spread:
     return Spread.of(taken)
 
 
-class TimedLoop(_PretrainLoop):
-    """Says how long its last checkpoint took."""
-
-    def _save(self) -> None:
-        begin = time.perf_counter()
-        super()._save()
-        self.saved_in = time.perf_counter() - begin
-
-
 def run(config: PretrainConfig, device: str) -> tuple[Clock, float]:
-    """The clock, and the seconds of a checkpoint."""
+    """The clock, and the seconds of the last checkpoint."""
     source = open_source(config.data, config.model.in_chans, split="train")
     backend = registry.create("torch", device=device)
     pretrainer = backend.create_pretrainer(config)
     clock = pretrainer.step = Clock(pretrainer.step)
-    loop = TimedLoop(config, source, backend, pretrainer, 0, Console(quiet=True))
+    loop = create_loop(config, source, backend, pretrainer, 0, Console(quiet=True))
+    save, saved_in = loop.save, []
+
+    def timed_save() -> None:
+        begin = time.perf_counter()
+        save()
+        saved_in.append(time.perf_counter() - begin)
+
+    loop.save = timed_save
     loop.run()
-    return clock, loop.saved_in
+    return clock, saved_in[-1]
 
 
 def settings(options: argparse.Namespace, folder: Path) -> PretrainConfig:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from pcae_core import parameters, registry
 from pcae_core.config import ModelConfig, is_utf8
 from pcae_core.config.finetune import FinetuneConfig
-from pcae_core.contract import Backend, FinetuneOutput, Finetuner, TrainState
+from pcae_core.contract import Backend, FinetuneOutput, TrainState
 from pcae_core.data import Batch, CorruptLog, open_scored
 from pcae_core.data.classes import Labelled, match
 from pcae_core.data.sources import kinds
-from pcae_core.data.transforms import soft_targets
-from pcae_core.errors import ConfigError, DataError, TrainingError
+from pcae_core.data.transforms import TrainingPipeline, soft_targets, training_pipeline
+from pcae_core.errors import ConfigError, DataError
 from pcae_core.evaluation.accuracy import best_parameters, one_class_warning, score
 from pcae_core.evaluation.encoding import LoadedEncoder
 from pcae_core.evaluation.labels import open_train
@@ -23,9 +26,9 @@ from pcae_core.storage import checkpoint, pretrained
 from pcae_core.storage.pretrained import EncoderInfo
 from pcae_core.storage.tensors import check_tensors
 from pcae_core.training import run
-from pcae_core.training.display import Display
-from pcae_core.training.loggers import MetricLogger
-from pcae_core.training.loop import Inputs, Loop, Place, data_position
+from pcae_core.training.inputs import Inputs, Place, StepInputs
+from pcae_core.training.loop import Loop, data_position
+from pcae_core.training.monitor import Found, Monitor
 
 
 def finetune(config: FinetuneConfig, console: Console | None = None) -> Path:
@@ -51,7 +54,20 @@ def finetune(config: FinetuneConfig, console: Console | None = None) -> Path:
                 f"batch_size {config.batch_size} gives each of {finetuner.world_size} processes an odd number of "
                 "images, but mixup and cutmix mix pairs; choose another batch_size, or set both to 0"
             )
-        return _FinetuneLoop(config, (train, test), backend, finetuner, start.step, console or Console()).run()
+        pipeline = training_pipeline(config)
+        own_inputs = functools.partial(_inputs, config, train.labels, pipeline)
+        loop = Loop(
+            config,
+            train.source,
+            backend,
+            finetuner,
+            start.step,
+            console or Console(),
+            inputs=StepInputs(config, train.source, pipeline, own_inputs),
+            monitor=_ScoreMonitor(config, backend, test, len(train.source)),
+            notes=(*train.notes, *test.notes),
+        )
+        return loop.run()
     finally:
         finetuner.close()
 
@@ -134,60 +150,41 @@ def _pretrained_encoder(config: FinetuneConfig) -> parameters.Arrays:
     return taken
 
 
-class _FinetuneLoop(Loop[FinetuneOutput]):
-    command = "finetune"
+def _inputs(
+    config: FinetuneConfig, labels: NDArray[np.int64], pipeline: TrainingPipeline, batch: Batch, place: Place
+) -> Inputs:
+    targets = soft_targets(labels[batch.sample_ids], config.model.num_classes, config.label_smoothing)
+    images, targets = pipeline.mix(batch.images, targets, place.step, place.first)
+    return {"images": images, "targets": targets}
 
-    def __init__(
-        self,
-        config: FinetuneConfig,
-        data: tuple[Labelled, Labelled],
-        backend: Backend,
-        finetuner: Finetuner,
-        start_step: int,
-        console: Console,
-    ) -> None:
-        train, self._test = data
-        super().__init__(config, train.source, backend, finetuner, start_step, console)
-        self._config, self._finetuner = config, finetuner
-        self._labels, self._notes = train.labels, (*train.notes, *self._test.notes)
-        self._unscored = CorruptLog(self._test.source, fate="left out of the scores")
-        self._scores: dict[str, float] = {}
 
-    def _warnings(self) -> list[str]:
-        return [*super()._warnings(), *self._notes]
+class _ScoreMonitor(Monitor[FinetuneOutput]):
+    """Scores the test split after each epoch and after the last step."""
 
-    def _inputs(self, batch: Batch, place: Place) -> Inputs:
-        config = self._config
-        targets = soft_targets(self._labels[batch.sample_ids], config.model.num_classes, config.label_smoothing)
-        images, targets = self._pipeline.mix(batch.images, targets, place.step, place.first)
-        return {"images": images, "targets": targets, "drop_path": self._drop_path(place)}
+    def __init__(self, config: FinetuneConfig, backend: Backend, test: Labelled, num_samples: int) -> None:
+        self._config, self._backend, self._test, self._samples = config, backend, test, num_samples
+        self._total = config.total_steps(num_samples)
+        self._unscored = CorruptLog(test.source, fate="left out of the scores")
+        self._scored_at, self._scores = 0, dict[str, float]()
 
-    def _take_step(self, inputs: Inputs, learning_rate: float, momentum: float) -> FinetuneOutput:
-        return self._finetuner.step(**inputs, learning_rate=learning_rate, momentum=momentum)
+    def scores_after(self, step: int) -> bool:
+        """At the end of an epoch and of the run."""
+        size = self._config.batch_size
+        return step == self._total or step * size // self._samples > (step - 1) * size // self._samples
 
-    def _after_step(self, loggers: list[MetricLogger], display: Display) -> bool:
-        """Score the test split after each epoch and after the last step."""
-        self._scores = {}
-        samples, size = len(self._source), self._config.batch_size
-        ended = (self._step * size) // samples > ((self._step - 1) * size) // samples
-        if not (ended or self._step == self._total):
-            return False
-        elsewhere = TrainingError("rank 0 cannot score the test split, and says why")
-        self._on_rank_0(lambda: self._score(loggers, display), elsewhere)
-        return True
-
-    def _score(self, loggers: list[MetricLogger], display: Display) -> None:
+    def score(self, step: int, state: TrainState) -> Found:
+        """Top-1 and top-5 in percent."""
         config, keep = self._config, self._config.keep
-        encoder = LoadedEncoder(self._backend, config.model, config.loader, best_parameters(self._finetuner.state()))
+        encoder = LoadedEncoder(self._backend, config.model, config.loader, best_parameters(state))
         found = score(encoder, self._test, keep, self._unscored)
         self._scores = {"top1": found.top1, "top5": found.top5, "scored_images": float(found.samples)}
-        for logger in loggers:
-            logger.write(self._step, self._scores)
-        display.say(f"step {self._step}: top-1 {found.top1:.2f}%, top-5 {found.top5:.2f}% (keep {keep:.2f})")
+        self._scored_at = step
+        lines = [f"step {step}: top-1 {found.top1:.2f}%, top-5 {found.top5:.2f}% (keep {keep:.2f})"]
         labels = np.delete(self._test.labels, self._unscored.numbers)
-        if self._step == self._total and (warning := one_class_warning(found, labels, self._test.names)):
-            display.say(f"warning: {warning}")
+        if step == self._total and (warning := one_class_warning(found, labels, self._test.names)):
+            lines.append(f"warning: {warning}")
+        return Found(self._scores, lines)
 
-    def _metrics_to_save(self) -> dict[str, float]:
-        """With the accuracy, where it was measured at this step: the highest `top1` is the best checkpoint."""
-        return super()._metrics_to_save() | self._scores
+    def checkpoint_metrics(self, step: int) -> Mapping[str, float]:
+        """The accuracy, where it was measured at this step: the highest `top1` is the best checkpoint."""
+        return self._scores if self._scored_at == step else {}

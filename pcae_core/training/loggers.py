@@ -11,6 +11,7 @@ import re
 import secrets
 import socket
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,13 @@ class MetricLogger(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Flush and close."""
+
+
+def write_all(loggers: Sequence[MetricLogger], step: int, metrics: Mapping[str, float]) -> None:
+    """Record the finite ones of the measurements everywhere."""
+    finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+    for logger in loggers:
+        logger.write(step, finite)
 
 
 class JsonlLogger(MetricLogger):

@@ -11,10 +11,12 @@ import pytest
 import runs
 import scipy.stats
 
-from pcae_core import registry
+from pcae_core import PretrainConfig, registry
+from pcae_core.contract import PretrainOutput
 from pcae_core.evaluation import probes
 from pcae_core.evaluation.evaluate import evaluate
 from pcae_core.training import collapse, loggers
+from pcae_core.training import monitor as monitors
 from pcae_core.training.signals import StopRequest
 
 
@@ -56,6 +58,32 @@ def test_collapse_is_said():
     assert "effective rank of the targets is 1.0" in warning
     assert "of a constant prediction's" in warning
     assert "\n" not in warning
+
+
+def test_the_monitor_warns_when_collapse_begins_and_averages_between_checkpoints():
+    config = PretrainConfig(warmup_share=0.1, log_every=1)
+    monitor = collapse.CollapseMonitor(config, 100, np.asarray)
+    rng = np.random.default_rng(0)
+    healthy = rng.normal(size=(64, 6, 16))
+    same = np.tile(rng.normal(size=16), (64, 6, 1)) + 1e-6 * rng.normal(size=(64, 1, 1)) * rng.normal(size=16)
+
+    def measured(step: int, target: np.ndarray) -> monitors.Found:
+        loss = 0.5 * collapse.constant_prediction_loss(target)
+        return monitor.measure(step, PretrainOutput(loss, 1.0, True, target, target.mean(axis=1)), loss)
+
+    assert measured(10, same).lines == []  # within the warm-up
+    assert [len(measured(step, same).lines) for step in (11, 12)] == [1, 0]
+    assert measured(13, healthy).lines == []
+    assert measured(14, same[:15]).lines == []  # too few images to judge
+    found = measured(15, same)
+    assert "step 15: this looks like collapse" in found.lines[0]
+    assert found.metrics["target_rank"] == pytest.approx(1)
+    for _ in range(2):
+        assert monitor.checkpoint_metrics(15)["loss_ratio"] == pytest.approx(0.5)
+    monitor.checkpoint_written()
+    assert monitor.checkpoint_metrics(15) == {}
+    measured(16, healthy)
+    assert monitor.checkpoint_metrics(16)["loss_ratio"] == pytest.approx(0.5)
 
 
 def test_knn_and_linear_probe_separate_what_is_separable():
