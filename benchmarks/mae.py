@@ -25,17 +25,27 @@ class MAE(nn.Module):
         self.decoder.decoder_pred = nn.Linear(config.decoder_embed_dim, patch_dim(config))
 
     def forward(
-        self, patches: Tensor, visible: Tensor, masked: Tensor, drop_path: Tensor | None = None
+        self, patches: Tensor, visible: Tensor, target: Tensor, masked: Tensor, drop_path: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Patches (B, N, C*p*p), ids (B, V) and (B, M) -> loss, targets (B, M, C*p*p), mean visible token (B, D).
+        """Loss, prediction (B, M, C*p*p), and the mean visible token (B, D) without gradient.
 
-        The loss is the mean squared distance from the pixels of each patch, brought to mean 0 and variance 1; the mean
-        token has no gradient.
+        Args:
+            patches: (B, N, C*p*p); visible: their ids (B, V).
+            target, masked: from `pixel_targets`; the loss is the mean squared distance from the target.
         """
         latent = self.encoder.encode_visible(patches, visible, drop_path)
-        target = ops.standardize(ops.gather_tokens(patches, masked))
-        loss = nn.functional.mse_loss(self.decoder(latent, visible, masked), target)
-        return loss, target, latent[:, 1:].detach().mean(dim=1)
+        prediction = self.decoder(latent, visible, masked)
+        return nn.functional.mse_loss(prediction, target), prediction, latent[:, 1:].detach().mean(dim=1)
+
+
+def pixel_targets(patches: Tensor, masked: Tensor) -> Tensor:
+    """Pixels of the masked patches (B, M, C*p*p), each patch brought to mean 0 and variance 1."""
+    return ops.standardize(ops.gather_tokens(patches, masked))
+
+
+def loss(module: MAE, patches: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
+    """Loss of a step, its targets included."""
+    return module(patches, visible, pixel_targets(patches, masked), masked)[0]
 
 
 def patch_dim(config: ModelConfig) -> int:

@@ -64,9 +64,9 @@ def mae_step(config: PretrainConfig, device: str) -> Callable[[], float]:
     images, noise = batch_of(config)
     split = ops.split_by_noise(torch.from_numpy(noise).to(device), config.model.num_visible)
     pixels = torch.from_numpy(images).to(device)
-    call = torch.compile(module) if config.compile else module
+    call = torch.compile(mae.loss) if config.compile else mae.loss
     patches = lambda: ops.patchify(pixels.float() / 255, config.model.patch_size)  # noqa: E731
-    return training_step(config, module, lambda: call(patches(), *split)[0], device)
+    return training_step(config, module, lambda: call(module, patches(), *split), device)
 
 
 def vitmae_step(config: PretrainConfig, device: str) -> Callable[[], float]:

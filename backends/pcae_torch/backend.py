@@ -111,7 +111,8 @@ class TorchBackend(TrainingBackend):
     def reduce_tokens(
         self, tokens: Array, k: int, num_prefix_tokens: int = 0, center: Center = "unit"
     ) -> tuple[Tensor, Tensor]:
-        return ops.reduce_tokens(self._tensor(tokens), k, num_prefix_tokens, center)
+        score = functools.partial(ops.similarity_scores, center=center)
+        return ops.reduce_tokens(self._tensor(tokens), k, num_prefix_tokens, score)
 
     def restore_grid(self, tokens: Array, kept_ids: Array, num_patches: int, features: Array | None = None) -> Tensor:
         own = None if features is None else self._tensor(features)

@@ -5,6 +5,7 @@ Parameter names are timm's and MAE's. Letters as in `ops`; T tokens with prefix,
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -138,31 +139,34 @@ class Encoder(nn.Module):
         num_prefix_tokens: int,
         drop_path: Tensor | None = None,
         stages: list[StageOutput] | None = None,
+        score: ops.Score | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Tokens (B, P + n, D) of the patches at ids (B, n) through all blocks, dropping some at each stage.
 
         Args:
             stages: a list to add each stage to, with its scores; None to compute those that decide and no others.
+            score: decides which tokens stay; None for the method's own, `ops.similarity_scores`.
 
         Returns:
             What is left (B, P + k, D), before the final norm, and its positions (B, k).
         """
-        center = self.config.reduction.center
+        score = score or functools.partial(ops.similarity_scores, center=self.config.reduction.center)
         kept_after_block = self.config.kept_after_block(ids.shape[1], keep)
         for i, block in enumerate(self.blocks):
             tokens = block(tokens, None if drop_path is None else drop_path[i])
             entered, scored, k = ids, tokens, kept_after_block.get(i, ids.shape[1])
             if k < ids.shape[1]:
-                tokens, kept = ops.reduce_tokens(tokens, k, num_prefix_tokens, center)
+                tokens, kept = ops.reduce_tokens(tokens, k, num_prefix_tokens, score)
                 ids = ids.gather(1, kept)
             if stages is not None and i in kept_after_block:
-                scores = ops.similarity_scores(scored[:, num_prefix_tokens:], center)
-                stages.append(StageOutput(i, entered, scores, ids))
+                stages.append(StageOutput(i, entered, score(scored[:, num_prefix_tokens:]), ids))
         return tokens, ids
 
-    def encode_reduced(self, tokens: Tensor, ids: Tensor, keep: float, num_prefix_tokens: int) -> tuple[Tensor, Tensor]:
+    def encode_reduced(
+        self, tokens: Tensor, ids: Tensor, keep: float, num_prefix_tokens: int, score: ops.Score | None = None
+    ) -> tuple[Tensor, Tensor]:
         """`reduced_blocks` and the final norm."""
-        tokens, ids = self.reduced_blocks(tokens, ids, keep, num_prefix_tokens)
+        tokens, ids = self.reduced_blocks(tokens, ids, keep, num_prefix_tokens, score=score)
         return self.norm(tokens), ids
 
     def encode_all(
@@ -224,16 +228,22 @@ class Decoder(nn.Module):
 
 
 class Teacher(nn.Module):
-    """The encoder that makes the targets from the masked patches; no CLS token."""
+    """The encoder that makes the targets from the masked patches; no CLS token.
 
-    def __init__(self, config: ModelConfig) -> None:
+    Args of the constructor:
+        score: decides which tokens stay; None for the method's own.
+    """
+
+    def __init__(self, config: ModelConfig, score: ops.Score | None = None) -> None:
         super().__init__()
         self.encoder = Encoder(config)
+        self.score = score
 
     def forward(self, patches: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
         """Patches (B, N, C*p*p) at `masked` (B, M) -> targets (B, K, D) and their ids (B, K)."""
         tokens = self.encoder.embed(patches, masked)
-        latent, ids = self.encoder.encode_reduced(tokens, masked, self.encoder.config.reduction.keep, 0)
+        keep = self.encoder.config.reduction.keep
+        latent, ids = self.encoder.encode_reduced(tokens, masked, keep, 0, self.score)
         return ops.standardize(latent), ids
 
 

@@ -7,12 +7,16 @@ D width. Scores, standardisation and loss are computed in float32 or better.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from pcae_core.contract import NORM_EPS, STANDARDIZE_EPS, Center
 from pcae_core.shapes import check_restore_grid
+
+Score = Callable[[Tensor], Tensor]
+"""Patch tokens (B, N, D) to scores (B, N); the tokens with the lowest scores stay."""
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -59,10 +63,10 @@ def gather_tokens(tokens: Tensor, ids: Tensor) -> Tensor:
     return tokens.gather(1, ids[:, :, None].expand(-1, -1, tokens.shape[2]))
 
 
-def reduce_tokens(tokens: Tensor, k: int, num_prefix_tokens: int = 0, center: Center = "unit") -> tuple[Tensor, Tensor]:
+def reduce_tokens(tokens: Tensor, k: int, num_prefix_tokens: int, score: Score) -> tuple[Tensor, Tensor]:
     """(B, P + N, D) -> kept tokens (B, P + k, D), ids of the patches among them (B, k)."""
     prefix, patches = tokens[:, :num_prefix_tokens], tokens[:, num_prefix_tokens:]
-    ids = select_tokens(similarity_scores(patches.detach(), center), k)  # the choice has no gradient
+    ids = select_tokens(score(patches.detach()), k)  # the choice has no gradient
     return torch.cat([prefix, gather_tokens(patches, ids)], dim=1), ids
 
 

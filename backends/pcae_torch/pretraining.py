@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
-from pcae_core.config import PretrainConfig
+from pcae_core.config import ModelConfig, PretrainConfig
 from pcae_core.contract import Array, Pretrainer, PretrainOutput, TrainState
 from pcae_core.parameters import is_trainable, pretraining_state
 from pcae_torch import model, ops
@@ -16,12 +17,30 @@ from pcae_torch.trainer import TorchTrainer, one_line_when_full
 
 
 class TorchPretrainer(TorchTrainer, Pretrainer):
-    """Pre-training with PyTorch."""
+    """Pre-training with PyTorch, of PCAE or of another method that is made of a student and a teacher.
 
-    def __init__(self, config: PretrainConfig, device: torch.device, state: TrainState | None = None) -> None:
+    Args of the constructor:
+        state: has the parameters of student and teacher by name; None for PCAE's first state.
+        student: makes the module that is trained. It takes patches (B, N, C*p*p), visible ids (B, V), what the teacher
+            returned, and drop path (L, 2, B) or None; it returns a loss, a prediction, and the mean visible token
+            (B, D) without gradient.
+        teacher: makes the module that gives the targets, without gradient. It takes patches and masked ids (B, M), and
+            returns targets (B, K, ...) and their ids (B, K). Its parameters are the moving average of the student's
+            of the same names; it may have none.
+    """
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        device: torch.device,
+        state: TrainState | None = None,
+        *,
+        student: Callable[[ModelConfig], nn.Module] = model.Student,
+        teacher: Callable[[ModelConfig], nn.Module] = model.Teacher,
+    ) -> None:
         state = state or pretraining_state(config.model, config.seed)
         trained = [name for name in state.student if is_trainable(name)]
-        super().__init__(config, device, state, model.Student, model.Teacher, trained)
+        super().__init__(config, device, state, student, teacher, trained)
 
     @override
     @one_line_when_full

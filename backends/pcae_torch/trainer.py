@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pcae_core.config import RunConfig
+from pcae_core.config import ModelConfig, RunConfig
 from pcae_core.contract import ADAM_EPS, Array, Trainer, TrainState
 from pcae_core.errors import TrainingError
 from pcae_core.parameters import is_decayed
@@ -45,8 +45,8 @@ class TorchTrainer(Trainer):
     """A model, its moving average and its optimizer.
 
     Args of the constructor:
-        student: class of the model; trained: names of the parameters that are trained, the others are fixed.
-        teacher: class of its moving average; None without one.
+        student: makes the model; trained: names of the parameters that are trained, the others are fixed.
+        teacher: makes its moving average: parameters of the same names follow the student's; None without one.
         scale: factor on a parameter's learning rate.
     """
 
@@ -55,8 +55,8 @@ class TorchTrainer(Trainer):
         config: RunConfig,
         device: torch.device,
         state: TrainState,
-        student: type[nn.Module],
-        teacher: type[nn.Module] | None,
+        student: Callable[[ModelConfig], nn.Module],
+        teacher: Callable[[ModelConfig], nn.Module] | None,
         trained: Iterable[str],
         scale: Callable[[str], float] = lambda name: 1.0,
     ) -> None:
@@ -135,8 +135,9 @@ class TorchTrainer(Trainer):
         self._optimizer.step()
         torch._foreach_add_(self._steps, skipped)  # it takes them off the number of steps
         self._scaler.update()
-        if self._teacher is not None:
-            ops.ema_update_(*self._ema_pairs, momentum)
+        averages, followed = self._ema_pairs
+        if averages:
+            ops.ema_update_(averages, followed, momentum)
         return grad_norm, finite
 
     def _autocast(self) -> torch.autocast:
@@ -149,7 +150,7 @@ class TorchTrainer(Trainer):
     def _tensor(self, array: Array) -> Tensor:
         return torch.asarray(array, dtype=self._dtype, device=self._device, copy=True, requires_grad=False)
 
-    def _module(self, module_class: type[nn.Module], parameters: dict[str, np.ndarray]) -> nn.Module:
+    def _module(self, module_class: Callable[[ModelConfig], nn.Module], parameters: dict[str, np.ndarray]) -> nn.Module:
         module = model.build(module_class, self._config.model)
         model.load(module, {name: self._tensor(value) for name, value in parameters.items()})
         return module

@@ -1,127 +1,85 @@
 """What is compared: PCAE, PCAE with other choices of the targets, MAE, and supervised training, on the same encoder.
 
-PCAE is the product's own trainer. Letters: B images, C channels, p patch size, N patches, V visible, M masked,
-K targets, k kept, D width, P = C*p*p numbers of a patch.
+All but the supervised are students and teachers of the product's own trainer. Letters: B images, C channels, p patch
+size, N patches, V visible, M masked, K targets, k kept, D width, P = C*p*p numbers of a patch.
 """
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 (the field's name for it)
-from benchmarks.mae import MAE, patch_dim
+from benchmarks.mae import MAE, patch_dim, pixel_targets
 from torch import Tensor, nn
 
 from pcae_core.config import ModelConfig, PretrainConfig
-from pcae_core.contract import TrainState
-from pcae_core.parameters import is_trainable, pretraining_state
+from pcae_core.contract import Center, TrainState
+from pcae_core.parameters import pretraining_state
 from pcae_core.randomness import Purpose, generator
 from pcae_core.training.collapse import constant_prediction_loss
 from pcae_torch import model, ops
 from pcae_torch.pretraining import TorchPretrainer
-from pcae_torch.trainer import TorchTrainer
 
 CPU = torch.device("cpu")
 PATCHES = "patch_embed.proj.weight"
 
 
-class ScoringTeacher(model.Teacher, abc.ABC):
-    """The product's teacher, in which another score says which tokens stay: the lowest ones."""
-
-    @abc.abstractmethod
-    def score(self, tokens: Tensor) -> Tensor:
-        """(B, N, D) -> (B, N)."""
-
-    def forward(self, patches: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
-        """See `model.Teacher.forward`."""
-        tokens, ids = self.encoder.embed(patches, masked), masked
-        kept_after_block = self.encoder.config.kept_after_block(masked.shape[1])
-        for i, block in enumerate(self.encoder.blocks):
-            tokens = block(tokens)
-            if i in kept_after_block:
-                kept = ops.select_tokens(self.score(tokens), kept_after_block[i])
-                tokens, ids = ops.gather_tokens(tokens, kept), ids.gather(1, kept)
-        return ops.standardize(self.encoder.norm(tokens)), ids
+def create_pcae(config: PretrainConfig) -> TorchPretrainer:
+    """The product's own."""
+    return TorchPretrainer(config, CPU)
 
 
-class OppositeTeacher(ScoringTeacher):
-    """Keeps the tokens most similar to the mean token."""
-
-    def score(self, tokens: Tensor) -> Tensor:
-        """See `ScoringTeacher.score`."""
-        return -ops.similarity_scores(tokens, self.encoder.config.reduction.center)
+def opposite_score(center: Center) -> ops.Score:
+    """The tokens most similar to the mean token stay."""
+    return lambda tokens: -ops.similarity_scores(tokens, center)
 
 
-class RandomTeacher(ScoringTeacher):
-    """Keeps tokens at random; its stream belongs to the benchmark's seed 0, whatever the seed of a run."""
+class RandomScore:
+    """Tokens stay at random; the stream belongs to the benchmark's seed 0, whatever the seed of a run."""
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
+    def __init__(self) -> None:
         self._stream = generator(0, Purpose.MASK, minor=1)  # a run's masks have minor 0
 
-    def score(self, tokens: Tensor) -> Tensor:
-        """See `ScoringTeacher.score`."""
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N)."""
         return torch.from_numpy(self._stream.random(tokens.shape[:2]))
 
 
-class Pretrainer(TorchPretrainer):
-    """The product's trainer, for other modules."""
-
-    student: type[nn.Module] = model.Student
-    teacher: type[nn.Module] | None = model.Teacher
-
-    def __init__(self, config: PretrainConfig) -> None:
-        state = self.pretraining_state(config)
-        trained = [name for name in state.student if is_trainable(name)]
-        TorchTrainer.__init__(self, config, CPU, state, self.student, self.teacher, trained)
-
-    def pretraining_state(self, config: PretrainConfig) -> TrainState:
-        """The product's."""
-        return pretraining_state(config.model, config.seed)
-
-    @staticmethod
-    def constant_loss(target: Tensor) -> float:
-        """Loss of the best constant prediction for targets (B, K, D)."""
-        return constant_prediction_loss(target.numpy())
+def create_opposite(config: PretrainConfig) -> TorchPretrainer:
+    """PCAE whose teacher keeps what PCAE drops first."""
+    score = opposite_score(config.model.reduction.center)
+    return TorchPretrainer(config, CPU, teacher=partial(model.Teacher, score=score))
 
 
-class OppositePretrainer(Pretrainer):
-    """See `OppositeTeacher`."""
-
-    teacher = OppositeTeacher
-
-
-class RandomPretrainer(Pretrainer):
-    """See `RandomTeacher`."""
-
-    teacher = RandomTeacher
+def create_random(config: PretrainConfig) -> TorchPretrainer:
+    """PCAE whose teacher drops tokens at random."""
+    return TorchPretrainer(config, CPU, teacher=partial(model.Teacher, score=RandomScore()))
 
 
-class BlindPretrainer(Pretrainer):
-    """Beyond the paper: filters of the patch projection start blind to a patch's mean, and larger.
+BLIND_SCALE = 5.0
+
+
+def create_blind(config: PretrainConfig) -> TorchPretrainer:
+    """Beyond the paper: filters of the patch projection start blind to a patch's mean, and larger, in the teacher too.
 
     So the first targets say more of structure and less of brightness.
     """
-
-    SCALE = 5.0
-
-    def pretraining_state(self, config: PretrainConfig) -> TrainState:
-        """The product's with other filters, in the teacher too."""
-        state = pretraining_state(config.model, config.seed)
-        filters = state.student[PATCHES]
-        blind = {PATCHES: self.SCALE * (filters - filters.mean(axis=(2, 3), keepdims=True))}
-        return dataclasses.replace(state, student=state.student | blind, teacher=state.teacher | blind)
+    state = pretraining_state(config.model, config.seed)
+    filters = state.student[PATCHES]
+    blind = {PATCHES: BLIND_SCALE * (filters - filters.mean(axis=(2, 3), keepdims=True))}
+    state = dataclasses.replace(state, student=state.student | blind, teacher=state.teacher | blind)
+    return TorchPretrainer(config, CPU, state)
 
 
-def with_linear(state: TrainState, config: PretrainConfig, name: str, width: int) -> TrainState:
-    """`state` with a linear layer from `width` to P, Xavier-uniform as the others."""
-    shape = patch_dim(config.model), width
+def with_linear(config: PretrainConfig, name: str, width: int) -> TrainState:
+    """The product's first state with a linear layer from `width` to P, Xavier-uniform as the others."""
+    state, shape = pretraining_state(config.model, config.seed), (patch_dim(config.model), width)
     bound = math.sqrt(6.0 / sum(shape))
     rng = generator(config.seed, Purpose.INIT, major=len(state.student))
     layer = {f"{name}.weight": rng.uniform(-bound, bound, shape), f"{name}.bias": np.zeros(shape[0])}
@@ -131,65 +89,61 @@ def with_linear(state: TrainState, config: PretrainConfig, name: str, width: int
     return dataclasses.replace(state, student=student, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
 
 
-class MaePretrainer(Pretrainer):
-    """One step of MAE."""
+class PixelTeacher(nn.Module):
+    """MAE's targets; it has no parameters."""
 
-    student, teacher = MAE, None
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
 
-    def pretraining_state(self, config: PretrainConfig) -> TrainState:
-        """The product's, with an output layer of another size."""
-        state = pretraining_state(config.model, config.seed)
-        return with_linear(state, config, "decoder_pred", config.model.decoder_embed_dim)
+    def forward(self, patches: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
+        """Patches (B, N, P), ids (B, M) -> targets (B, M, P), the same ids."""
+        return pixel_targets(patches, masked), masked
 
-    def _accumulate(
-        self, patches: Tensor, visible: Tensor, masked: Tensor, scales: Tensor | None, last: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        loss, target, features = self._parallel(patches, visible, masked, scales)
-        loss.backward()
-        return loss.detach(), target, features
 
-    @staticmethod
-    def constant_loss(target: Tensor) -> float:
-        """Loss of the best constant prediction for targets (B, M, P)."""
-        return float(target.flatten(0, 1).var(dim=0, correction=0).mean())
+def create_mae(config: PretrainConfig) -> TorchPretrainer:
+    """MAE, with the product's optimizer."""
+    state = with_linear(config, "decoder_pred", config.model.decoder_embed_dim)
+    return TorchPretrainer(config, CPU, state, student=MAE, teacher=PixelTeacher)
 
 
 class PixelStudent(model.Student):
-    """Also says, from each predicted feature, the normalised pixels of its patch."""
+    """Learns also the normalised pixels of a patch from its predicted feature, less and less.
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
-        self.pixel_pred = nn.Linear(config.embed_dim, patch_dim(config))
+    The weight of the pixels falls linearly to 0 over the first half of `total_steps`.
+    """
 
-    def pixel_loss(self, prediction: Tensor, patches: Tensor, target_ids: Tensor) -> Tensor:
-        """Prediction (B, K, D), patches (B, N, P), ids (B, K) -> scalar."""
-        return F.mse_loss(self.pixel_pred(prediction), ops.standardize(ops.gather_tokens(patches, target_ids)))
-
-
-class EarlyPixelsPretrainer(Pretrainer):
-    """Beyond the paper: a pixel loss that fades out linearly over the first half of the run."""
-
-    student = PixelStudent
     WEIGHT = 0.5  # at the first step
 
-    def __init__(self, config: PretrainConfig) -> None:
+    def __init__(self, config: ModelConfig, total_steps: int) -> None:
         super().__init__(config)
-        self._total, self._done = config.steps or 1, 0
+        self.pixel_pred = nn.Linear(config.embed_dim, patch_dim(config))
+        self._total, self._done = total_steps, 0
 
-    def pretraining_state(self, config: PretrainConfig) -> TrainState:
-        """The product's, and the pixels' layer."""
-        return with_linear(pretraining_state(config.model, config.seed), config, "pixel_pred", config.model.embed_dim)
-
-    def _accumulate(
-        self, patches: Tensor, visible: Tensor, masked: Tensor, scales: Tensor | None, last: bool
+    def forward(
+        self, patches: Tensor, visible: Tensor, target: Tensor, target_ids: Tensor, drop_path: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.no_grad():
-            target, target_ids = self._teacher(patches, masked)
-        loss, prediction, features = self._parallel(patches, visible, target, target_ids, scales)
+        """As the product's: the pixels change the gradient of the loss, and leave its value."""
+        loss, prediction, features = super().forward(patches, visible, target, target_ids, drop_path)
         weight = self.WEIGHT * max(0.0, 1.0 - 2.0 * self._done / self._total)
         self._done += 1
-        (loss + weight * self._student.pixel_loss(prediction, patches, target_ids)).backward()
-        return loss.detach(), target, features
+        pixels = weight * F.mse_loss(self.pixel_pred(prediction), pixel_targets(patches, target_ids))
+        return loss + (pixels - pixels.detach()), prediction, features
+
+
+def create_early_pixels(config: PretrainConfig) -> TorchPretrainer:
+    """Beyond the paper: see `PixelStudent`."""
+    state = with_linear(config, "pixel_pred", config.model.embed_dim)
+    return TorchPretrainer(config, CPU, state, student=partial(PixelStudent, total_steps=config.steps or 1))
+
+
+def constant_feature_loss(target: Tensor) -> float:
+    """PCAE's loss of the best constant prediction for targets (B, K, D)."""
+    return constant_prediction_loss(target.numpy())
+
+
+def constant_pixel_loss(target: Tensor) -> float:
+    """MAE's loss of the best constant prediction for targets (B, M, P)."""
+    return float(target.flatten(0, 1).var(dim=0, correction=0).mean())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,12 +152,14 @@ class Method:
 
     Attributes:
         trainer: of pre-training; None for what trains with labels or not at all.
+        constant_loss: of the best constant prediction for some targets.
         settings: what it changes in a set's recipe.
         clock: the method whose trials and whose steps it takes, when not its own.
         trained: whether it trains at all.
     """
 
-    trainer: Callable[[PretrainConfig], Pretrainer] | None = None
+    trainer: Callable[[PretrainConfig], TorchPretrainer] | None = None
+    constant_loss: Callable[[Tensor], float] = constant_feature_loss
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     clock: str | None = None
     trained: bool = True
@@ -223,18 +179,18 @@ SMALL_PEER = "MAE with small-data settings"
 EARLY_PIXELS, BLIND_START = "with early pixels (extension)", "with a blind start (extension)"
 
 METHODS = {
-    REFERENCE: Method(Pretrainer),
-    "random drop": Method(RandomPretrainer),
-    "opposite selection": Method(OppositePretrainer),
-    "no drop": Method(Pretrainer, NO_DROP),
-    "no drop, PCAE's steps": Method(Pretrainer, NO_DROP, REFERENCE),
-    "with a faster teacher": Method(Pretrainer, {"memory": 0.02}, REFERENCE),
-    LESS_REDUCTION: Method(Pretrainer, LESS),
-    SMALL_DATA: Method(Pretrainer, SMALL),
-    EARLY_PIXELS: Method(EarlyPixelsPretrainer),
-    BLIND_START: Method(BlindPretrainer),
-    PEER: Method(MaePretrainer),
-    SMALL_PEER: Method(MaePretrainer, SMALL),
+    REFERENCE: Method(create_pcae),
+    "random drop": Method(create_random),
+    "opposite selection": Method(create_opposite),
+    "no drop": Method(create_pcae, settings=NO_DROP),
+    "no drop, PCAE's steps": Method(create_pcae, settings=NO_DROP, clock=REFERENCE),
+    "with a faster teacher": Method(create_pcae, settings={"memory": 0.02}, clock=REFERENCE),
+    LESS_REDUCTION: Method(create_pcae, settings=LESS),
+    SMALL_DATA: Method(create_pcae, settings=SMALL),
+    EARLY_PIXELS: Method(create_early_pixels),
+    BLIND_START: Method(create_blind),
+    PEER: Method(create_mae, constant_pixel_loss),
+    SMALL_PEER: Method(create_mae, constant_pixel_loss, SMALL),
     SUPERVISED: Method(),
     RANDOM: Method(trained=False),
     PIXELS: Method(trained=False),

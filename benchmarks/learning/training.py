@@ -36,10 +36,10 @@ class Pretraining:
 
     def __init__(self, experiment: Experiment, steps: int) -> None:
         self.config = configure(experiment, steps)
-        trainer = METHODS[experiment.method].trainer
-        if trainer is None:
+        self._method = METHODS[experiment.method]
+        if self._method.trainer is None:
             raise ValueError(f"{experiment.method} is no pre-training")
-        self._trainer = trainer(self.config)
+        self._trainer = self._method.trainer(self.config)
         self._rates = schedule.drop_path_rates(self.config.drop_path, self.config.model.depth)
         self._out: PretrainOutput | None = None
 
@@ -53,7 +53,7 @@ class Pretraining:
 
     def loss_ratio(self) -> float | None:
         """Of the last step: the loss over that of the best constant prediction."""
-        return None if self._out is None else float(self._out.loss) / self._trainer.constant_loss(self._out.target)
+        return None if self._out is None else float(self._out.loss) / self._method.constant_loss(self._out.target)
 
     def encoder(self) -> Arrays:
         """What is scored."""

@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,12 @@ from benchmarks.learning import sets
 from benchmarks.learning.methods import (
     METHODS,
     PATCHES,
-    BlindPretrainer,
-    EarlyPixelsPretrainer,
-    MaePretrainer,
-    OppositeTeacher,
-    Pretrainer,
-    RandomTeacher,
-    ScoringTeacher,
+    RandomScore,
+    create_blind,
+    create_early_pixels,
+    create_mae,
+    create_pcae,
+    opposite_score,
 )
 from benchmarks.learning.plan import ABLATIONS, FINER, RATES, Experiment, cost, merged, trial
 from benchmarks.learning.results import Results
@@ -47,11 +47,11 @@ def split() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_mae_learns_what_it_is_asked() -> None:
     config = PretrainConfig(model=CONFIG, batch_size=5, drop_path=0.0)
-    trainer = MaePretrainer(config)
+    trainer = create_mae(config)
     outs = [trainer.step(IMAGES, NOISE, learning_rate=3e-3, momentum=1.0) for _ in range(60)]
     assert outs[-1].loss < 0.7 * outs[0].loss
     assert outs[-1].target.shape == (5, CONFIG.num_masked, 48)
-    assert trainer.constant_loss(outs[-1].target) == pytest.approx(1.0, abs=0.1)
+    assert METHODS["MAE"].constant_loss(outs[-1].target) == pytest.approx(1.0, abs=0.1)
     assert trainer.state().teacher == {}
 
 
@@ -69,7 +69,7 @@ def test_its_loader_augments_as_the_settings_say(tmp_path: Path) -> None:
 
 def test_early_pixels_fade_out() -> None:
     config = PretrainConfig(model=CONFIG, batch_size=5, drop_path=0.0, steps=8)
-    extended, plain = EarlyPixelsPretrainer(config), Pretrainer(config)
+    extended, plain = create_early_pixels(config), create_pcae(config)
     layers = []
     for step in range(8):
         out = extended.step(IMAGES, NOISE, learning_rate=1e-3, momentum=0.9)
@@ -83,49 +83,44 @@ def test_early_pixels_fade_out() -> None:
 
 
 def test_a_blind_start_sees_differences_and_no_mean() -> None:
-    state = BlindPretrainer(PretrainConfig(model=CONFIG, batch_size=5, drop_path=0.0)).state()
-    plain = Pretrainer(PretrainConfig(model=CONFIG, batch_size=5, drop_path=0.0)).state()
+    state = create_blind(PretrainConfig(model=CONFIG, batch_size=5, drop_path=0.0)).state()
+    plain = create_pcae(PretrainConfig(model=CONFIG, batch_size=5, drop_path=0.0)).state()
     np.testing.assert_allclose(state.student[PATCHES].sum(axis=(2, 3)), 0.0, atol=1e-5)
     difference = np.diff(plain.student[PATCHES], axis=3)
     np.testing.assert_allclose(np.diff(state.student[PATCHES], axis=3), 5 * difference, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(state.student[PATCHES], state.teacher[PATCHES])
 
 
-class SameTeacher(ScoringTeacher):
-    def score(self, tokens: torch.Tensor) -> torch.Tensor:
-        return ops.similarity_scores(tokens)
-
-
-def targets(kind: type[model.Teacher], config: ModelConfig = CONFIG) -> tuple[torch.Tensor, torch.Tensor]:
+def targets(score: ops.Score | None = None, config: ModelConfig = CONFIG) -> tuple[torch.Tensor, torch.Tensor]:
     from pcae_core.parameters import encoder_shapes, initial_parameters
 
     values = initial_parameters(config, 4)
-    teacher = model.build(kind, config)
+    teacher = model.build(partial(model.Teacher, score=score), config)
     model.load(teacher, {name: torch.from_numpy(values[name]) for name in encoder_shapes(config)})
     with torch.no_grad():
         return teacher(ops.patchify(torch.from_numpy(IMAGES), config.patch_size), split()[1])
 
 
 def test_a_score_that_is_the_products_gives_its_targets() -> None:
-    for own, products in zip(targets(SameTeacher), targets(model.Teacher), strict=True):
+    for own, products in zip(targets(ops.similarity_scores), targets(), strict=True):
         assert torch.equal(own, products)
 
 
 def test_the_opposite_keeps_what_the_product_drops() -> None:
     once = CONFIG.model_copy(update={"reduction": ReductionConfig(num_stages=1, keep=0.4)})
-    (_, kept), (_, opposite) = targets(model.Teacher, once), targets(OppositeTeacher, once)
+    (_, kept), (_, opposite) = targets(None, once), targets(opposite_score("unit"), once)
     assert kept.shape == opposite.shape == (5, 6)
     assert not (kept[:, :, None] == opposite[:, None, :]).any()
 
 
 def test_random_drop_is_random_among_the_masked() -> None:
-    _, ids = targets(RandomTeacher)
+    _, ids = targets(RandomScore())
     masked = split()[1]
     assert ids.shape == (5, CONFIG.num_targets)
     assert (ids[:, :, None] == masked[:, None, :]).any(dim=2).all()
-    assert not torch.equal(ids, targets(model.Teacher)[1])
-    stream = model.build(RandomTeacher, CONFIG)
-    chosen = torch.cat([ops.select_tokens(stream.score(torch.zeros(100, 10, 4)), 3) for _ in range(30)])
+    assert not torch.equal(ids, targets()[1])
+    score = RandomScore()
+    chosen = torch.cat([ops.select_tokens(score(torch.zeros(100, 10, 4)), 3) for _ in range(30)])
     share = torch.bincount(chosen.flatten(), minlength=10) / len(chosen)
     assert (share - 0.3).abs().max() < 5 * math.sqrt(0.3 * 0.7 / len(chosen))
 

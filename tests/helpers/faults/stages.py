@@ -8,7 +8,7 @@ import numpy as np
 
 from faults.fault import numpy_override, torch_edit, torch_override
 
-TORCH_SCORES = "scores = ops.similarity_scores(scored[:, num_prefix_tokens:], center)"
+TORCH_SCORES = "score(scored[:, num_prefix_tokens:])"
 
 
 def of_scores(change):
@@ -69,6 +69,6 @@ FAULTS = (
         "scores with CLS among the tokens",
         "stages-reference",
         "float64",
-        ("model", TORCH_SCORES, "scores = ops.similarity_scores(scored, center)[:, num_prefix_tokens:]"),
+        ("model", TORCH_SCORES, "score(scored)[:, num_prefix_tokens:]"),
     ),
 )
