@@ -59,10 +59,9 @@ def _default(run: str | None, config: str | None, preset: str | None, resume: st
     if resume is not None:
         if run or config or preset:
             raise ConfigError("--resume takes its settings from the run; leave out RUN, --config and --preset")
-        from pcae_core.training.run import check_kind, read_config
+        from pcae_core.storage.run import Run
 
-        check_kind(Path(resume), "finetune")
-        return read_config(Path(resume), FinetuneConfig).model_copy(update={"out": Path(resume)})
+        return Run.open(Path(resume)).continued(FinetuneConfig)
     base = FinetuneConfig()
     if preset is not None:
         base = FinetuneConfig.preset(preset)

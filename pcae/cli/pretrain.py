@@ -40,9 +40,8 @@ def _default(config: str | None, preset: str | None, resume: str | None) -> Pret
     if resume is not None:
         if config or preset:
             raise ConfigError("--resume takes its settings from the run; leave out --config and --preset")
-        from pcae_core.training.run import check_kind, read_config
+        from pcae_core.storage.run import Run
 
-        check_kind(Path(resume), "pretrain")
-        return read_config(Path(resume), PretrainConfig).model_copy(update={"out": Path(resume)})
+        return Run.open(Path(resume)).continued(PretrainConfig)
     base = PretrainConfig.from_yaml(Path(config)) if config else PretrainConfig()
     return base.model_copy(update={"model": ModelConfig.preset(preset)}) if preset else base

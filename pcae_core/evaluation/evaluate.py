@@ -27,6 +27,7 @@ from pcae_core.evaluation.probes import effective_rank, knn, linear_probe
 from pcae_core.parameters import Arrays
 from pcae_core.storage import pretrained
 from pcae_core.storage.pretrained import EncoderInfo
+from pcae_core.storage.run import Run
 
 Pooling = Literal["mean", "cls"]
 
@@ -61,7 +62,7 @@ def extract_features(
 
 def evaluate(
     backend: Backend,
-    run: Path,
+    run: Path | Run,
     data: Path,
     encoders: Sequence[EncoderName] = ("student", "teacher"),
     pooling: Pooling = "mean",

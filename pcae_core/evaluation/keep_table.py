@@ -19,7 +19,7 @@ from pcae_core.evaluation.accuracy import Accuracy, best_parameters, score
 from pcae_core.evaluation.costs import inference_costs
 from pcae_core.evaluation.encoding import LoadedEncoder
 from pcae_core.reduction import check_keep
-from pcae_core.storage import checkpoint
+from pcae_core.storage.run import Run
 
 WARM_UP_ROUNDS, SPEED_ROUNDS = 2, 40
 BATCH = 64
@@ -47,7 +47,7 @@ class KeepRow:
 
 def keep_table(
     backend: Backend,
-    run: Path,
+    run: Path | Run,
     data: Path,
     keeps: Sequence[float],
     split: str | None = None,
@@ -73,8 +73,9 @@ def keep_table(
     """
     for keep in keeps:
         check_keep(keep, "--keep")
-    path = checkpoint.find_best(run)
-    found = checkpoint.load(path)
+    run = Run.open(run)
+    path = run.best
+    found = run.load(path)
     config = found.manifest.config
     if not isinstance(config, FinetuneConfig):
         raise ConfigError(f"{run} is no fine-tuned run: fine-tune it with pcae finetune")

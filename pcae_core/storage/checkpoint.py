@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pcae_core.config import Config, ModelConfig
+from pcae_core.config import Config, ModelConfig, RunConfig
 from pcae_core.config.finetune import AnyRunConfig, FinetuneConfig
 from pcae_core.contract import TrainState
 from pcae_core.errors import CheckpointError
@@ -104,7 +105,7 @@ def save(
             entries = write_tensors(writing, dict(zip(FILES, (state.student, state.teacher, moments), strict=True)))
             manifest = Manifest(
                 format=FORMAT,
-                kind=kind_of(config),
+                kind=kind_of(type(config)),
                 step=state.step,
                 seed=config.seed,
                 loss_scale=state.loss_scale,
@@ -160,7 +161,11 @@ def load(path: Path, model: ModelConfig | None = None) -> Checkpoint:
             tensors, which are listed.
     """
     path = find(path)
-    manifest = read_manifest(path)
+    return read(path, read_manifest(path), model)
+
+
+def read(path: Path, manifest: Manifest, model: ModelConfig | None = None) -> Checkpoint:
+    """As `load`, but of a checkpoint's folder whose manifest was read already."""
     if manifest.format != FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {manifest.format}; this version reads format {FORMAT}")
     _check_architecture(path, manifest.config.model, model)
@@ -179,9 +184,9 @@ def load(path: Path, model: ModelConfig | None = None) -> Checkpoint:
     return Checkpoint(path, manifest, state)
 
 
-def kind_of(config: AnyRunConfig) -> Literal["pretrain", "finetune"]:
-    """What a manifest calls the kind of a run."""
-    return "finetune" if isinstance(config, FinetuneConfig) else "pretrain"
+def kind_of(config: type[RunConfig]) -> Literal["pretrain", "finetune"]:
+    """The manifest's word for runs with such a configuration."""
+    return "finetune" if issubclass(config, FinetuneConfig) else "pretrain"
 
 
 def _expected(config: AnyRunConfig) -> tuple[Shapes, Shapes, Shapes]:
@@ -201,30 +206,28 @@ def _check_architecture(path: Path, found: ModelConfig, expected: ModelConfig | 
     raise CheckpointError(f"{path} is a checkpoint of another architecture: {'; '.join(changes)}")
 
 
-def prune(folder: Path) -> None:
-    """Delete all checkpoints but the last three and the best one. Raises CheckpointError when the disk refuses."""
-    found = list_checkpoints(folder)
-    kept = set(found[-KEEP_LAST:])
-    best = best_checkpoint(folder)
-    for path in found:
-        if path not in kept and path != best:
+def prune(manifests: Mapping[Path, Manifest]) -> None:
+    """Delete all of a run's checkpoints but the last three and the best one.
+
+    Args:
+        manifests: of all checkpoints, oldest first.
+
+    Raises:
+        CheckpointError: the disk refuses.
+    """
+    kept = {*list(manifests)[-KEEP_LAST:], best(manifests)}
+    for path in manifests:
+        if path not in kept:
             try:
                 shutil.rmtree(path)
             except OSError as error:
                 raise CheckpointError(f"cannot delete the old checkpoint {path}: {error.strerror}") from None
 
 
-def best_checkpoint(folder: Path) -> Path | None:
+def best(manifests: Mapping[Path, Manifest]) -> Path | None:
     """The checkpoint with the highest `top1`, or else the lowest `loss_ratio`, if any was measured."""
-    metrics = {path: read_manifest(path).metrics for path in list_checkpoints(folder)}
     for name, sign in (("top1", -1.0), ("loss_ratio", 1.0)):
-        measured = {path: sign * values[name] for path, values in metrics.items() if name in values}
+        measured = {path: sign * found.metrics[name] for path, found in manifests.items() if name in found.metrics}
         if measured:
             return min(measured, key=lambda path: measured[path])
     return None
-
-
-def find_best(path: Path) -> Path:
-    """As `find`, but of a run's checkpoints the best one, where that was measured. Raises CheckpointError."""
-    newest = find(path)
-    return newest if newest == path else best_checkpoint(path / "checkpoints") or newest

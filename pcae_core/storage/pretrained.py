@@ -17,8 +17,9 @@ from pcae_core.config import Config, DataConfig, EncoderName, ModelConfig, Pretr
 from pcae_core.config.finetune import AnyRunConfig
 from pcae_core.errors import CheckpointError, ConfigError
 from pcae_core.parameters import Arrays, decoder_shapes, encoder_shapes
-from pcae_core.storage import atomic, checkpoint
+from pcae_core.storage import atomic
 from pcae_core.storage.manifest import FileEntry, read_json, read_tensors, versions, write_manifest, write_tensors
+from pcae_core.storage.run import Run
 from pcae_core.storage.tensors import check_tensors
 
 FORMAT = 1
@@ -98,11 +99,12 @@ def save(folder: Path, config: EncoderInfo, encoder: Arrays, decoder: Arrays, so
         raise CheckpointError(f"cannot write {folder}: {error.strerror or error}") from None
 
 
-def load(path: Path, encoder: EncoderName | None = None) -> Pretrained:
+def load(path: Path | Run, encoder: EncoderName | None = None) -> Pretrained:
     """Read an encoder.
 
     Args:
-        path: an encoder's folder, a run's (see `locate`), or one of a run's checkpoints.
+        path: an encoder's folder, a run's, or one of a run's checkpoints. Of a fine-tuned run's folder, the best
+            checkpoint is read; of another's, the newest.
         encoder: which of a run's two, by default as `encoder_of` says; an encoder's folder holds one.
 
     Raises:
@@ -111,14 +113,15 @@ def load(path: Path, encoder: EncoderName | None = None) -> Pretrained:
     return next(iter(load_all(path, (encoder,)).values()))
 
 
-def load_all(path: Path, encoders: Sequence[EncoderName | None]) -> dict[str, Pretrained]:
+def load_all(path: Path | Run, encoders: Sequence[EncoderName | None]) -> dict[str, Pretrained]:
     """A run's encoders by name, or that of an encoder's folder under "encoder"; `path` and errors as in `load`."""
-    if is_encoder(path):
+    if isinstance(path, Path) and is_encoder(path):
         return {"encoder": _load_folder(path)}
-    found = checkpoint.load(locate(path))
+    opened = Run.open(path)
+    found = opened.load(opened.default)
     run, model = found.manifest.config, found.manifest.config.model
     loaded: dict[str, Pretrained] = {}
-    for chosen in (encoder_of(run, encoder, path) for encoder in encoders):
+    for chosen in (encoder_of(run, encoder, opened.path) for encoder in encoders):
         origin = f"the {chosen}, step {found.state.step}"
         tensors = found.state.student if chosen == "student" else found.state.teacher
         encoder = {name: tensors[name] for name in encoder_shapes(model)}
@@ -131,16 +134,6 @@ def refuse_choice(path: Path, encoder: EncoderName | None) -> None:
     """Raises ConfigError when one of two encoders is asked for of an encoder's folder, which holds one encoder."""
     if encoder is not None and is_encoder(path):
         raise ConfigError(f"{path} holds one encoder; there is no {encoder} to choose")
-
-
-def locate(path: Path) -> Path:
-    """The checkpoint that is meant by `path`: of a fine-tuned run's folder the best one, of another's the newest.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    newest = checkpoint.find(path)
-    return newest if checkpoint.read_manifest(newest).kind == "pretrain" else checkpoint.find_best(path)
 
 
 def encoder_of(run: AnyRunConfig, encoder: EncoderName | None, path: Path) -> EncoderName:

@@ -16,6 +16,7 @@ from pcae_core.parameters import encoder_shapes
 from pcae_core.storage import checkpoint, pretrained
 from pcae_core.storage.manifest import verified_file
 from pcae_core.storage.pretrained import EncoderInfo
+from pcae_core.storage.run import Run
 
 _FLOATING = ("F16", "F32", "F64")
 
@@ -29,14 +30,13 @@ class StoredEncoder(Mapping[str, NDArray[np.floating[Any]]]):
         step, encoder: of the run, or None for an encoder's folder.
     """
 
-    def __init__(self, run: Path, encoder: EncoderName | None = None) -> None:
-        """Open `run`, a run's folder, a checkpoint's or an encoder's, as `pretrained.load` does; check its tensors.
+    def __init__(self, path: Path | Run, encoder: EncoderName | None = None) -> None:
+        """Open `path` as `pretrained.load` does, and check its tensors.
 
         Raises:
             CheckpointError: missing, truncated or changed files; missing or misshapen tensors, which are listed.
         """
-        self.path = run if pretrained.is_encoder(run) else pretrained.locate(run)
-        self.config, self._file, self.step, self.encoder = _described(self.path, encoder)
+        self.path, self.config, self._file, self.step, self.encoder = _described(path, encoder)
         self._shapes = encoder_shapes(self.config.model)
         try:
             with safe_open(self._file, framework="numpy") as tensors:
@@ -69,15 +69,19 @@ class StoredEncoder(Mapping[str, NDArray[np.floating[Any]]]):
         return len(self._shapes)
 
 
-def _described(path: Path, encoder: EncoderName | None) -> tuple[EncoderInfo, Path, int | None, EncoderName | None]:
-    """The configuration of a checkpoint's or an encoder's folder, its unharmed file of tensors, the step, the name."""
-    if pretrained.is_encoder(path):
+def _described(
+    path: Path | Run, encoder: EncoderName | None
+) -> tuple[Path, EncoderInfo, Path, int | None, EncoderName | None]:
+    """The checkpoint's or the encoder's folder, its configuration, its unharmed file of tensors, the step, the name."""
+    if isinstance(path, Path) and pretrained.is_encoder(path):
         pretrained.refuse_choice(path, encoder)
         alone = pretrained.read_manifest(path)
-        return alone.config, verified_file(path, alone.files, pretrained.ENCODER), None, None
-    manifest = checkpoint.read_manifest(path)
+        return path, alone.config, verified_file(path, alone.files, pretrained.ENCODER), None, None
+    run = Run.open(path)
+    path = run.default
+    manifest = run.manifest_of(path)
     if manifest.format != checkpoint.FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {manifest.format}, not {checkpoint.FORMAT}")
     chosen = pretrained.encoder_of(manifest.config, encoder, path)
     file = verified_file(path, manifest.files, f"{chosen}.safetensors")
-    return pretrained.config_of(manifest.config), file, manifest.step, chosen
+    return path, pretrained.config_of(manifest.config), file, manifest.step, chosen

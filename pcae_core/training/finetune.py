@@ -22,10 +22,11 @@ from pcae_core.errors import ConfigError, DataError
 from pcae_core.evaluation.accuracy import best_parameters, one_class_warning, score
 from pcae_core.evaluation.encoding import LoadedEncoder
 from pcae_core.evaluation.labels import open_train
-from pcae_core.storage import checkpoint, pretrained
+from pcae_core.storage import pretrained
 from pcae_core.storage.pretrained import EncoderInfo
+from pcae_core.storage.run import Run
 from pcae_core.storage.tensors import check_tensors
-from pcae_core.training import run
+from pcae_core.training import resume
 from pcae_core.training.inputs import Inputs, Place, StepInputs
 from pcae_core.training.loop import Loop, data_position
 from pcae_core.training.monitor import Found, Monitor
@@ -45,7 +46,7 @@ def finetune(config: FinetuneConfig, console: Console | None = None) -> Path:
     config = with_model(config)
     config, train, test = _with_classes(config)
     backend = registry.create(config.backend, device=config.device)
-    start = run.find_start(config, data_position(config, train.source, 0))
+    start = resume.find_start(config, data_position(config, train.source, 0))
     state = start.resumed.state if start.resumed else first_state(config)
     finetuner = backend.create_finetuner(config, state)
     try:
@@ -96,10 +97,10 @@ def _source(config: FinetuneConfig) -> Path:
 def _encoder_config(path: Path) -> EncoderInfo:
     if pretrained.is_encoder(path):
         return pretrained.read_manifest(path).config
-    found = checkpoint.read_manifest(checkpoint.find(path))
+    found = Run.open(path)
     if found.kind != "pretrain":
         raise ConfigError(f"{path} is a fine-tuned run already; name a pre-trained one")
-    return pretrained.config_of(found.config)
+    return pretrained.config_of(found.manifest.config)
 
 
 def _data(config: FinetuneConfig) -> Path:

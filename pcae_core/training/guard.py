@@ -12,8 +12,7 @@ import numpy as np
 from pcae_core.config import RunConfig
 from pcae_core.contract import Array
 from pcae_core.errors import ConfigError
-from pcae_core.storage import checkpoint
-from pcae_core.training import run
+from pcae_core.storage.run import Run
 
 
 @dataclass
@@ -67,7 +66,7 @@ def write_inputs(out: Path, step: int, inputs: Mapping[str, Any]) -> None:
 
 def advice(config: RunConfig, command: str, first: int) -> str:
     """What to say when `config.max_skipped_steps` steps from 0-based `first` on were skipped."""
-    saved = checkpoint.list_checkpoints(run.checkpoints_folder(config.out))
+    saved = Run(config.out).checkpoints
     kept = f"the run is back at its newest checkpoint, {saved[-1].name}" if saved else "nothing had been saved"
     go_on = ""
     if saved and config.precision in ("float16", "bfloat16"):

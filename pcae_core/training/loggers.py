@@ -20,6 +20,7 @@ from typing_extensions import override
 from pcae_core.config import RunConfig
 from pcae_core.errors import ConfigError, MissingExtraError
 from pcae_core.storage import atomic
+from pcae_core.storage.run import Run
 
 MISSING = float("nan")
 LARGEST = 1e100
@@ -205,7 +206,7 @@ class WandbLogger(MetricLogger):
 
 def open_loggers(config: RunConfig, start_step: int) -> list[MetricLogger]:
     """The destinations that `config` asks for. Raises MissingExtraError."""
-    loggers: list[MetricLogger] = [JsonlLogger(config.out / "metrics.jsonl", start_step)]
+    loggers: list[MetricLogger] = [JsonlLogger(Run(config.out).metrics, start_step)]
     if config.tensorboard:
         loggers.append(TensorBoardLogger(config.out / "tensorboard", start_step))
     if config.wandb:

@@ -20,7 +20,8 @@ from pcae_core.data import Batch, CorruptLog, Source, greys
 from pcae_core.errors import ConfigError, PcaeError, TrainingError
 from pcae_core.storage import checkpoint
 from pcae_core.storage.checkpoint import DataPosition
-from pcae_core.training import guard, run
+from pcae_core.storage.run import Run
+from pcae_core.training import guard
 from pcae_core.training.display import Display, open_display
 from pcae_core.training.inputs import Place, StepInputs
 from pcae_core.training.loggers import MetricLogger, open_loggers, write_all
@@ -67,6 +68,7 @@ class Loop:
             notes: shown as warnings before the first step, a line each.
         """
         self._config, self._source, self._backend, self._trainer = config, source, backend, trainer
+        self._run = Run(config.out)
         self._step, self._total = start_step, config.total_steps(len(source))
         self._command = checkpoint.kind_of(config)
         self._leads = trainer.rank == 0
@@ -143,8 +145,7 @@ class Loop:
     def _say_where(self) -> None:
         """Where the run, its metrics and its newest checkpoint are."""
         if self._leads:
-            out = self._config.out
-            places = {"run": out, "metrics": out / "metrics.jsonl", "checkpoint": checkpoint.find(out)}
+            places = {"run": self._run.path, "metrics": self._run.metrics, "checkpoint": self._run.newest}
             for name, place in places.items():
                 self._print(f"{name:<11}{place}")
 
@@ -168,9 +169,7 @@ class Loop:
         return done
 
     def _take_folder(self, stack: ExitStack) -> list[MetricLogger]:
-        run.make_folder(self._config.out)
-        stack.enter_context(run.lock(self._config.out))
-        run.write_config(self._config)
+        stack.enter_context(self._run.training(self._config))
         loggers = open_loggers(self._config, self._step)
         for logger in loggers:
             stack.callback(logger.close)
@@ -251,11 +250,9 @@ class Loop:
         if not self._leads:
             return
         metrics = {**self._metrics, **self._monitor.checkpoint_metrics(self._step)}
-        folder = run.checkpoints_folder(self._config.out)
         position = data_position(self._config, self._source, self._step)
         framework = _framework(self._backend.name)
-        checkpoint.save(folder, self._trainer.state(), self._config, position, metrics, framework)
-        checkpoint.prune(folder)
+        self._run.save(self._trainer.state(), self._config, position, metrics, framework)
         self._monitor.checkpoint_written()
 
 

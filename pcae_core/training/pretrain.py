@@ -14,7 +14,7 @@ from pcae_core.data import Batch, Source, open_source
 from pcae_core.data.sources import kinds
 from pcae_core.data.transforms import training_pipeline
 from pcae_core.errors import ConfigError
-from pcae_core.training import run
+from pcae_core.training import resume
 from pcae_core.training.collapse import CollapseMonitor
 from pcae_core.training.inputs import Inputs, Place, StepInputs
 from pcae_core.training.loop import Loop, data_position
@@ -33,7 +33,7 @@ def pretrain(config: PretrainConfig, console: Console | None = None) -> Path:
         raise ConfigError(f"no data set: name {kinds.words('name')} with --data")
     source = open_source(config.data, config.model.in_chans, split="train", reading=config.loader.reading)
     backend = registry.create(config.backend, device=config.device)
-    start = run.find_start(config, data_position(config, source, 0))
+    start = resume.find_start(config, data_position(config, source, 0))
     pretrainer = backend.create_pretrainer(config, start.resumed.state if start.resumed else None)
     try:
         return create_loop(config, source, backend, pretrainer, start.step, console or Console()).run()

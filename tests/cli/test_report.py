@@ -14,10 +14,10 @@ import runs
 
 from pcae.cli import main as cli
 from pcae.report import charts, history, page, pictures
-from pcae_core import PretrainConfig, registry
+from pcae_core import registry
 from pcae_core.data import normalize
+from pcae_core.storage.run import Run
 from pcae_core.storage.stored_encoder import StoredEncoder
-from pcae_core.training.run import read_config
 
 ODD_NAME = "<script>alert(1)<&\"'"
 
@@ -72,7 +72,7 @@ def test_pictures_are_of_what_each_checkpoint_keeps(run):
     for step in (2, 4, 6):
         stored = StoredEncoder(run / "checkpoints" / f"step_{step:08d}")
         config = stored.config
-        shown = pictures.read_images([read_config(run, PretrainConfig).data], config.model, 1)
+        shown = pictures.read_images([Run(run).data], config.model, 1)
         pixels = normalize(shown.pixels, *config.loader.normalization(1))
         kept = registry.create("numpy").encode(config.model, dict(stored), pixels, 0.6).kept_ids
         assert pages.bright_tokens(found[f"step {step}"], found["input"], 4) == kept[0].tolist()

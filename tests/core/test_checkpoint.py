@@ -77,14 +77,6 @@ def test_wrong_tensors_are_listed():
         assert part in str(caught.value)
 
 
-def test_last_three_and_best_are_kept(tmp_path):
-    for step, ratio in enumerate([0.9, 0.2, 0.5, 0.4, 0.6, 0.3]):
-        save(tmp_path, step, ratio)
-        checkpoint.prune(tmp_path)
-    assert [int(path.name[-8:]) for path in checkpoint.list_checkpoints(tmp_path)] == [1, 3, 4, 5]
-    assert checkpoint.best_checkpoint(tmp_path).name == "step_00000001"
-
-
 def test_other_format_is_refused(tmp_path):
     path = save(tmp_path, 1)
     manifest = path / "manifest.json"

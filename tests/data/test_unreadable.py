@@ -25,6 +25,7 @@ from pcae_core.data import CorruptLog, TrainLoader, eval_batches, images, open_s
 from pcae_core.data.transforms import training_pipeline
 from pcae_core.errors import ImageError
 from pcae_core.evaluation.evaluate import evaluate
+from pcae_core.storage.run import Run
 from pcae_core.training.finetune import finetune
 
 COUNT = 24  # images of a split, in two classes
@@ -230,7 +231,7 @@ def test_fine_tuning_scores_the_readable_images_and_says_how_many(tuned):
     rows = [row for row in runs.metrics(tuned) if "top1" in row]
     assert rows
     assert {row["scored_images"] for row in rows} == {COUNT - len(BAD["test"])}
-    assert checkpoint.read_manifest(checkpoint.find_best(tuned)).metrics["scored_images"] == COUNT - len(BAD["test"])
+    assert checkpoint.read_manifest(Run.open(tuned).best).metrics["scored_images"] == COUNT - len(BAD["test"])
 
 
 def test_a_keep_table_is_incomplete(tuned, photos, capsys):

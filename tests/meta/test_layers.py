@@ -35,7 +35,7 @@ def lint(root: Path) -> subprocess.CompletedProcess[str]:
         ("pcae_core/config/model.py", "import pcae_core.data.loader", INSIDE),
         ("pcae_core/config/run.py", "def f():\n    import pcae_core.training.loop", INSIDE),
         ("pcae_core/schedule.py", "import pcae_core.storage.archives", INSIDE),
-        ("pcae_core/evaluation/probes.py", "import pcae_core.training.run", INSIDE),
+        ("pcae_core/evaluation/probes.py", "import pcae_core.training.resume", INSIDE),
     ],
 )
 def test_a_planted_import_is_refused(tmp_path, file, line, broken):

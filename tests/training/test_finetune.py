@@ -23,6 +23,7 @@ from rich.console import Console
 
 from pcae.cli import main as cli
 from pcae_core import ConfigError, DataError, FinetuneConfig, ModelConfig, checkpoint, parameters
+from pcae_core.storage.run import Run
 from pcae_core.training.finetune import finetune, with_model
 
 LEARNING = {
@@ -100,7 +101,7 @@ def test_a_run_learns_and_keeps_its_best_checkpoint(pretrained, tmp_path):
     scores = {row["step"]: row["top1"] for row in rows if "top1" in row}
     assert list(scores) == list(range(16, 321, 16))  # after each epoch
     assert max(scores.values()) >= 70
-    best = checkpoint.find_best(run)
+    best = Run.open(run).best
     manifest = checkpoint.read_manifest(best)
     assert manifest.kind == "finetune"
     assert scores[manifest.step] == manifest.metrics["top1"] == max(scores.values())
@@ -186,7 +187,7 @@ def test_a_fine_tuned_run_is_exported_and_converted_with_its_classes(data, pretr
         with np.load(data / f"{part}.npz") as file:
             np.savez(tmp_path / f"{part}.npz", **file, class_names=np.array(names))
     run = tune(tmp_path, pretrained, tmp_path / "run", steps=16, ema_momentum=0.9, keep=0.8)
-    shutil.rmtree(next(p for p in checkpoint.list_checkpoints(run / "checkpoints") if p != checkpoint.find_best(run)))
+    shutil.rmtree(next(p for p in checkpoint.list_checkpoints(run / "checkpoints") if p != Run.open(run).best))
     assert cli.run(["export", str(run), str(tmp_path / "model"), "--keep", "0.8"]) == 0
     model = session.InferenceSession(tmp_path / "model" / "model.onnx")
     assert model.class_names == names
@@ -195,7 +196,7 @@ def test_a_fine_tuned_run_is_exported_and_converted_with_its_classes(data, pretr
     encoder = pcae_torch.Encoder.from_pretrained(run)
     encoder.reduction.keep = 0.8
     np.testing.assert_allclose(encoder(torch.from_numpy(images)).logits.detach().numpy(), logits, rtol=0, atol=1e-5)
-    averaged = checkpoint.load(checkpoint.find_best(run)).state.teacher
+    averaged = checkpoint.load(Run.open(run).best).state.teacher
     np.testing.assert_array_equal(encoder.fc_norm.weight.detach().numpy(), averaged["fc_norm.weight"])
     assert cli.run(["convert", str(run), str(tmp_path / "encoder")]) == 0
     again = tune(tmp_path, tmp_path / "encoder", tmp_path / "again", steps=1, base_learning_rate=0.0, pooling="cls")
@@ -212,7 +213,7 @@ def test_report_and_pictures(data, pretrained, tmp_path):
         assert words in text
     assert "MAE step" not in text
     assert cli.run(["visualize", str(run), str(data), "--limit", "1", "--out", str(tmp_path / "pictures")]) == 0
-    best = checkpoint.read_manifest(checkpoint.find_best(run)).step
+    best = checkpoint.read_manifest(Run.open(run).best).step
     assert f"step {best}, student, keep 0.8" in (tmp_path / "pictures" / "index.html").read_text(encoding="utf-8")
 
 
@@ -244,7 +245,7 @@ def test_evaluate_prints_the_table(data, pretrained, tmp_path, capsys):
     out = capsys.readouterr().out
     rows = [line for line in out.splitlines() if re.match(r"│\s+[01]\.\d\d", line)]
     assert [row.split()[1] for row in rows] == ["1.00", "0.60"]
-    best = checkpoint.read_manifest(checkpoint.find_best(run)).metrics
+    best = checkpoint.read_manifest(Run.open(run).best).metrics
     assert f"{best['top1']:.2f}" in rows[0]
     assert "GMACs" in out
 
