@@ -69,27 +69,28 @@ def main(arguments: Sequence[str]) -> None:
     from pcae_core import registry
     from pcae_core.evaluation import tables
     from pcae_core.evaluation.evaluate import evaluate
-    from pcae_core.storage import checkpoint, pretrained
+    from pcae_core.storage import pretrained
+    from pcae_core.storage.run import Run
 
-    alone = pretrained.is_encoder(chosen.run)
-    tuned = not alone and checkpoint.read_manifest(checkpoint.find(chosen.run)).kind == "finetune"
-    if chosen.keep and not tuned:
+    run = chosen.run if pretrained.is_encoder(chosen.run) else Run.open(chosen.run)
+    kind = run.kind if isinstance(run, Run) else "encoder"
+    if chosen.keep and kind != "finetune":
         raise ConfigError(f"--keep is for fine-tuned runs, and {chosen.run} is none")
-    if chosen.encoder is not None and (alone or tuned):
+    if chosen.encoder is not None and kind != "pretrain":
         raise ConfigError(f"--encoder is for pre-training runs, and {chosen.run} is none")
-    if chosen.pooling is not None and tuned:
+    if chosen.pooling is not None and kind == "finetune":
         raise ConfigError(f"--pooling is for frozen features; {chosen.run} is fine-tuned with its own")
     backend = registry.create(chosen.backend, device=chosen.device)
     how = chosen.split, chosen.ignore_unknown_classes, chosen.reading, chosen.max_corrupt
-    if tuned:
+    if kind == "finetune":
         from pcae_core.evaluation.keep_table import keep_table
 
-        path, rows, missing = keep_table(backend, chosen.run, chosen.data, chosen.keep or KEEPS, *how)
+        path, rows, missing = keep_table(backend, run, chosen.data, chosen.keep or KEEPS, *how)
         show(tables.keep_ratio_table(rows), str(path))
     else:
         pooling = chosen.pooling or "mean"
         encoders = ("student", "teacher") if chosen.encoder is None else chosen.encoder
-        results, missing = evaluate(backend, chosen.run, chosen.data, encoders, pooling, *how)
+        results, missing = evaluate(backend, run, chosen.data, encoders, pooling, *how)
         show(tables.evaluation_table(results), f"{chosen.run}: {pooling} pooling")
     if missing:
         raise IncompleteError("; ".join(missing))
