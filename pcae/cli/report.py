@@ -62,11 +62,12 @@ def main(arguments: Sequence[str]) -> None:
     from pcae.report import page
     from pcae.report.run_report import Options, report
     from pcae_core import registry
+    from pcae_core.storage.run import Run
 
     backend = registry.create(chosen.backend, device=chosen.device)
     how = chosen.split, chosen.ignore_unknown_classes, chosen.max_corrupt
     options = Options(chosen.data, chosen.images, chosen.keep, *how)
-    text, warnings = report(chosen.run, backend, options)
+    text, warnings = report(Run(chosen.run), backend, options)
     for line in warnings:
         print(f"WARNING: {line}", file=sys.stderr)
     out = chosen.out or chosen.run / "report.html"

@@ -17,7 +17,8 @@ from pcae_core import randomness
 from pcae_core.config import DataConfig, EncoderName, ModelConfig
 from pcae_core.contract import Backend, Floats, StageOutput, TrainingBackend, TrainState
 from pcae_core.reduction import excess
-from pcae_core.storage import checkpoint
+from pcae_core.storage import pretrained
+from pcae_core.storage.run import Run
 from pcae_core.storage.stored_encoder import StoredEncoder
 
 
@@ -70,7 +71,8 @@ class DrawnCheckpoint(DrawnEncoder):
         Raises:
             CheckpointError: it is missing or damaged.
         """
-        stored = StoredEncoder(path, encoder)
+        self._source = path if pretrained.is_encoder(path) else Run.open(path)
+        stored = StoredEncoder(self._source, encoder)
         config = stored.config
         self.model, self.normalization = config.model, config.loader.normalization(config.model.in_chans)
         self.loader = config.loader
@@ -111,4 +113,4 @@ class DrawnCheckpoint(DrawnEncoder):
 
     @functools.cached_property
     def _state(self) -> TrainState:
-        return checkpoint.load(self._path).state
+        return Run.open(self._source).load(self._path).state

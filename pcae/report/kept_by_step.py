@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -16,21 +15,19 @@ from pcae.report.figure import Figure, Panel
 from pcae.report.pictures import Shown
 from pcae.report.stages import Ids
 from pcae_core import parameters
-from pcae_core.config import DataConfig, ModelConfig
+from pcae_core.config import ModelConfig
 from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.contract import Array, Backend, Floats
 from pcae_core.data import normalize
 from pcae_core.errors import CheckpointError, ConfigError, DataError
 from pcae_core.evaluation.encoding import LoadedEncoder
-from pcae_core.storage import checkpoint
+from pcae_core.storage.run import Run
 from pcae_core.storage.stored_encoder import StoredEncoder
 from pcae_core.training.finetune import first_state
 
 
 def section(
-    run: Path,
-    values: Mapping[str, Any],
-    model: ModelConfig,
+    run: Run,
     backend: Backend,
     data: Path | None,
     count: int,
@@ -39,7 +36,6 @@ def section(
     """A card an image, or why there is none; and warnings.
 
     Args:
-        values: the run's configuration.
         data: images to draw; None takes the run's own data set, where it is still there.
         count: images to draw.
         keep: share of the patch tokens that each stage keeps; None as in pre-training.
@@ -47,47 +43,42 @@ def section(
     Raises:
         DataError: `data` cannot be read.
     """
-    source = data or (Path(values["data"]) if isinstance(values.get("data"), str) else None)
+    source, model = data or run.data, run.model
     try:
         if source is None:
             raise DataError("the run names no data set")
-        shown = pictures.read_images([source], model, count, _loader(values).reading)
+        shown = pictures.read_images([source], model, count, run.loader.reading)
     except DataError as error:
         if data is not None:
             raise
         return [page.paragraph(f"No pictures: {error}. Name images with --data.")], []
     share = model.reduction.keep if keep is None else keep
-    pixels = normalize(shown.pixels, *_loader(values).normalization(model.in_chans))
-    kept, warnings = _kept_by_step(run, values, model, backend, pixels, share)
+    pixels = normalize(shown.pixels, *run.loader.normalization(model.in_chans))
+    kept, warnings = _kept_by_step(run, backend, pixels, share)
     warnings += [f"a picture cannot be read: {name}" for name in shown.unreadable]
     text = f"What the encoder keeps of whole images after its last stage, at keep {share:g}."
     return [page.paragraph(text, "faint"), page.figures(_figures(shown, model, kept), small=True)], warnings
 
 
-def _loader(values: Mapping[str, Any]) -> DataConfig:
-    return DataConfig.from_dict(values.get("loader", {}))
-
-
-def _kept_by_step(
-    run: Path, values: Mapping[str, Any], model: ModelConfig, backend: Backend, pixels: Floats, keep: float
-) -> tuple[dict[str, Ids], list[str]]:
+def _kept_by_step(run: Run, backend: Backend, pixels: Floats, keep: float) -> tuple[dict[str, Ids], list[str]]:
     """Ids (B, k) by a title, first of the encoder before training; and warnings of those that are left out."""
+    model = run.model
 
     def kept(encoder: Mapping[str, Array]) -> Ids:
-        out = LoadedEncoder(backend, model, _loader(values), encoder).encode(pixels, keep)
+        out = LoadedEncoder(backend, model, run.loader, encoder).encode(pixels, keep)
         ids: Ids = backend.to_numpy(out.kept_ids)
         return ids
 
     found, warnings = {}, []
     try:
-        before = _before(values, model)
+        before = _before(run)
         if before is not None:
             found["before training"] = kept(before)
     except (CheckpointError, ConfigError) as error:
         warnings.append(f"the encoder before training is not drawn: {error}")
-    for path in checkpoint.list_checkpoints(run / "checkpoints"):
+    for path in run.checkpoints:
         try:
-            stored = StoredEncoder(path)
+            stored = StoredEncoder(run.only(path))
             if stored.config.model != model:
                 raise CheckpointError(f"{path} is a checkpoint of another architecture than config.yaml tells")
             found[f"step {stored.step}"] = kept(stored)
@@ -96,15 +87,15 @@ def _kept_by_step(
     return found, warnings
 
 
-def _before(values: Mapping[str, Any], model: ModelConfig) -> Mapping[str, Array] | None:
+def _before(run: Run) -> Mapping[str, Array] | None:
     """The encoder that training started from; None where the configuration names no seed.
 
     Raises:
         CheckpointError, ConfigError: a fine-tuned run's pre-trained encoder is gone, or has become another.
     """
-    if "pretrained" in values:
-        return first_state(FinetuneConfig.from_dict(values)).student
-    return parameters.initial_parameters(model, values["seed"]) if isinstance(values.get("seed"), int) else None
+    if "pretrained" in run.settings:
+        return first_state(FinetuneConfig.from_dict(run.settings)).student
+    return None if run.seed is None else parameters.initial_parameters(run.model, run.seed)
 
 
 def _figures(shown: Shown, model: ModelConfig, kept: Mapping[str, Ids]) -> Sequence[Figure]:

@@ -15,15 +15,14 @@ import yaml
 
 from pcae.report import charts, history, kept_by_step, page, tables
 from pcae.report.history import History
-from pcae_core.config import ModelConfig, read_yaml
 from pcae_core.contract import Backend
 from pcae_core.errors import CheckpointError, DataError, TrainingError
 from pcae_core.evaluation.costs import KEEPS
 from pcae_core.evaluation.evaluate import evaluate
 from pcae_core.evaluation.keep_table import keep_table
 from pcae_core.evaluation.tables import evaluation_table, keep_ratio_table
-from pcae_core.storage import checkpoint
 from pcae_core.storage.checkpoint import Manifest
+from pcae_core.storage.run import Run
 
 
 @dataclass(frozen=True)
@@ -47,53 +46,48 @@ class Options:
     max_corrupt: float = 1.0
 
 
-def report(run: Path, backend: Backend, options: Options) -> tuple[str, list[str]]:
-    """The page of the run in a folder, and warnings, a line each: what is damaged or missing does not stop it.
+def report(run: Run, backend: Backend, options: Options) -> tuple[str, list[str]]:
+    """The page of a run, and warnings, a line each: what is damaged or missing does not stop it.
 
     Raises:
-        CheckpointError: `run` is not a run's folder.
+        CheckpointError: there is no run in its folder.
         ConfigError: its configuration cannot be read.
         DataError: there is no data set at `options.data`, or `metrics.jsonl` cannot be read.
     """
-    if not (run / "config.yaml").is_file():
-        raise CheckpointError(f"{run} is not a run's folder: it holds no config.yaml")
-    values = read_yaml(run / "config.yaml")
-    model = ModelConfig.from_dict(values.get("model", {}))
-    measured = history.read(run / "metrics.jsonl")
+    model, measured = run.model, history.read(run.metrics)
     manifest, warnings = _newest(run)
-    pictures, said = kept_by_step.section(run, values, model, backend, options.data, options.images, options.keep)
+    pictures, said = kept_by_step.section(run, backend, options.data, options.images, options.keep)
     warnings += said
     evaluation, said = _evaluation(run, backend, options, manifest)
     warnings += said
     body = [
         *page.warnings(warnings),
-        *_state(run, values, measured, manifest),
+        *_state(run, measured, manifest),
         _charts(measured),
         page.section("Accuracy", *evaluation),
         page.section("Tokens that stay", *pictures),
         page.section("Cost", *tables.cost_tables(model)),
-        page.section("Configuration", f'<div class="card"><pre>{page.escape(_as_yaml(values))}</pre></div>'),
+        page.section("Configuration", f'<div class="card"><pre>{page.escape(_as_yaml(run))}</pre></div>'),
         page.section("Environment", *_environment(manifest)),
     ]
-    return page.page(f"Run {run.resolve().name}", body), warnings
+    return page.page(f"Run {run.path.resolve().name}", body), warnings
 
 
-def _newest(run: Path) -> tuple[Manifest | None, list[str]]:
+def _newest(run: Run) -> tuple[Manifest | None, list[str]]:
     """What the newest checkpoint says of itself, or why nothing can be told."""
-    found = checkpoint.list_checkpoints(run / "checkpoints")
-    if not found:
+    if not run.checkpoints:
         return None, []
     try:
-        return checkpoint.read_manifest(found[-1]), []
+        return run.manifest, []
     except CheckpointError as error:
         return None, [str(error)]
 
 
-def _state(run: Path, values: dict[str, Any], measured: History, manifest: Manifest | None) -> list[str]:
+def _state(run: Run, measured: History, manifest: Manifest | None) -> list[str]:
     """How far the run is, in large numbers."""
     if not len(measured.steps):
         return [page.paragraph("The run has measured nothing so far.")]
-    step, total = int(measured.steps[-1]), _total_steps(values, manifest)
+    step, total = int(measured.steps[-1]), _total_steps(run, manifest)
     shown = {"step": f"{step}" if total is None else f"{step} of {total}"}
     names = {"loss": "loss", "loss_ratio": "of a constant prediction's loss", "feature_rank": "rank of features"}
     names |= {"images_per_second": "images a second", "epoch": "epochs"}
@@ -101,7 +95,7 @@ def _state(run: Path, values: dict[str, Any], measured: History, manifest: Manif
         value = measured.last(name)
         if value is not None:
             shown[title] = f"{value:.4g}"
-    when = datetime.datetime.fromtimestamp((run / "metrics.jsonl").stat().st_mtime, datetime.UTC)
+    when = datetime.datetime.fromtimestamp(run.metrics.stat().st_mtime, datetime.UTC)
     text = f"Last measurement: {when:%Y-%m-%d %H:%M} UTC."
     if total is not None and step < total:
         text += " The run goes on, or was stopped."
@@ -110,9 +104,9 @@ def _state(run: Path, values: dict[str, Any], measured: History, manifest: Manif
     return [page.numbers(shown), page.paragraph(text, "faint")]
 
 
-def _total_steps(values: dict[str, Any], manifest: Manifest | None) -> int | None:
-    if isinstance(values.get("steps"), int):
-        return int(values["steps"])
+def _total_steps(run: Run, manifest: Manifest | None) -> int | None:
+    if run.steps is not None:
+        return run.steps
     return manifest.config.total_steps(manifest.data.num_samples) if manifest else None
 
 
@@ -125,9 +119,7 @@ def _charts(measured: History) -> str:
     return page.section("Measurements", page.cards(drawn), note)
 
 
-def _evaluation(
-    run: Path, backend: Backend, options: Options, manifest: Manifest | None
-) -> tuple[list[str], list[str]]:
+def _evaluation(run: Run, backend: Backend, options: Options, manifest: Manifest | None) -> tuple[list[str], list[str]]:
     """What `pcae evaluate` measures, or how to get it; and warnings."""
     command, data = f"pcae report {run} --data DIR", options.data
     if data is None or manifest is None:
@@ -151,8 +143,8 @@ def _evaluation(
     return [page.paragraph(note, "faint"), page.table(*evaluation_table(results))], missing
 
 
-def _as_yaml(values: dict[str, Any]) -> str:
-    text: str = yaml.safe_dump(values, sort_keys=False)
+def _as_yaml(run: Run) -> str:
+    text: str = yaml.safe_dump(dict(run.settings), sort_keys=False)
     return text
 
 

@@ -70,7 +70,7 @@ class Loop:
         self._config, self._source, self._backend, self._trainer = config, source, backend, trainer
         self._run = Run(config.out)
         self._step, self._total = start_step, config.total_steps(len(source))
-        self._command = checkpoint.kind_of(config)
+        self._command = checkpoint.kind_of(type(config))
         self._leads = trainer.rank == 0
         self._console = console if self._leads else Console(quiet=True)
         self._corrupt = CorruptLog(source, config.max_corrupt, "replaced by the next readable image")

@@ -13,6 +13,7 @@ from fuzz.kind import Kind, choose
 from fuzz.mutation import json_text, mutated
 from pcae.report.run_report import Options, report
 from pcae_core import PretrainConfig, registry
+from pcae_core.storage.run import Run
 from pcae_core.training.loggers import JsonlLogger
 
 NAME = "metrics.jsonl"
@@ -59,7 +60,7 @@ class Measurements(Kind):
         return what
 
     def read(self, folder: Path) -> None:
-        report(folder, self.backend, Options())
+        report(Run(folder), self.backend, Options())
         logger = JsonlLogger(folder / NAME, LAST)
         logger.write(LAST + 1, {"loss": 0.5})
         logger.close()
