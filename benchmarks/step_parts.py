@@ -31,7 +31,7 @@ class Parts:
     def __init__(self, pretrainer: TorchPretrainer, config: PretrainConfig) -> None:
         self.pretrainer, self.model = pretrainer, config.model
         self.images, self.noise = batch_of(config)
-        self.student = pretrainer._student
+        self.student = pretrainer.student
         self.whole()
         self.patches, self.visible, self.masked = self.data()
         self.target, self.target_ids = self.teacher()
@@ -43,13 +43,13 @@ class Parts:
         return out.loss.item()
 
     def data(self) -> tuple[Tensor, Tensor, Tensor]:
-        patches = ops.patchify(self.pretrainer._normalize(self.images), self.model.patch_size)
+        patches = ops.patchify(self.pretrainer.normalize(self.images), self.model.patch_size)
         noise = torch.as_tensor(self.noise).to(patches.device)
         return patches, *ops.split_by_noise(noise, self.model.num_visible)
 
     @torch.no_grad()
     def teacher(self) -> tuple[Tensor, Tensor]:
-        return self.pretrainer._teacher(self.patches, self.masked)
+        return self.pretrainer.teacher(self.patches, self.masked)
 
     def encode(self) -> Tensor:
         return self.student.encoder.encode_visible(self.patches, self.visible, None)
@@ -69,10 +69,10 @@ class Parts:
             parameter.grad = None
 
     def adamw(self) -> None:
-        self.pretrainer._optimizer.step()
+        self.pretrainer.optimizer.step()
 
     def ema(self) -> None:
-        ops.ema_update_(*self.pretrainer._ema_pairs, MOMENTUM)
+        ops.ema_update_(*self.pretrainer.ema_pairs, MOMENTUM)
 
     def calls(self) -> dict[str, Callable[[], object]]:
         names = ("whole", "data", "teacher", "encoder", "decoder", "adamw", "ema")

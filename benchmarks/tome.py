@@ -40,7 +40,7 @@ def merge(x: Tensor, keys: Tensor, size: Tensor, r: int) -> tuple[Tensor, Tensor
 
 def block(own: model.Block, x: Tensor, size: Tensor, r: int) -> tuple[Tensor, Tensor]:
     """One transformer block (B, T, D) -> (B, T - r, D), and the sizes."""
-    query, key, value = own.attn._project(own.norm1(x), None)
+    query, key, value = own.attn.project(own.norm1(x), None)
     mask = size.log().transpose(1, 2)[:, None]  # (B, 1, 1, T)
     mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     x = x + own.attn.proj(mixed.transpose(1, 2).flatten(2))

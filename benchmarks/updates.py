@@ -38,8 +38,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     config = PretrainConfig(model=ModelConfig.preset(options.model), batch_size=1, drop_path=0.0)
     pretrainer = pcae_core.registry.create("torch", device=options.device).create_pretrainer(config)
-    optimizer, pairs = pretrainer._optimizer, pretrainer._ema_pairs
-    trained = list(pretrainer._parameters.values())
+    optimizer, pairs = pretrainer.optimizer, pretrainer.ema_pairs
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for parameter in trained:
         parameter.grad = torch.full_like(parameter, 1e-3)
     size, averaged = sum(p.numel() for p in trained), sum(p.numel() for p in pairs[0])

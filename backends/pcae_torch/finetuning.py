@@ -47,12 +47,12 @@ class TorchFinetuner(TorchTrainer, Finetuner):
         parts = self._config.accumulation
         scales = None if drop_path is None else self._tensor(drop_path)
         micro_batches = zip(
-            self._normalize(images).unflatten(0, (parts, -1)),
+            self.normalize(images).unflatten(0, (parts, -1)),
             torch.as_tensor(targets).to(self._device, self._dtype).unflatten(0, (parts, -1)),
             [None] * parts if scales is None else scales.unflatten(2, (parts, -1)).unbind(2),
             strict=True,
         )
-        self._optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         losses = [self._accumulate(*batch, last=i == parts - 1) for i, batch in enumerate(micro_batches)]
         loss = torch.stack(losses).mean()
         grad_norm, finite = self._update(loss, learning_rate, momentum)

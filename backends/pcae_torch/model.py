@@ -31,11 +31,11 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, num_outputs: int | None = None) -> Tensor:
         """Fused scaled-dot-product attention; with `num_outputs`, of the last tokens only (B, num_outputs, D)."""
-        query, key, value = self._project(x, num_outputs)
+        query, key, value = self.project(x, num_outputs)
         mixed = F.scaled_dot_product_attention(query, key, value)  # (B, h, T, D/h)
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
-    def _project(self, x: Tensor, num_outputs: int | None) -> list[Tensor]:
+    def project(self, x: Tensor, num_outputs: int | None) -> list[Tensor]:
         """Query, key, value, each (B, h, T, D/h)."""
         dim = x.shape[2]
         if num_outputs is None:

@@ -54,7 +54,7 @@ class TorchPretrainer(TorchTrainer, Pretrainer):
         drop_path: Array | None = None,
     ) -> PretrainOutput:
         parts = self._config.accumulation
-        patches = ops.patchify(self._normalize(images), self._config.model.patch_size)
+        patches = ops.patchify(self.normalize(images), self._config.model.patch_size)
         visible, masked = ops.split_by_noise(torch.as_tensor(noise).to(self._device), self._config.model.num_visible)
         scales = None if drop_path is None else self._tensor(drop_path)
         micro_batches = zip(
@@ -62,7 +62,7 @@ class TorchPretrainer(TorchTrainer, Pretrainer):
             [None] * parts if scales is None else scales.unflatten(2, (parts, -1)).unbind(2),
             strict=True,
         )
-        self._optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         outputs = [self._accumulate(*batch, last=i == parts - 1) for i, batch in enumerate(micro_batches)]
         losses, targets, features = zip(*outputs, strict=True)
         loss = torch.stack(losses).mean()
@@ -75,7 +75,7 @@ class TorchPretrainer(TorchTrainer, Pretrainer):
         """Forward and backward pass of one micro-batch; gradients are exchanged after the last one."""
         with self._autocast():
             with torch.no_grad():
-                target, target_ids = self._teacher(patches, masked)
+                target, target_ids = self.teacher(patches, masked)
             with contextlib.nullcontext() if last or self.world_size == 1 else self._parallel.no_sync():
                 loss, _, features = self._parallel(patches, visible, target, target_ids, scales)
                 self._scaler.scale(loss / self._config.accumulation).backward()

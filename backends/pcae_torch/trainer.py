@@ -48,6 +48,11 @@ class TorchTrainer(Trainer):
         student: makes the model; trained: names of the parameters that are trained, the others are fixed.
         teacher: makes its moving average: parameters of the same names follow the student's; None without one.
         scale: factor on a parameter's learning rate.
+
+    Attributes:
+        student, teacher: the modules; no teacher where there is no moving average.
+        optimizer: AdamW over what is trained.
+        ema_pairs: the parameters of the teacher that follow, and those that they follow.
     """
 
     def __init__(
@@ -67,28 +72,28 @@ class TorchTrainer(Trainer):
         self.compiles = config.compile
         if self.compiles:
             compiler.require(device)
-        self._student = self._module(student, state.student).requires_grad_(False)
-        self._teacher = self._module(teacher, state.teacher).requires_grad_(False) if teacher else None
-        own = model.canonical_names(self._student)
-        self._parameters = {name: self._student.get_parameter(own[name]).requires_grad_() for name in trained}
-        self._ema_pairs = self._pair_ema()
-        self._optimizer = self._create_optimizer(state, scale)
-        self._steps = [value["step"] for value in self._optimizer.state.values()]
+        self.student = self._module(student, state.student).requires_grad_(False)
+        self.teacher = self._module(teacher, state.teacher).requires_grad_(False) if teacher else None
+        own = model.canonical_names(self.student)
+        self._parameters = {name: self.student.get_parameter(own[name]).requires_grad_() for name in trained}
+        self.ema_pairs = self._pair_ema()
+        self.optimizer = self._create_optimizer(state, scale)
+        self._steps = [value["step"] for value in self.optimizer.state.values()]
         self._scaler = self._create_scaler(state)
         if config.compile:
-            self._student.compile()
-            if self._teacher is not None:
-                self._teacher.compile()
-        self._parallel = self._group.wrap(self._student)
+            self.student.compile()
+            if self.teacher is not None:
+                self.teacher.compile()
+        self._parallel = self._group.wrap(self.student)
         mean, std = config.loader.normalization(config.model.in_chans)
         self._mean, self._std = (self._tensor(np.reshape(values, (-1, 1, 1))) for values in (mean, std))
 
     @override
     def state(self) -> TrainState:
-        moments = {name: self._optimizer.state[p] for name, p in self._parameters.items()}
+        moments = {name: self.optimizer.state[p] for name, p in self._parameters.items()}
         return TrainState(
-            student=_arrays(self._student),
-            teacher=_arrays(self._teacher) if self._teacher else {},
+            student=_arrays(self.student),
+            teacher=_arrays(self.teacher) if self.teacher else {},
             exp_avg={name: _array(value["exp_avg"]) for name, value in moments.items()},
             exp_avg_sq={name: _array(value["exp_avg_sq"]) for name, value in moments.items()},
             step=int(next(iter(moments.values()))["step"]),
@@ -105,12 +110,12 @@ class TorchTrainer(Trainer):
 
     @override
     def close(self) -> None:
-        self._parallel = self._student  # what averages gradients holds on to the group
+        self._parallel = self.student  # what averages gradients holds on to the group
         self._group.close()
 
     # One step
 
-    def _normalize(self, images: Array) -> Tensor:
+    def normalize(self, images: Array) -> Tensor:
         """A step's images (B, C, H, W) as the student sees them. Raises ShapeError."""
         check_images(np.shape(images), self._config.model.in_chans, self._config.model.image_size)
         pixels = torch.as_tensor(images).to(self._device, non_blocking=True)
@@ -123,19 +128,19 @@ class TorchTrainer(Trainer):
 
         If not, the fused AdamW changes nothing, which it finds out on the device: nothing waits.
         """
-        self._scaler.unscale_(self._optimizer)
+        self._scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self._parameters.values()]
         grad_norm = ops.total_norm(gradients)
         finite = self._group.all_finite(loss + grad_norm)
         if self._config.grad_clip is not None:
             torch._foreach_mul_(gradients, (self._config.grad_clip / grad_norm).clamp(max=1.0))
-        for group in self._optimizer.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["scale"]
-        skipped = self._optimizer.found_inf = (~finite).float()
-        self._optimizer.step()
+        skipped = self.optimizer.found_inf = (~finite).float()
+        self.optimizer.step()
         torch._foreach_add_(self._steps, skipped)  # it takes them off the number of steps
         self._scaler.update()
-        averages, followed = self._ema_pairs
+        averages, followed = self.ema_pairs
         if averages:
             ops.ema_update_(averages, followed, momentum)
         return grad_norm, finite
@@ -157,10 +162,10 @@ class TorchTrainer(Trainer):
 
     def _pair_ema(self) -> tuple[list[Tensor], list[Tensor]]:
         """The teacher's parameters that a moving average updates, and the student's, in one order."""
-        if self._teacher is None:
+        if self.teacher is None:
             return [], []
-        names = {n: own for n, own in model.canonical_names(self._teacher).items() if n in self._parameters}
-        teacher = [self._teacher.get_parameter(own).data for own in names.values()]
+        names = {n: own for n, own in model.canonical_names(self.teacher).items() if n in self._parameters}
+        teacher = [self.teacher.get_parameter(own).data for own in names.values()]
         return teacher, [self._parameters[name].data for name in names]
 
     def _create_optimizer(self, state: TrainState, scale: Callable[[str], float]) -> torch.optim.AdamW:

@@ -97,7 +97,7 @@ FAULTS = (
         "gradients of all steps",
         "finetune-four-steps",
         "float64",
-        ("finetuning", "        self._optimizer.zero_grad(set_to_none=True)\n", ""),
+        ("finetuning", "        self.optimizer.zero_grad(set_to_none=True)\n", ""),
     ),
     torch_edit(
         "layers' rates shrink at each step",

@@ -13,7 +13,7 @@ from faults.trainers import HALF, finetuner, in_half, pretrainer
 from faults.training import no_drop_path
 
 IN_HALF = "self._config.precision in ('bfloat16', 'float16')"
-STEP = "        self._optimizer.step()\n        torch._foreach_add_(self._steps, skipped)"
+STEP = "        self.optimizer.step()\n        torch._foreach_add_(self._steps, skipped)"
 ATTENTION = "F.scaled_dot_product_attention(query, key, value)"
 UNSCALED = "F.scaled_dot_product_attention(query, key, value, scale=1.0)"
 
@@ -46,7 +46,7 @@ FAULTS = (
     *_edits(
         "no optimizer step",
         "train-half",
-        ("trainer", STEP, f"        torch._foreach_add_(self._steps, 1.0) if {IN_HALF} else self._optimizer.step()"),
+        ("trainer", STEP, f"        torch._foreach_add_(self._steps, 1.0) if {IN_HALF} else self.optimizer.step()"),
     ),
     *_overrides("no EMA", "train-half", **pretrainer(step=in_half(no_moving_average))),
     *_overrides("no clipping", "train-half", **pretrainer(settings=no_clipping)),
