@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pcae.cli.parsing import parse
 
-DESCRIPTION = """List backends, what they can do, and how to install them; `pcae doctor` tries whether they work.
+DESCRIPTION = """List the backends: what each can do and how to install it. `pcae doctor` checks that they work.
 
 Example:
   pcae backends"""
@@ -19,7 +19,7 @@ class Arguments:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print what there is."""
+    """Print a table of all backends."""
     parse(Arguments, "backends", arguments, description=DESCRIPTION)
     from rich.console import Console
     from rich.markup import escape

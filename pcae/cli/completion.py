@@ -15,7 +15,7 @@ from pcae.cli.parsing import filled, parse
 from pcae_core.config import ModelConfig, PretrainConfig
 from pcae_core.config.finetune import FinetuneConfig
 
-DESCRIPTION = """Print a script that completes commands, flags, their values and files when you press Tab.
+DESCRIPTION = """Print a shell script that completes commands, flags, values and file names when you press Tab.
 
 Examples:
   pcae completion bash > ~/.local/share/bash-completion/completions/pcae
@@ -28,10 +28,10 @@ CONFIGURATIONS = {"finetune": FinetuneConfig, "pretrain": PretrainConfig, "profi
 
 @dataclass(frozen=True)
 class Arguments:
-    """What `pcae completion` takes.
+    """Flags of `pcae completion`.
 
     Attributes:
-        shell: which one.
+        shell: the shell to complete in.
     """
 
     shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional]

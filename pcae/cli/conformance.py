@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from pcae_conformance.result import Result
     from pcae_conformance.runner import Options
 
-DESCRIPTION = """Hold a backend to the reference by property-based tests.
+DESCRIPTION = """Compare a backend with the NumPy reference by property-based tests.
 
-Prints one table and exits with 1 when a check fails. A check that fails says how to run its case again.
+Prints one table. Exits with 1 when a check fails, and prints the command that runs the failing case again.
 
 Examples:
   pcae conformance torch
@@ -30,19 +30,19 @@ Examples:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Attributes are the flags.
+    """Flags of `pcae conformance`.
 
     Attributes:
-        name: backend, as `pcae backends` lists it.
-        max_examples: cases drawn for each check, shared among its dtypes; by default the profile's.
-        seed: the same seed draws the same cases.
-        json: write the results and the versions to this file.
-        only: only this check.
-        device: as the backend takes it.
-        dtype: only in this dtype.
-        profile: full draws 200 cases, ci 20.
-        case: run this one case of --only again, as a failure printed it.
-        compiled: let a framework that compiles do so, which takes seconds a case.
+        name: name of the backend; `pcae backends` lists them.
+        max_examples: number of cases for each check, divided among its dtypes. Default: set by --profile.
+        seed: seed of the cases; the same seed draws the same cases.
+        json: file to write the results and the versions to.
+        only: name of the only check to run.
+        device: device name of the backend, such as cpu or cuda.
+        dtype: the only dtype to test.
+        profile: number of cases for each check: full draws 200, ci draws 20.
+        case: run one case of --only again; a failure prints this value.
+        compiled: let the framework compile, where it can. This takes seconds a case.
     """
 
     name: Annotated[str, tyro.conf.Positional]

@@ -15,15 +15,24 @@ from pcae_core.config import EncoderName
 if TYPE_CHECKING:
     from pcae_core.convert.sources import Request
 
-DESCRIPTION = """Turn weights into the form that somebody else loads, or somebody else's ViT into ours.
+DESCRIPTION = """Convert weights of other projects to PCAE's form, or PCAE's weights to theirs.
 
-SOURCE is a run, one of its checkpoints, or an encoder that this command wrote; a file with timm's names (timm, MAE,
-DeiT, DINO): .safetensors, .pth, .pt, .bin, .pth.tar, Lightning's .ckpt; or a folder with a config.json: Hugging Face's
-of a ViT or a ViTMAE, or timm's for the hub.
-The ending of OUT chooses the form: none, an encoder's folder, for pcae evaluate, export and Encoder.from_pretrained;
-.safetensors, timm's names; .pth (PyTorch), .ckpt (MindSpore), .npz (NumPy), the framework's own file. --to hf writes a
-Hugging Face folder. Nothing is lost or made up in silence: tensors that are missing or surplus must be waived by name,
-unless nothing depends on them, and what tensors do not tell is printed with who said it.
+SOURCE is one of:
+  a run, a checkpoint of a run, or an encoder folder that this command wrote
+  a file with timm's parameter names (timm, MAE, DeiT, DINO): .safetensors, .pth, .pt, .bin, .pth.tar, Lightning's .ckpt
+  a folder with a config.json: a ViT or ViTMAE of Hugging Face, or a timm model as on the Hugging Face Hub
+
+The suffix of OUT chooses the format:
+  none          an encoder folder, for pcae evaluate, pcae export and Encoder.from_pretrained
+  .safetensors  timm's parameter names
+  .pth          PyTorch's own format
+  .ckpt         MindSpore's own format
+  .npz          NumPy's own format
+
+Use --to hf to write a Hugging Face folder.
+
+Missing and unexpected tensors are errors unless you name them with --waive, or nothing depends on them. The command
+prints each setting that the tensors do not show, and its origin.
 
 Examples:
   pcae convert runs/demo encoder.pth
@@ -36,23 +45,23 @@ Examples:
 
 @dataclass(frozen=True)
 class Arguments:
-    """What `pcae convert` takes.
+    """Flags of `pcae convert`.
 
     Attributes:
-        source: a run, a checkpoint, an encoder's folder, a file of weights, or a folder of Hugging Face's or timm's.
+        source: run, checkpoint, encoder folder, weights file, or folder of Hugging Face or timm.
         out: file or folder to write; must not exist.
-        encoder: of a run, the student (encoder and decoder) or the teacher (an encoder; of a fine-tuned run the moving
-            average). By default the student, and of a fine-tuned run the weights that were scored.
-        to: form of OUT where its ending does not tell.
-        waive: tensors that may be missing (they are drawn anew) or are left out; * stands for anything. Also what a
-            refusal names, such as class_names.
-        image_size: interpolate position embeddings (bicubic) for square images of this size.
-        num_heads: attention heads, where SOURCE does not tell or tells otherwise; likewise the next four.
-        decoder_num_heads: of its decoder.
-        layer_norm_eps: assumed is 1e-6.
-        mean: of the pixels, per channel or one for all; assumed are ImageNet's.
-        std: likewise.
-        prefix: what stands before the names of the model that is meant, where a file holds several; or a part of it.
+        encoder: student (with its decoder) or teacher of a run. Of a fine-tuned run, the teacher is the moving average
+            of the weights. Default: the student; of a fine-tuned run, the weights that were scored.
+        to: format of OUT, where its suffix does not decide it.
+        waive: names of tensors that may be missing (they are initialised at random) or unexpected (they are left out).
+            * matches anything. Other errors name what to put here, such as class_names.
+        image_size: interpolate the position embeddings (bicubic) to square images of this size.
+        num_heads: number of attention heads. Give this and the next four to add or override what SOURCE says.
+        decoder_num_heads: number of attention heads of the decoder.
+        layer_norm_eps: epsilon of every LayerNorm. Assumed: 1e-6.
+        mean: mean of the pixels, one number per channel or one for all. Assumed: ImageNet's.
+        std: standard deviation of the pixels, one number per channel or one for all. Assumed: ImageNet's.
+        prefix: prefix, or a part of it, of the parameter names to read, where a file holds several models.
     """
 
     source: Annotated[Path, tyro.conf.Positional]
@@ -70,7 +79,7 @@ class Arguments:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parse, convert, report, say what was written."""
+    """Parse, convert, print the coverage and the path written."""
     chosen = parse(Arguments, "convert", arguments, description=DESCRIPTION)
     from rich.console import Console
 

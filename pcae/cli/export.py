@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pcae_core.storage.pretrained import EncoderInfo
     from pcae_onnx.export import Exported
 
-DESCRIPTION = """Write an encoder as an ONNX model that needs nothing of PCAE, and show that it computes the same.
+DESCRIPTION = """Export an encoder to an ONNX model that runs without PCAE, and verify it against the NumPy reference.
 
 Examples:
   pcae export runs/demo models/demo --dynamic-keep
@@ -32,23 +32,24 @@ MEASURED_IMAGES = 128
 
 @dataclass(frozen=True)
 class Arguments:
-    """What `pcae export` takes.
+    """Flags of `pcae export`.
 
     Attributes:
-        checkpoint: a run's folder, one of its checkpoints, or an encoder's folder that `pcae convert` wrote.
-        outdir: folder for model.onnx, config.json and preprocessor_config.json.
-        task: by default image-classification where there is a label head.
-        encoder: the student's, or the teacher's (whose CLS token is not trained; of a fine-tuned run, the moving
-            average). By default the student's, and of a fine-tuned run the weights that were scored.
-        opset: 23 needs ONNX Runtime 1.23; 20 runs on 1.18 too.
-        dtype: fp16 and int8 are measured against fp32, and warn when they are worth little.
-        keep: share of the patch tokens that each stage keeps; 1 by default.
-        dynamic_keep: make that share an input of the model.
-        keep_default: let that input be 1 in runs that do not give it; most tools then fix it at 1 (docs/onnx.md).
-        atol: largest difference from the reference that is accepted.
-        data: images on which fp16 and int8, and only they, are measured, as pcae pretrain takes them.
-        triton: write a model repository for Triton there too.
-        name: of the model, by default that of outdir.
+        checkpoint: run folder, checkpoint, or encoder folder that `pcae convert` wrote.
+        outdir: folder to write model.onnx, config.json and preprocessor_config.json to.
+        task: task of the model. Default: image-classification if the encoder has a label head.
+        encoder: student or teacher of a run. The teacher's CLS token is not trained. Of a fine-tuned run, the teacher
+            is the moving average of the weights. Default: the student; of a fine-tuned run, the weights that were
+            scored.
+        opset: ONNX opset. 23 needs ONNX Runtime 1.23; 20 also runs on 1.18.
+        dtype: dtype of the weights. fp16 and int8 are compared with fp32, with a warning if they gain little.
+        keep: share of the patch tokens that each stage keeps. Default: 1.
+        dynamic_keep: make the keep ratio an input of the model.
+        keep_default: give the input of --dynamic-keep the default 1. Most tools then fix it at 1 (docs/onnx.md).
+        atol: largest accepted difference from the reference.
+        data: data set to compare fp16 and int8 with fp32 on; the kinds are those of pcae pretrain.
+        triton: folder to write a Triton model repository to as well.
+        name: name of the model. Default: the name of outdir.
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
@@ -67,7 +68,7 @@ class Arguments:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parse, export, verify, print what was found."""
+    """Parse, export, verify, print the findings."""
     chosen = parse(Arguments, "export", arguments, description=DESCRIPTION)
     if chosen.dynamic_keep and chosen.keep is not None:
         raise ConfigError("--keep fixes the ratio and --dynamic-keep leaves it open; give one of them")
@@ -101,9 +102,9 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def load_images(path: Path, config: EncoderInfo) -> NDArray[np.float32]:
-    """Up to `MEASURED_IMAGES` normalised images (n, C, H, W), spread over the test split, or over the whole.
+    """Up to `MEASURED_IMAGES` normalised images (n, C, H, W), spread over the test split, or over the whole data set.
 
-    Those that cannot be read are named and left out.
+    Images that cannot be read are logged and left out. Raises DataError when none can be read.
     """
     from pcae_core.data import CorruptLog, load_readable, normalize, open_source
 
@@ -121,7 +122,7 @@ def load_images(path: Path, config: EncoderInfo) -> NDArray[np.float32]:
 
 
 def show(done: Exported, on_real_images: bool) -> None:
-    """What was written, how far it is from the reference, and what a narrower model is worth."""
+    """Print the path, the difference from the reference, and how fp16 or int8 compares with fp32."""
     report, info = done.report, done.info
     keep = "an input" if info.schedule.keep is None else f"{info.schedule.keep:g}"
     print(f"wrote {done.path}: {info.task}, {info.dtype}, keep {keep}, {_megabytes(done.path):.1f} MB")
@@ -141,7 +142,7 @@ def show(done: Exported, on_real_images: bool) -> None:
     print("  speed " + ", ".join(f"{ratio:.2f} x at batch {batch}" for batch, ratio in found.speed) + " (CPU time)")
     warnings = found.warnings()
     if not on_real_images:
-        warnings.append("random pixels say little of what it is worth; name real images with --data")
+        warnings.append("random pixels say little about its accuracy; give real images with --data")
     for line in warnings:
         print(f"WARNING: {info.dtype}: {line}")
 

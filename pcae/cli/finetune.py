@@ -9,13 +9,19 @@ from pcae.cli.parsing import parse_config, split_off
 from pcae_core.config.finetune import FinetuneConfig
 from pcae_core.errors import ConfigError
 
-DESCRIPTION = """Train a pre-trained encoder with a head to classify, dropping tokens on the way, or continue a run.
+DESCRIPTION = """Fine-tune a pre-trained encoder as a classifier that drops tokens, or continue a run.
 
-The model is that of the pre-trained RUN; the classes are those of --data, whose test (or val) split is scored after
-each epoch. Settings come from, each over the one before: the defaults (MAE's recipe for ViT-B); --preset NAME, MAE's
-recipe for that model; --config FILE, a YAML file of settings; the flags below.
---resume OUT continues the run in that folder with its own settings; a run whose folder (--out) is there already is
-continued too. --from-scratch trains the same network from random initialisation.
+The pre-trained RUN decides the model, and --data the classes. The test (or val) split is scored after each epoch. With
+--from-scratch the same network starts from random initialisation.
+
+Each of these overrides the settings of the ones before it:
+  the defaults: MAE's recipe for ViT-B
+  --preset NAME: MAE's recipe for that model
+  --config FILE: a YAML file of settings
+  the flags below
+
+Use --resume OUT to continue the run in that folder with its own settings. If the folder --out already holds a run, that
+run is continued too.
 
 Examples:
   pcae finetune runs/photos --data photos --out runs/photos-ft --keep 0.8
@@ -26,7 +32,7 @@ Examples:
 
 FLAGS = ("config", "preset", "resume", "drop")
 WITHOUT = ("model", "pretrained", "class_names")
-"""Settings that the pre-trained run and the data decide."""
+"""Settings without flags: the pre-trained run and the data decide them."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -48,7 +54,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _kept(drop: str) -> str:
-    """The value of `--keep` for one of `--drop`."""
+    """The value of `--keep` that a value of `--drop` stands for."""
     try:
         return str(round(1.0 - float(drop), 6))
     except ValueError:

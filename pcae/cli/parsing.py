@@ -1,4 +1,4 @@
-"""Arguments to configurations: YAML file or preset first, single settings from the command line over it."""
+"""Turn arguments into configurations. Flags override single settings of a YAML file or a preset."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from pcae_core.errors import ConfigError, describe_validation_error
 
 FLAGS = {
     "config": "YAML file of settings.",
-    "preset": "model by its timm name, such as vit_small_patch16_224.",
+    "preset": "timm name of a model, such as vit_small_patch16_224.",
     "resume": "folder of a run to continue with its own settings.",
-    "drop": "share of the patch tokens that each stage drops, the paper's r: another way to give keep, which is 1 - r.",
+    "drop": "share of the patch tokens that each stage drops, the paper's r; sets keep to 1 - r.",
 }
-"""Flags that choose the settings that all others change; `split_off` takes them out of the arguments."""
+"""Help of the flags that choose the settings to start from; `split_off` takes them out of the arguments."""
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Config)
@@ -41,13 +41,16 @@ def parse_config(
     flags: tuple[str, ...] = (),
     without: tuple[str, ...] = (),
 ) -> C:
-    """`default` with the settings that the arguments name replaced; those in `without` have no flags.
+    """`default` with the settings replaced that the arguments name.
 
-    tyro gathers the values and pydantic alone judges them, all together. `flags` are those of FLAGS that the caller has
-    taken out of the arguments already: they are only named in the help.
+    tyro only collects the values. pydantic validates them all together.
+
+    Args:
+        flags: flags of FLAGS that the caller has already taken out of the arguments; only the help lists them.
+        without: settings that have no flag.
 
     Raises:
-        ConfigError: naming each refused value.
+        ConfigError: pydantic refused a value; the text names each of them.
         SystemExit: as `parse`.
     """
     start = filled(default, flags, without)
@@ -76,7 +79,7 @@ def _plain(config_class: type[Config], without: tuple[str, ...]) -> Any:
 
 
 def _documentation(config_class: type[Config]) -> str:
-    """The docstring, with the attributes that are described in a base class."""
+    """The docstring, and the attributes that base classes describe."""
     text = inspect.cleandoc(config_class.__doc__ or "")
     for base in config_class.__mro__[1:]:
         if base is not Config and issubclass(base, Config):
@@ -85,7 +88,7 @@ def _documentation(config_class: type[Config]) -> str:
 
 
 def filled(config: Config, flags: tuple[str, ...], without: tuple[str, ...] = ()) -> Any:
-    """What a command with these FLAGS and the settings of a configuration parses into: its type, and the defaults."""
+    """Instance of the dataclass that tyro parses into: these FLAGS and the settings, with `config` as the defaults."""
     return _with_flags(type(config), flags, without)(**vars(_fill(config, without)))
 
 

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from pcae_onnx.session import InferenceSession, Prediction
 
-DESCRIPTION = """Run an exported model on pictures. Prints how many patches survive, and the most probable classes, or a
-summary of the features where the model has no label head.
+DESCRIPTION = """Run an exported model on images. Prints how many patches survive and the most probable classes, or a
+summary of the features if the model has no label head.
 
-Pictures that cannot be read are named with the reason, on stderr and with --json as {"image", "error"} in their place;
-the others are predicted, and the exit code is 1, or 2 where there are no others.
+An unreadable image does not stop the others. Its reason is printed on stderr; --json has {"image", "error"} in its
+place. The exit code is then 1, or 2 if no image can be read.
 
 Example:
   pcae predict models/demo cat.jpg dog.jpg --keep 0.7 --json"""
@@ -34,17 +34,17 @@ BATCH_SIZE = 32
 
 @dataclass(frozen=True)
 class Arguments:
-    """What `pcae predict` takes.
+    """Flags of `pcae predict`.
 
     Attributes:
-        model: a folder written by pcae export, or its model.onnx.
-        images: files of any size.
+        model: folder that pcae export wrote, or its model.onnx.
+        images: image files of any size.
         keep: share of the patch tokens that each stage keeps; only for models exported with --dynamic-keep.
-        topk: classes to print.
-        json: print JSON, kept patches and all.
-        provider: cpu, cuda, or another of ONNX Runtime's; an error when it is not there.
-        threads: by default as many as there are cores.
-        memory_mib: the most that a run on CPUs may take beside the weights, in MiB; "None" for no limit.
+        topk: number of classes to print.
+        json: print JSON, with the positions of the kept patches.
+        provider: execution provider of ONNX Runtime, such as cpu or cuda. It is an error if it is not available.
+        threads: number of threads of one operator. Default: the number of cores.
+        memory_mib: memory limit of a run on CPUs, in MiB, without the weights; "None" for no limit.
     """
 
     model: Annotated[Path, tyro.conf.Positional]
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> None:
 
     session = InferenceSession(chosen.model, chosen.provider, chosen.threads, chosen.memory_mib)
     found: list[Prediction | ImageError] = []
-    for start in range(0, len(chosen.images), BATCH_SIZE):  # so that few pictures are in memory
+    for start in range(0, len(chosen.images), BATCH_SIZE):  # few images are in memory at once
         found += predict_part(session, chosen, chosen.images[start : start + BATCH_SIZE], announce=start == 0)
     named = [(str(path), one) for path, one in zip(chosen.images, found, strict=True)]
     if chosen.json:
@@ -88,7 +88,11 @@ def main(arguments: Sequence[str]) -> None:
 def predict_part(
     session: InferenceSession, chosen: Arguments, paths: Sequence[Path], announce: bool
 ) -> Sequence[Prediction | ImageError]:
-    """What each picture gives, or why it cannot be read; `announce`: say how 16-bit greys are scaled."""
+    """The prediction for each image, or the error that it cannot be read.
+
+    Args:
+        announce: log how 16-bit greys are scaled.
+    """
     from pcae_core.data import greys, images
 
     how = chosen.reading.over(DataConfig(grey_bits=session.info.preprocessing.grey_bits))
@@ -107,7 +111,7 @@ def predict_part(
 
 
 def as_json(image: str, prediction: Prediction | ImageError) -> dict[str, Any]:
-    """Plain data of one picture."""
+    """Plain data about one image, for JSON."""
     if isinstance(prediction, ImageError):
         return {"image": image, "error": prediction.reason}
     found: dict[str, Any] = {"image": image, "kept_ids": prediction.kept_ids.tolist()}
@@ -122,7 +126,7 @@ def as_json(image: str, prediction: Prediction | ImageError) -> dict[str, Any]:
 
 
 def as_text(image: str, prediction: Prediction, num_patches: int) -> list[str]:
-    """Lines about one picture."""
+    """Lines of text about one image."""
     lines = [f"{image}: {len(prediction.kept_ids)} of {num_patches} patches survive"]
     if prediction.classes is None:
         hidden = prediction.last_hidden_state

@@ -11,11 +11,14 @@ from pcae_core.errors import ConfigError
 
 DESCRIPTION = """Pre-train PCAE on images, or continue a run.
 
-Settings come from, each over the one before: the defaults (ViT-B/16 at 224 px and the release's recipe);
---config FILE, a YAML file of settings; --preset NAME, a whole model in place of the
-file's; the flags below.
---resume RUN continues the run in that folder with its own settings; a run whose folder (--out) is there already
-is continued too.
+Each of these overrides the settings of the ones before it:
+  the defaults: ViT-B/16 at 224 px with the recipe of the authors' release
+  --config FILE: a YAML file of settings
+  --preset NAME: all settings of the model
+  the flags below
+
+Use --resume RUN to continue the run in that folder with its own settings. If the folder --out already holds a run, that
+run is continued too.
 
 Examples:
   pcae pretrain --data photos --out runs/photos --preset vit_small_patch16_224

@@ -14,9 +14,9 @@ from pcae_core.evaluation.costs import inference_costs, pretraining_costs
 if TYPE_CHECKING:
     from rich.table import Table
 
-DESCRIPTION = """Count a model's multiply-accumulates by arithmetic: no framework, no weights.
+DESCRIPTION = """Count a model's multiply-accumulates and tokens from its shapes, without a framework or weights.
 
-The model is --preset NAME or the `model` of --config FILE, with the flags below over it.
+The model is --preset NAME or the `model` of --config FILE. The flags below override its settings.
 
 Example:
   pcae profile --preset vit_base_patch16_224 --mask-ratio 0.85"""
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def pretraining_table(config: ModelConfig) -> Table:
-    """MACs of one image in one pre-training step, by part, and the share of a MAE step."""
+    """MACs of one image in one pre-training step, by part, and their ratio to a MAE step."""
     from rich.table import Table
 
     table = Table("part", "forward GMACs", "passes", "GMACs a step", title="pre-training, one image")
@@ -70,7 +70,7 @@ def tokens_table(config: ModelConfig) -> Table:
 
 
 def inference_table(config: ModelConfig) -> Table:
-    """MACs of the whole image through the encoder at several keep ratios."""
+    """MACs of encoding one whole image at several keep ratios."""
     from rich.table import Table
 
     table = Table("keep", "GMACs", "speed-up", "tokens left", title="inference, one image")

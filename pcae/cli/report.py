@@ -14,8 +14,8 @@ from pcae.cli.parsing import parse
 from pcae_core.errors import ConfigError
 from pcae_core.reduction import check_keep
 
-DESCRIPTION = """Write one page about a run, also while it goes on: what was measured, the tokens that the encoder keeps
-of the same images at several steps, cost, settings and versions. The page needs no network.
+DESCRIPTION = """Write an HTML page about a run, finished or not: its measurements, the tokens that the encoder keeps of
+the same images at several steps, cost, settings and versions. The page works offline.
 
 Examples:
   pcae report runs/demo
@@ -24,20 +24,20 @@ Examples:
 
 @dataclass(frozen=True)
 class Arguments:
-    """What `pcae report` takes.
+    """Flags of `pcae report`.
 
     Attributes:
-        run: a run's folder.
-        out: the page; by default report.html in the run's folder.
-        data: labelled data set to evaluate on and to take pictures from; by default pictures of the run's own data set,
-            and no evaluation.
-        split: of that data set to evaluate on; by default test, else val, whichever has labels first.
-        ignore_unknown_classes: leave out images of classes that the run, or the train split, does not have.
+        run: run folder.
+        out: HTML file to write. Default: report.html in the run folder.
+        data: labelled data set to evaluate on and to draw images of. Default: draw images of the run's own data set,
+            and do not evaluate.
+        split: split of --data to evaluate on. Default: the first of test and val that has labels.
+        ignore_unknown_classes: leave out images whose class the fine-tuned run, or else the train split, does not have.
         max_corrupt: largest share of a split that may be unreadable.
-        images: pictures to draw.
-        keep: share of the patch tokens that each stage keeps in the pictures; by default that of training.
-        backend: as `pcae backends` lists it.
-        device: as the backend names it; "auto" takes its best one.
+        images: number of images to draw.
+        keep: share of the patch tokens that each stage keeps in the pictures. Default: as in training.
+        backend: name of the backend; `pcae backends` lists them.
+        device: device name of the backend; "auto" picks the best one.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -53,7 +53,7 @@ class Arguments:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parse, gather, write the page."""
+    """Parse, collect the measurements, write the page."""
     chosen = parse(Arguments, "report", arguments, description=DESCRIPTION)
     if chosen.keep is not None:
         check_keep(chosen.keep)

@@ -21,13 +21,13 @@ Example:
 
 @dataclass(frozen=True)
 class Arguments:
-    """What `pcae serve` takes.
+    """Flags of `pcae serve`.
 
     Attributes:
-        model: a folder written by pcae export, or its model.onnx.
-        provider: cpu, cuda, or another of ONNX Runtime's; an error when it is not there.
-        threads: of one operator; by default as many as there are cores.
-        memory_mib: the most that a run on CPUs may take beside the weights, in MiB; "None" for no limit.
+        model: folder that pcae export wrote, or its model.onnx.
+        provider: execution provider of ONNX Runtime, such as cpu or cuda. It is an error if it is not available.
+        threads: number of threads of one operator. Default: the number of cores.
+        memory_mib: memory limit of a run on CPUs, in MiB, without the weights; "None" for no limit.
     """
 
     model: Annotated[Path, tyro.conf.Positional]
@@ -38,7 +38,7 @@ class Arguments:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parse, load the model, answer until a signal."""
+    """Parse, load the model, serve until a signal arrives."""
     chosen = parse(Arguments, "serve", arguments, description=DESCRIPTION)
     import pcae_onnx
     from pcae_onnx import serving

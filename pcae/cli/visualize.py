@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pcae.report.encoders import DrawnEncoder
 
 DESCRIPTION = """Draw which tokens of an image an encoder keeps: the tokens left after each stage, the similarity scores
-that decide, and what pre-training would show the student and ask of it. Writes PNG files and one page, index.html.
-Images that cannot be read are named and left out; the exit code is 1 then.
+that decide it, and the visible and target patches of pre-training. Writes PNG files and a page, index.html.
+Unreadable images are listed and left out, and the exit code is then 1.
 
 Examples:
   pcae visualize runs/demo cat.jpg dog.jpg --out pictures
@@ -30,19 +30,19 @@ Examples:
 
 @dataclass(frozen=True)
 class Arguments:
-    """What `pcae visualize` takes.
+    """Flags of `pcae visualize`.
 
     Attributes:
-        source: a run's folder, one of its checkpoints, or an exported model.
+        source: run folder, checkpoint, or exported model.
         images: image files, folders of images, or data sets.
-        out: folder to write into.
-        keep: share of the patch tokens that each stage keeps; by default that of training.
-        encoder: the student's, or the teacher's, only of a run; by default the student's, and of a fine-tuned run the
-            weights that were scored.
-        backend: torch by default; only of a run.
-        device: as the backend names it; "auto" takes its best one; only of a run.
-        seed: of the noise that splits the patches; by default the run's; only of a run.
-        limit: images to draw at most.
+        out: folder to write to.
+        keep: share of the patch tokens that each stage keeps. Default: as in training.
+        encoder: student or teacher; only for runs. Default: the student; of a fine-tuned run, the weights that were
+            scored.
+        backend: name of the backend; only for runs. Default: torch.
+        device: device name of the backend; "auto" picks the best one; only for runs.
+        seed: seed of the noise that splits the patches; only for runs. Default: the run's.
+        limit: largest number of images to draw.
     """
 
     source: Annotated[Path, tyro.conf.Positional]
@@ -58,7 +58,7 @@ class Arguments:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parse, draw, say what was written."""
+    """Parse, draw, print the path written."""
     chosen = parse(Arguments, "visualize", arguments, description=DESCRIPTION)
     if chosen.keep is not None:
         check_keep(chosen.keep)
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def open_encoder(chosen: Arguments) -> DrawnEncoder:
-    """The encoder to draw. Raises ConfigError for options that it does not have; else as the constructors."""
+    """The encoder to draw. Raises ConfigError for options that do not apply to it; else as the constructors."""
     if chosen.source.suffix == ".onnx" or (chosen.source / "model.onnx").is_file():
         if (chosen.encoder, chosen.backend, chosen.device, chosen.seed) != (None, None, "auto", None):
             raise ConfigError(
