@@ -151,5 +151,5 @@ def current() -> Backend:
     """The backend in use in this thread or task. Raises BackendError when there is none."""
     backend = _in_use.get()
     if backend is None:
-        raise BackendError('no backend is in use here; choose one with pcae_core.use("torch")')
+        raise BackendError('no backend is in use here; choose one with pcae.use("torch")')
     return backend

@@ -21,6 +21,8 @@ Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 Rate = Annotated[float, Field(ge=0.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
+AnyPath = Annotated[Path, Field(strict=False)]
+"""A path, or a string that names one."""
 Pooling = Literal["cls", "mean"]
 EncoderName = Literal["student", "teacher"]
 """Which of a run's two encoders; the teacher of a fine-tuned run is the moving average of its weights."""

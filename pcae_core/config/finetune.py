@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pcae_core.config.base import BelowOne, EncoderName, Fraction, Pooling, Positive, Rate, Share, read_yaml
+from pcae_core.config.base import AnyPath, BelowOne, EncoderName, Fraction, Pooling, Positive, Rate, Share, read_yaml
 from pcae_core.config.data import DataConfig
 from pcae_core.config.model import ModelConfig
 from pcae_core.config.rand_augment import RandAugmentPolicy
@@ -38,8 +38,8 @@ class FinetuneConfig(RunConfig):
         ema_momentum: of a moving average of the weights, which is then what is evaluated; none when not set.
     """
 
-    pretrained: Path | None = None
-    out: Path = Path("runs/finetune")
+    pretrained: AnyPath | None = None
+    out: AnyPath = Path("runs/finetune")
     encoder: EncoderName = "student"
     from_scratch: bool = False
     class_names: tuple[str, ...] | None = None

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from pcae_core import schedule
-from pcae_core.config.base import BelowOne, Config, Positive, Rate, Share, is_utf8
+from pcae_core.config.base import AnyPath, BelowOne, Config, Positive, Rate, Share, is_utf8
 from pcae_core.config.data import MAX_CORRUPT, DataConfig
 from pcae_core.config.model import ModelConfig
 from pcae_core.errors import ConfigError
@@ -45,8 +45,8 @@ class RunConfig(Config):
     """
 
     model: ModelConfig = ModelConfig()
-    data: Path | None = None
-    out: Path
+    data: AnyPath | None = None
+    out: AnyPath
     loader: DataConfig = DataConfig()
     backend: str = "torch"
     device: str = "auto"
@@ -120,7 +120,7 @@ class PretrainConfig(RunConfig):
         ema_momentum: of the teacher at the first step; the last step's is 1.
     """
 
-    out: Path = Path("runs/pretrain")
+    out: AnyPath = Path("runs/pretrain")
     ema_momentum: Share = 0.9999
 
     @model_validator(mode="after")

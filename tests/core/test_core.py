@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pydantic
@@ -93,6 +94,12 @@ def test_config_survives_yaml(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(config.to_yaml())
     assert PretrainConfig.from_yaml(path) == config
+
+
+def test_a_string_names_a_path():
+    assert PretrainConfig(data="images", out="run") == PretrainConfig(data=Path("images"), out=Path("run"))
+    with pytest.raises(ValueError, match="data"):
+        PretrainConfig(data=3)
 
 
 @pytest.mark.parametrize("name", sorted(pcae_core.config.PRESETS))

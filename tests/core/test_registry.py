@@ -125,7 +125,7 @@ def test_no_backend_in_use_is_an_error():
     thread = threading.Thread(target=look)
     thread.start()
     thread.join()
-    assert 'pcae_core.use("torch")' in found[0]
+    assert 'pcae.use("torch")' in found[0]
 
 
 def test_threads_do_not_disturb_each_other():
