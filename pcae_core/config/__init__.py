@@ -1,7 +1,7 @@
-"""Configuration: strict, immutable, and refused with one clear line when it makes no sense.
+"""Configuration: strict and immutable. Wrong settings raise an error of one clear line.
 
-`ModelConfig` is what a checkpoint's tensors depend on; `PretrainConfig` is everything that a pre-training run depends
-on, and `FinetuneConfig` everything that a fine-tuning run depends on.
+`ModelConfig` holds the settings that determine a checkpoint's tensors. `PretrainConfig` holds all settings of a
+pre-training run, and `FinetuneConfig` all settings of a fine-tuning run.
 """
 
 from pcae_core.config.base import Config, EncoderName, Pooling, is_utf8, read_yaml

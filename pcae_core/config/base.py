@@ -1,4 +1,4 @@
-"""What all configurations have in common: strict values, plain data and YAML."""
+"""Base class of all configurations: strict values, plain data and YAML."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ AnyPath = Annotated[Path, Field(strict=False)]
 """A path, or a string that names one."""
 Pooling = Literal["cls", "mean"]
 EncoderName = Literal["student", "teacher"]
-"""Which of a run's two encoders; the teacher of a fine-tuned run is the moving average of its weights."""
+"""One of a run's two encoders. The teacher of a fine-tuned run is the moving average of its weights."""
 
 
 class Config(pydantic.BaseModel):
-    """Base of all configurations: no coercion, no unknown keys, no change after construction.
+    """Base of all configurations: no type coercion, no unknown keys, no change after construction.
 
-    Constructing one with wrong values raises pydantic's ValidationError, a ValueError.
+    The constructor raises pydantic's ValidationError, a ValueError, for wrong values.
     """
 
     model_config = pydantic.ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
     @classmethod
     def from_dict(cls, values: object) -> Self:
-        """From plain data as YAML or JSON give it (lists for tuples, strings for paths).
+        """Make one from plain data, as YAML and JSON give it (lists for tuples, strings for paths).
 
         Raises:
-            ConfigError: naming each value that is unknown, missing, of the wrong type or out of range.
+            ConfigError: a value is unknown, missing, of the wrong type or out of range; the text names each.
         """
         try:
             return cls.model_validate_json(json.dumps(values))
@@ -52,25 +52,25 @@ class Config(pydantic.BaseModel):
 
     @classmethod
     def from_yaml(cls, path: Path) -> Self:
-        """From a YAML file. Raises ConfigError."""
+        """Make one from a YAML file. Raises ConfigError."""
         return cls.from_dict(read_yaml(path))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data that `from_dict` takes back."""
+        """Plain data that `from_dict` accepts."""
         return self.model_dump(mode="json")
 
     def to_yaml(self) -> str:
-        """The YAML text that `from_yaml` reads back."""
+        """YAML text that `from_yaml` reads."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a name that the file system gave can be written down."""
+    """Whether a file name can be encoded as UTF-8, in which runs store paths."""
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain YAML without aliases, which make a short file endless, and nested no deeper than settings are."""
+    """Plain YAML. Refuses aliases, which can make a short file endless, and deep nesting."""
 
     _depth = 0
 
@@ -87,12 +87,12 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises ConfigError when there is none."""
+    """The mapping in a YAML file. Raises ConfigError when the file cannot be read or holds no mapping."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # nosec B506 # a SafeLoader, see above
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the configuration {path}: {error}") from None
-    except Exception as error:  # PyYAML raises its own errors, and about any other for tags such as "!!int x"
+    except Exception as error:  # besides its own errors, PyYAML raises almost any for tags such as "!!int x"
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a mapping of settings, not {type(values).__name__}")

@@ -1,4 +1,4 @@
-"""How images become batches."""
+"""Settings of image reading, augmentation and normalisation."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 MAX_CORRUPT = 0.01
-"""Share of a data set that may be unreadable, unless told otherwise."""
+"""Default of the share of a data set that may be unreadable."""
 
 
 class DataConfig(Config):
-    """How images become batches.
+    """Settings of image reading, augmentation and normalisation.
 
     Attributes:
         crop_scale: smallest and largest share of the area that a random-resized crop takes.
         crop_ratio: smallest and largest aspect ratio of a crop.
         hflip: flip half of the images left to right.
-        mean: per channel, of pixel values in [0, 1]; one number stands for all channels. Default: ImageNet's for three
+        mean: mean of the pixel values in [0, 1], one number per channel or one for all. Default: ImageNet's for three
             channels, 0.5 otherwise.
-        std: likewise; ImageNet's, or 0.25.
-        max_pixels: of one picture, by its header; larger ones count as unreadable. By default what Pillow allows,
-            89,478,485.
-        grey_bits: of 16-bit greys, where their file does not say that fewer of its bits are used, such as 12 for many
-            cameras. By default 16; goes along with the encoder.
-        workers: processes that load images; 0 loads in the training process.
+        std: standard deviation of the pixel values, given like mean. Default: ImageNet's for three channels, 0.25
+            otherwise.
+        max_pixels: largest number of pixels of an image, according to its header. Larger images count as unreadable.
+            Default: Pillow's limit, 89,478,485.
+        grey_bits: bits used in 16-bit grey images whose files do not tell, such as 12 for many cameras. Default: 16.
+            The setting is stored with the encoder.
+        workers: number of processes that load images; 0 loads in the training process.
     """
 
     crop_scale: tuple[Fraction, Fraction] = (0.2, 1.0)
@@ -55,11 +56,11 @@ class DataConfig(Config):
 
     @property
     def reading(self) -> Reading:
-        """How image files are read."""
+        """The settings of image reading alone."""
         return Reading(self.max_pixels, self.grey_bits)
 
     def normalization(self, in_chans: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and std, each with `in_chans` numbers. Raises ConfigError when another number of them is set."""
+        """Mean and std, with `in_chans` numbers each. Raises ConfigError unless 1 or `in_chans` numbers are set."""
         mean = self.mean or (IMAGENET_MEAN if in_chans == 3 else (0.5,))
         std = self.std or (IMAGENET_STD if in_chans == 3 else (0.25,))
         if not {len(mean), len(std)} <= {1, in_chans}:
@@ -70,19 +71,20 @@ class DataConfig(Config):
 
 @dataclass(frozen=True)
 class Reading:
-    """How image files are read; as flags of a command, what is not set is as in training.
+    """Settings of image reading. None means: as in training.
 
     Attributes:
-        max_pixels: of one picture, by its header; larger ones count as unreadable.
-        grey_bits: of 16-bit greys, where their file does not say that fewer of its bits are used, such as 12 for many
-            cameras.
+        max_pixels: largest number of pixels of an image, according to its header. Larger images count as unreadable.
+            Default: as in training.
+        grey_bits: bits used in 16-bit grey images whose files do not tell, such as 12 for many cameras. Default: as in
+            training.
     """
 
     max_pixels: int | None = None
     grey_bits: int | None = None
 
     def over(self, loader: DataConfig) -> DataConfig:
-        """`loader` with what is set here. Raises ConfigError for values out of range."""
+        """`loader` with the settings that are not None here. Raises ConfigError for values out of range."""
         chosen = {name: value for name, value in vars(self).items() if value is not None}
         return DataConfig.from_dict(loader.to_dict() | chosen)
 

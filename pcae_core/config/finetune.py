@@ -19,23 +19,24 @@ class FinetuneConfig(RunConfig):
     """A fine-tuning run: classification with token reduction in the encoder. Defaults: MAE's recipe for ViT-B/16.
 
     Attributes:
-        pretrained: run, one of its checkpoints, or an encoder's folder that `pcae convert` wrote, whose encoder is
-            fine-tuned; it also decides the model, and the pixels' mean and std unless they are set.
-        encoder: which of its encoders; only the student has trained its CLS token.
-        from_scratch: take only the model from `pretrained`, and start from random initialisation, for comparison.
-        class_names: of the data's classes, where it names them; taken from the data.
-        split: that is scored after each epoch; by default test, else val, whichever has labels first.
-        ignore_unknown_classes: leave out scored images of classes that the train split does not have.
+        pretrained: run, checkpoint, or encoder folder that `pcae convert` wrote. Its encoder is fine-tuned. It also
+            decides the model, and the mean and std of the pixels unless they are set.
+        encoder: encoder of that run to fine-tune: student or teacher. The CLS token is trained in the student only.
+        from_scratch: start from random initialisation, for comparison, and take only the model from `pretrained`.
+        class_names: names of the classes; taken from the data.
+        split: split that is scored after each epoch. Default: the first of test and val that has labels.
+        ignore_unknown_classes: leave out scored images whose class the train split does not have.
         keep: share of the patch tokens that each stage keeps, 0.5 to 1 (1 minus the paper's r).
-        pooling: what the head reads: the CLS token, or the mean of the surviving patch tokens.
+        pooling: input of the head: the CLS token ("cls"), or the mean of the surviving patch tokens ("mean").
         layer_decay: factor on the learning rate from each layer to the one below it.
         label_smoothing: share of the target that is spread evenly over the classes.
-        mixup: alpha of the Beta distribution that shares for mixing two images are drawn from; 0 for none.
-        cutmix: likewise, for putting a rectangle of one image into another.
-        mixup_switch_prob: how often CutMix is used where both are on.
+        mixup: alpha of mixup's Beta distribution; 0 for no mixup.
+        cutmix: alpha of CutMix's Beta distribution; 0 for no CutMix.
+        mixup_switch_prob: probability of CutMix instead of mixup, if both are on.
         random_erasing: probability that a rectangle of an image becomes noise.
-        rand_augment: RandAugment by timm's naming, such as "rand-m9-mstd0.5-inc1"; none when not set.
-        ema_momentum: of a moving average of the weights, which is then what is evaluated; none when not set.
+        rand_augment: RandAugment policy in timm's naming, such as "rand-m9-mstd0.5-inc1"; None for no RandAugment.
+        ema_momentum: momentum of a moving average of the weights (EMA), which is then evaluated in place of them; None
+            for no average.
     """
 
     pretrained: AnyPath | None = None
@@ -66,7 +67,7 @@ class FinetuneConfig(RunConfig):
     @field_validator("loader")
     @classmethod
     def _crop(cls, loader: DataConfig) -> DataConfig:
-        """Fine-tuning's crops where only other settings are named."""
+        """Keep the crop scale of fine-tuning when only other loader settings are given."""
         if "crop_scale" in loader.model_fields_set:
             return loader
         return loader.model_copy(update={"crop_scale": cls.model_fields["loader"].default.crop_scale})
@@ -89,15 +90,15 @@ class FinetuneConfig(RunConfig):
         return self.mixup > 0 or self.cutmix > 0
 
     def hyper_parameters(self, step: int, total_steps: int) -> tuple[float, float]:
-        """Learning rate and EMA momentum of 0-based `step`; the momentum is small at first, so that early weights go.
+        """Learning rate and EMA momentum of 0-based `step`.
 
-        Without a moving average the momentum is 0.
+        The momentum is small at first, so that the average forgets early weights. It is 0 without a moving average.
         """
         momentum = min(self.ema_momentum or 0.0, (1 + step) / (10 + step))
         return self.learning_rate(step, total_steps), momentum
 
     def overlaid(self, path: Path) -> Self:
-        """With the settings in a YAML file over these. Raises ConfigError, also for settings of the model."""
+        """These settings, overridden by those in a YAML file. Raises ConfigError, also for settings of the model."""
         values = read_yaml(path)
         if "model" in values:
             raise ConfigError(
@@ -107,7 +108,7 @@ class FinetuneConfig(RunConfig):
 
     @classmethod
     def preset(cls, name: str) -> Self:
-        """A model by its timm name with MAE's recipe for it. Raises ConfigError for a name without one."""
+        """The model with this timm name, and MAE's recipe for it. Raises ConfigError when there is no such recipe."""
         if name not in RECIPES:
             raise ConfigError(f"unknown fine-tuning preset {name!r}; known: {', '.join(RECIPES)}")
         return cls.model_validate({"model": ModelConfig.preset(name)} | RECIPES[name])
@@ -121,7 +122,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "vit_large_patch16_224": _LARGE,
     "vit_huge_patch14_224": _LARGE | {"drop_path": 0.3},
 }
-"""What differs between MAE's models; the rest is the defaults of `FinetuneConfig`."""
+"""Settings in which MAE's recipes differ; `FinetuneConfig` has the others as defaults."""
 
 AnyRunConfig = PretrainConfig | FinetuneConfig
-"""Of a run of any kind."""
+"""Configuration of a run of any kind."""

@@ -1,4 +1,4 @@
-"""Shape of the model, and the presets by timm's names."""
+"""Shape of the model, and presets with timm's names."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ class ReductionConfig(Config):
     """Which tokens the encoder drops, and where (paper, section 3).
 
     Attributes:
-        num_stages: after how many blocks tokens are dropped (`schedule.reduction_blocks`).
-        keep: share of the patch tokens that stays at each stage in training, in (0, 1].
-        center: mean of the unit-length tokens ("unit") or of the raw ones ("raw", as the paper's figure writes).
+        num_stages: number of blocks after which tokens are dropped (`schedule.reduction_blocks`).
+        keep: share of the patch tokens that each stage keeps in training, in (0, 1].
+        center: mean that tokens are compared with: of the unit-length tokens ("unit"), or of the raw tokens ("raw", as
+            in the paper's figure).
     """
 
     num_stages: Positive = 3
@@ -34,16 +35,16 @@ class ModelConfig(Config):
         patch_size: height and width of a patch in pixels; divides `image_size`.
         in_chans: channels of an image.
         embed_dim: width of the encoder.
-        depth: its blocks.
-        num_heads: its attention heads; divide `embed_dim`.
-        mlp_ratio: hidden width of an MLP, in widths of its block.
-        num_classes: outputs of a linear head; 0 for none.
-        layer_norm_eps: of every LayerNorm; 1e-6 in timm and MAE, while many of Hugging Face's models say 1e-12.
-        pooling: what the head reads: the CLS token after the final norm ("cls"), or the mean of the surviving patch
-            tokens before it, through a norm of its own, `fc_norm` ("mean", as timm's `global_pool="avg"`).
+        depth: number of encoder blocks.
+        num_heads: number of attention heads of the encoder; divides `embed_dim`.
+        mlp_ratio: ratio of an MLP's hidden width to the width of its block.
+        num_classes: number of outputs of a linear head; 0 for no head.
+        layer_norm_eps: epsilon of every LayerNorm. timm and MAE use 1e-6, many models of Hugging Face 1e-12.
+        pooling: input of the head: the CLS token after the final norm ("cls"), or the mean of the surviving patch
+            tokens before the final norm, through a norm of its own, `fc_norm` ("mean", as timm's `global_pool="avg"`).
         decoder_embed_dim: width of the decoder.
-        decoder_depth: its blocks.
-        decoder_num_heads: its attention heads; divide `decoder_embed_dim`.
+        decoder_depth: number of decoder blocks.
+        decoder_num_heads: number of attention heads of the decoder; divides `decoder_embed_dim`.
         mask_ratio: share of the patches that the student does not see; `int(N * (1 - mask_ratio))` are visible.
         init_residual_scale: factor on the initial output layer of every residual branch; 1.0 as in the release,
             0.1 for small data (docs/training.md).
@@ -92,22 +93,22 @@ class ModelConfig(Config):
 
     @property
     def num_patches(self) -> int:
-        """N."""
+        """N, the patches of an image."""
         return self.grid_size**2
 
     @property
     def num_visible(self) -> int:
-        """V."""
+        """V, the patches that the student sees."""
         return int(self.num_patches * (1 - self.mask_ratio))
 
     @property
     def num_masked(self) -> int:
-        """M = N - V."""
+        """M = N - V, the patches that the teacher starts from."""
         return self.num_patches - self.num_visible
 
     @property
     def num_targets(self) -> int:
-        """K: masked tokens that the teacher has left after its last stage."""
+        """K, the masked patches that are left after the teacher's last stage."""
         return list(self.kept_after_block(self.num_masked).values())[-1]
 
     def hidden_dim(self, dim: int) -> int:
@@ -126,7 +127,7 @@ class ModelConfig(Config):
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> Self:
-        """A model by its timm name, with single settings replaced. Raises ConfigError for an unknown name."""
+        """The model with this timm name, and `overrides` of its settings. Raises ConfigError for an unknown name."""
         if name not in PRESETS:
             raise ConfigError(f"unknown model preset {name!r}; known: {', '.join(PRESETS)}")
         return cls.model_validate(PRESETS[name] | overrides)

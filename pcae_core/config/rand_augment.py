@@ -1,7 +1,7 @@
 """Settings of RandAugment (Cubuk et al. 2020), in timm's naming.
 
-"rand-m9-mstd0.5-inc1": magnitude 9 of 10, with normal noise of deviation 0.5 for each operation, and operations whose
-severity grows with the magnitude.
+"rand-m9-mstd0.5-inc1" means: magnitude 9 of 10, plus normal noise of standard deviation 0.5 for each operation. The
+severity of every operation increases with the magnitude.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _DEFAULTS = {"m": MAX_MAGNITUDE, "n": 2.0, "mstd": 0.0, "inc": 0.0, "p": 0.5}
 
 @dataclass(frozen=True)
 class RandAugmentPolicy:
-    """Each image gets `layers` operations, drawn with replacement, each applied with `probability`.
+    """RandAugment draws `layers` operations for each image, with replacement, and applies each with `probability`.
 
     Attributes:
-        magnitude: "m" in the name, 0 to 10; 10 by default.
-        layers: "n", operations an image; 2 by default.
-        noise: "mstd", standard deviation of the magnitude; 0 by default.
-        increasing: "inc", whether every operation is mildest at magnitude 0; not by default.
-        probability: "p", of applying an operation; 0.5 by default.
+        magnitude: "m" in the name, 0 to 10. Default: 10.
+        layers: "n", number of operations for an image. Default: 2.
+        noise: "mstd", standard deviation of the magnitude. Default: 0.
+        increasing: "inc", whether every operation is mildest at magnitude 0. Default: no.
+        probability: "p", probability of applying an operation. Default: 0.5.
     """
 
     magnitude: float
@@ -36,7 +36,7 @@ class RandAugmentPolicy:
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """From timm's naming. Raises ConfigError."""
+        """Parse a policy in timm's naming. Raises ConfigError."""
         head, *parts = name.split("-")
         found = [re.fullmatch(r"(m|n|mstd|inc|p)(\d+(?:\.\d+)?)", part) for part in parts]
         if head != "rand" or None in found:

@@ -1,4 +1,4 @@
-"""What a training run depends on, and what pre-training adds to it."""
+"""Settings of every training run, and those that pre-training adds."""
 
 from __future__ import annotations
 
@@ -15,32 +15,33 @@ from pcae_core.errors import ConfigError
 
 
 class RunConfig(Config):
-    """What every training run has settings for; the subclasses are the kinds of run.
+    """Settings of every training run. There is a subclass for each kind of run.
 
     Attributes:
         data: data set of images, a folder or a file; `docs/training.md` lists the kinds.
-        out: the run's folder; a run that is there already is continued.
-        backend: as `pcae backends` lists it.
-        device: as the backend names it; "auto" takes its best one.
-        precision: of matrix products; losses and scores are at least float32, parameters float32 (float64 with
-            "float64").
-        seed: of weights, order, crops, masks and drop path; the same seed gives the same run.
-        epochs: passes over the data; `steps`, when given, is used instead.
-        steps: optimizer steps of the whole run.
+        out: run folder. If it already holds a run, that run is continued.
+        backend: name of the backend; `pcae backends` lists them.
+        device: device name of the backend; "auto" picks the best one.
+        precision: dtype of matrix products. Losses and scores are computed in float32 or better. Parameters are
+            float32, or float64 with "float64".
+        seed: seed of weights, order, crops, masks and drop path; the same seed gives the same run.
+        epochs: number of passes over the data; ignored if `steps` is set.
+        steps: number of optimizer steps of the whole run.
         batch_size: images per optimizer step, over all processes.
         accumulation: micro-batches per optimizer step and process.
-        base_learning_rate: for 256 images; the peak rate is `base_learning_rate * batch_size / 256`.
-        warmup_share: share of the steps with a linearly rising rate.
-        weight_decay: of AdamW, on the weights of linear layers.
-        betas: of AdamW.
-        grad_clip: largest global gradient norm; none when not set.
-        max_corrupt: largest share of the training images that may be unreadable, while others stand in for them.
-        max_skipped_steps: steps in a row whose loss or gradient is not finite, which are skipped; so many end the run.
-        drop_path: of the last encoder block; rises linearly from 0.
-        checkpoint_every: optimizer steps.
-        log_every: optimizer steps.
-        compile: use the framework's compiler where it is optional.
-        tensorboard: write event files into the run's folder.
+        base_learning_rate: learning rate for 256 images. The peak rate is `base_learning_rate * batch_size / 256`.
+        warmup_share: share of the steps in which the learning rate rises linearly.
+        weight_decay: weight decay of AdamW, applied to the weights of linear layers.
+        betas: betas of AdamW.
+        grad_clip: largest global gradient norm; None for no clipping.
+        max_corrupt: largest share of the training images that may be unreadable. Other images replace them.
+        max_skipped_steps: end the run after this many steps in a row whose loss or gradient is not finite. Such steps
+            are skipped.
+        drop_path: drop-path rate of the last encoder block; the rates rise linearly from 0.
+        checkpoint_every: optimizer steps between checkpoints.
+        log_every: optimizer steps between lines of the log.
+        compile: use the framework's compiler, if that is optional.
+        tensorboard: write TensorBoard event files to the run folder.
         wandb: send the measurements to Weights & Biases.
     """
 
@@ -77,7 +78,7 @@ class RunConfig(Config):
         self.loader.normalization(self.model.in_chans)
         for name, value in self:
             if isinstance(value, Path) and not is_utf8(str(value)):
-                raise ValueError(f"the path of {name}, {str(value)!r}, is not UTF-8, in which runs are written down")
+                raise ValueError(f"the path of {name}, {str(value)!r}, is not UTF-8; runs store paths as UTF-8")
         return self
 
     @property
@@ -89,7 +90,7 @@ class RunConfig(Config):
         """Images per optimizer step of each of `world_size` processes.
 
         Raises:
-            ConfigError: they cannot be shared out evenly, among processes and then among micro-batches.
+            ConfigError: the batch cannot be divided evenly among the processes, and then among the micro-batches.
         """
         if self.batch_size % world_size:
             raise ConfigError(f"batch_size {self.batch_size} is not divisible by {world_size} processes")
@@ -117,7 +118,7 @@ class PretrainConfig(RunConfig):
     """A pre-training run.
 
     Attributes:
-        ema_momentum: of the teacher at the first step; the last step's is 1.
+        ema_momentum: EMA momentum of the teacher at the first step; it rises to 1 at the last step.
     """
 
     out: AnyPath = Path("runs/pretrain")
