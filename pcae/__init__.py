@@ -1,10 +1,11 @@
-"""PCAE: Progressively Compressed Auto-Encoder, the same in every framework. The front door to the packages below.
+"""PCAE: Progressively Compressed Auto-Encoder, the same in every framework.
 
     import pcae
     backend = pcae.use("torch", device="cuda")
     encoder = pcae.Encoder.from_pretrained("runs/mine")
 
-It has the names of `pcae_core`, and those that need a backend or train. Importing it loads NumPy and nothing heavier.
+This package has all public names of `pcae_core`, and those that train, evaluate or need a backend. Importing it loads
+NumPy and nothing heavier.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pcae_onnx.session import InferenceSession
 
     Encoder: Any
-    """The class `Encoder` of the backend in use: a module of its framework, to load and call."""
+    """The class `Encoder` of the backend in use, a module of its framework."""
 
 _MODULES = {
     "InferenceSession": "pcae_onnx.session",

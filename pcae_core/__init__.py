@@ -3,7 +3,7 @@
     import pcae_core
     backend = pcae_core.use("torch", device="cuda")
 
-Importing this package loads NumPy and nothing heavier; configuration classes load pydantic on first use.
+Importing this package loads NumPy and nothing heavier. The configuration classes load pydantic on first use.
 """
 
 from __future__ import annotations

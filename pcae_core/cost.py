@@ -1,7 +1,8 @@
-"""Multiply-accumulates, by arithmetic on the shapes.
+"""Multiply-accumulates (MACs), computed from shapes.
 
-Counted: every matrix product (linear layers and the two products of attention). Not counted: norms, softmax, GELU,
-biases, as is the custom. One image, one forward pass unless said otherwise. A backward pass costs two forward passes.
+Every matrix product counts: linear layers and the two products of attention. Norms, softmax, GELU and biases do not
+count, as usual. Numbers are for one image and one forward pass, unless a function says otherwise. A backward pass costs
+as much as two forward passes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ def block_macs(num_tokens: int, dim: int, hidden_dim: int, num_outputs: int | No
     """One transformer block: qkv, attention's two products, projection, MLP.
 
     Args:
-        num_outputs: tokens whose output is needed; the others give keys and values only. Default: all.
+        num_outputs: number of tokens whose output is needed; the others give keys and values only. Default: all.
     """
     outputs = num_tokens if num_outputs is None else num_outputs
     key_value = num_tokens * dim * 2 * dim
@@ -37,7 +38,7 @@ def patch_embed_macs(config: ModelConfig, num_patches: int) -> int:
 
 
 def encoder_macs(config: ModelConfig, keep: float = 1.0) -> int:
-    """Inference on one image: all patches and CLS, dropping `1 - keep` of the patch tokens at each stage."""
+    """Inference on one image: CLS and all patches, of which each stage drops a share `1 - keep`."""
     counts = config.tokens_per_block(config.num_patches, num_prefix_tokens=1, keep=keep)
     head = config.num_classes * config.embed_dim
     blocks = _blocks_macs(counts, config.embed_dim, config.hidden_dim(config.embed_dim))
@@ -45,7 +46,7 @@ def encoder_macs(config: ModelConfig, keep: float = 1.0) -> int:
 
 
 def decoder_macs(config: ModelConfig, num_context: int, num_targets: int) -> int:
-    """The decoder on `num_context` encoded tokens and `num_targets` queries; its last block computes only these."""
+    """The decoder on `num_context` encoded tokens and `num_targets` queries; its last block gives only the queries."""
     dim, hidden = config.decoder_embed_dim, config.hidden_dim(config.decoder_embed_dim)
     tokens = num_context + num_targets
     embed, predict = num_context * config.embed_dim * dim, num_targets * dim * config.embed_dim
@@ -54,7 +55,7 @@ def decoder_macs(config: ModelConfig, num_context: int, num_targets: int) -> int
 
 
 def pretraining_forward_macs(config: ModelConfig) -> dict[str, int]:
-    """Forward pass of one image by part: "teacher", "student", "decoder"."""
+    """MACs of one image's forward pass in each part: "teacher", "student" and "decoder"."""
     dim, hidden = config.embed_dim, config.hidden_dim(config.embed_dim)
     teacher = _blocks_macs(config.tokens_per_block(config.num_masked), dim, hidden)
     student = _blocks_macs([1 + config.num_visible] * config.depth, dim, hidden)
@@ -66,15 +67,15 @@ def pretraining_forward_macs(config: ModelConfig) -> dict[str, int]:
 
 
 def pretraining_macs(config: ModelConfig) -> int:
-    """One training step of one image: the teacher's forward pass once, student and decoder three times."""
+    """One training step of one image: forward once for the teacher, forward and backward for student and decoder."""
     parts = pretraining_forward_macs(config)
     return parts["teacher"] + 3 * (parts["student"] + parts["decoder"])
 
 
 def mae_macs(config: ModelConfig) -> int:
-    """One MAE training step of one image with the same encoder and decoder: all N positions decoded to pixels.
+    """One MAE training step of one image, with the same encoder and decoder.
 
-    As MAE is published: every patch is embedded, the decoder sees 1 + N tokens and predicts all of them.
+    As in the published MAE, every patch is embedded, and the decoder sees 1 + N tokens and predicts the pixels of all.
     """
     dim, hidden = config.embed_dim, config.hidden_dim(config.embed_dim)
     patch_dim = config.in_chans * config.patch_size**2

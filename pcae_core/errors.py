@@ -1,6 +1,6 @@
-"""What can go wrong, in one line each.
+"""The errors that PCAE raises on purpose.
 
-Every error that a user can cause is a `PcaeError` whose text is one line: what was wrong and what to do. The
+Every error that a user can cause is a `PcaeError`. Its text is one line that says what was wrong and what to do. The
 command line prints that line and exits with `exit_code`: 2 when the request was wrong, 1 when the work failed.
 """
 
@@ -19,7 +19,8 @@ _MOST_NAMES = 20
 class PcaeError(Exception):
     """Base of all errors that PCAE raises on purpose.
 
-    Its text is made one line of printable characters and bounded length: names in it may be out of a hostile file.
+    The text may hold names out of a hostile file. It is therefore reduced to one line of printable characters and
+    bounded length.
     """
 
     exit_code = 2
@@ -37,7 +38,7 @@ class ShapeError(PcaeError, ValueError):
 
 
 class BackendError(PcaeError):
-    """A backend is unknown, not installed, or cannot do what was asked."""
+    """A backend is unknown, not installed, or cannot do the requested work."""
 
 
 class MissingExtraError(BackendError):
@@ -49,11 +50,11 @@ class DataError(PcaeError):
 
 
 class ImageError(DataError):
-    """One image cannot be read; the others may be.
+    """One image cannot be read; other images of the source may still be readable.
 
     Attributes:
-        name: of the image.
-        reason: why, in one line without the name.
+        name: name of the image.
+        reason: the reason, in one line without the name.
     """
 
     def __init__(self, name: str, reason: str) -> None:
@@ -69,29 +70,29 @@ class CheckpointError(PcaeError):
 
 
 class ModelFileError(PcaeError):
-    """An exported model is missing, damaged, not one of ours, or cannot be written."""
+    """An exported model is missing, damaged, not written by PCAE, or cannot be written."""
 
 
 class TrainingError(PcaeError):
-    """A run had to stop although the request was right."""
+    """A run had to stop although the request was valid."""
 
     exit_code = 1
 
 
 class IncompleteError(PcaeError):
-    """The work was done, but not for all that was asked for."""
+    """The work is done for a part of the inputs only."""
 
     exit_code = 1
 
 
 class ConformanceError(PcaeError):
-    """A backend does not keep the contract."""
+    """A backend does not conform to the contract."""
 
     exit_code = 1
 
 
 class EnvironmentConflictError(PcaeError):
-    """Installed packages do not go together, or a backend does not work."""
+    """Installed packages do not work together, or a backend does not work."""
 
     exit_code = 1
 
@@ -105,13 +106,13 @@ def _one_line(text: str) -> str:
 
 
 def listed(names: Sequence[str], count: int | None = None) -> str:
-    """Up to 20 names, and how many more there are of the `count`, by default those in `names`."""
+    """Up to 20 of the names, and the number of the others. `count` is the number of all; by default `len(names)`."""
     more = (len(names) if count is None else count) - _MOST_NAMES
     return ", ".join(names[:_MOST_NAMES]) + (f", and {more} more" if more > 0 else "")
 
 
 def describe_validation_error(error: pydantic.ValidationError) -> str:
-    """One line that names every setting that pydantic refused and why."""
+    """One line that names every setting that pydantic refused, with the reason."""
     problems = []
     for item in error.errors(include_url=False, include_context=False):
         where = ".".join(str(part) for part in item["loc"])

@@ -1,7 +1,7 @@
-"""The canonical parameters: names, shapes and first values, the same in every framework.
+"""The parameters: canonical names, shapes and initial values, the same in every framework.
 
-Names are timm's for the encoder and MAE's for the decoder. The initial values are drawn here, on the host, so that
-runs in two frameworks can start from the same numbers. Letters: D width, C channels, p patch size, N patches.
+The encoder has timm's names, the decoder MAE's. The initial values are drawn here, on the host, so that runs in two
+frameworks start from the same numbers. Letters: D width, C channels, p patch size, N patches.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _block_shapes(prefix: str, dim: int, hidden: int) -> Shapes:
 
 
 def encoder_shapes(config: ModelConfig) -> Shapes:
-    """Name -> shape of the encoder: what the teacher holds, and what inference needs."""
+    """Name -> shape of the encoder's parameters, which the teacher holds and inference needs."""
     dim, patch = config.embed_dim, config.patch_size
     shapes: Shapes = {
         "cls_token": (1, 1, dim),
@@ -59,7 +59,7 @@ def encoder_shapes(config: ModelConfig) -> Shapes:
 
 
 def decoder_shapes(config: ModelConfig) -> Shapes:
-    """Name -> shape of the decoder, which only pre-training uses."""
+    """Name -> shape of the decoder's parameters, which only pre-training uses."""
     dim = config.decoder_embed_dim
     shapes: Shapes = {
         "mask_token": (1, 1, dim),
@@ -78,31 +78,34 @@ def decoder_shapes(config: ModelConfig) -> Shapes:
 
 
 def student_shapes(config: ModelConfig) -> Shapes:
-    """Name -> shape of the student: encoder and decoder."""
+    """Name -> shape of the student's parameters: encoder and decoder."""
     return encoder_shapes(config) | decoder_shapes(config)
 
 
 def is_trainable(name: str) -> bool:
-    """Position embeddings are fixed; everything else is trained."""
+    """Whether a parameter is trained: all are, except the position embeddings, which are fixed."""
     return name not in ("pos_embed", "decoder_pos_embed")
 
 
 def finetuned_shapes(config: ModelConfig) -> Shapes:
-    """Name -> shape of what fine-tuning trains: the encoder but for its final norm where the head has its own."""
+    """Name -> shape of the parameters that fine-tuning trains: the trainable ones of `classifier_shapes`."""
     return {name: shape for name, shape in classifier_shapes(config).items() if is_trainable(name)}
 
 
 def classifier_shapes(config: ModelConfig) -> Shapes:
-    """Name -> shape of what logits depend on; without a head, of the whole encoder."""
+    """Name -> shape of the parameters that logits depend on; without a head, of the whole encoder.
+
+    With mean pooling the head has a norm of its own, so the final norm of the encoder is left out.
+    """
     own_norm = config.num_classes and config.pooling == "mean"
     return {n: s for n, s in encoder_shapes(config).items() if not (own_norm and n.startswith("norm."))}
 
 
 def layer_scale(name: str, depth: int, decay: float) -> float:
-    """Factor on the learning rate of a parameter: `decay` to the number of layers between it and the head.
+    """Factor on the learning rate of a parameter: `decay` to the power of the number of layers above it.
 
-    As BEiT and MAE count: CLS token and patch projection are layer 0, block i is layer i + 1, norms and head after
-    the last block are layer depth + 1, whose factor is 1.
+    Layers are numbered as in BEiT and MAE. CLS token and patch projection are layer 0, and block i is layer i + 1.
+    Norms and head after the last block are layer depth + 1, whose factor is 1.
     """
     first, _, rest = name.partition(".")
     layer = int(rest.partition(".")[0]) + 1 if first == "blocks" else depth + 1
@@ -112,15 +115,15 @@ def layer_scale(name: str, depth: int, decay: float) -> float:
 
 
 def is_decayed(name: str, shape: tuple[int, ...]) -> bool:
-    """Weight decay acts on the weight matrices only: not on biases, norms, the CLS or the mask token."""
+    """Whether weight decay applies: only to weight matrices, not to biases, norms, the CLS or the mask token."""
     return name.endswith(".weight") and len(shape) >= 2
 
 
 def sincos_pos_embed(dim: int, grid_size: int) -> NDArray[np.float64]:
     """Fixed 2-D sine-cosine position embeddings (1, 1 + N, D); the CLS row is zero.
 
-    The first half of the width encodes the column, the second the row; in each, sines come before cosines, at
-    frequencies `10000 ** -(i / (D / 4))` (MAE's form).
+    The first half of the width encodes the column, the second half the row. In each half, sines come before cosines, at
+    frequencies `10000 ** -(i / (D / 4))`, as in MAE.
     """
     frequency = 10_000.0 ** -(np.arange(dim // 4) / (dim / 4))
     angle = np.arange(grid_size)[:, None] * frequency
@@ -159,10 +162,11 @@ def _initial_value(
 
 
 def initial_parameters(config: ModelConfig, seed: int, dtype: str = "float32") -> Arrays:
-    """First values of the student by canonical name; the teacher starts as a copy of the encoder's part.
+    """Initial values of the student by canonical name. The teacher starts as a copy of the encoder's part.
 
-    Linear layers Xavier-uniform (the patch projection as one), biases 0, norms 1 and 0, CLS and mask token
-    normal(0.02). `config.init_residual_scale` multiplies the last layer of every residual branch.
+    Linear layers are Xavier-uniform, and so is the patch projection, taken as a linear layer. Biases are 0, norms have
+    weight 1, CLS and mask token are normal with standard deviation 0.02. `config.init_residual_scale` multiplies the
+    last layer of every residual branch.
     """
     shapes = student_shapes(config)
     return {
@@ -172,20 +176,20 @@ def initial_parameters(config: ModelConfig, seed: int, dtype: str = "float32") -
 
 
 HEAD_STD = 2e-5
-"""Of the head's first weights in fine-tuning, as in MAE's recipe: the first answers say nothing."""
+"""Standard deviation of the head's initial weights in fine-tuning, as in MAE's recipe; the first logits are near 0."""
 
 
 def pretrained_shapes(config: ModelConfig) -> Shapes:
-    """Name -> shape of what fine-tuning takes from a pre-trained encoder: all but the head and its norm."""
+    """Name -> shape of the parameters that fine-tuning takes from a pre-trained encoder: no head, no `fc_norm`."""
     return {name: s for name, s in encoder_shapes(config).items() if not name.startswith(("head.", "fc_norm."))}
 
 
 def finetuning_state(config: ModelConfig, seed: int, encoder: Arrays | None, ema: bool) -> TrainState:
-    """Where fine-tuning starts, float32: a pre-trained encoder, or one from the seed, and a head that says nothing.
+    """Initial state of fine-tuning, float32. The head starts with tiny weights (`HEAD_STD`).
 
     Args:
-        encoder: at least the parameters of `config` without a head; None for random initialisation.
-        ema: whether there is a moving average, which starts as an exact copy.
+        encoder: pre-trained parameters, at least those in `pretrained_shapes`; None for random initialisation.
+        ema: whether the run keeps a moving average of the weights, which starts as an exact copy.
     """
     model, shapes = initial_parameters(config, seed), encoder_shapes(config)
     model = {name: model[name] for name in shapes}
@@ -198,7 +202,7 @@ def finetuning_state(config: ModelConfig, seed: int, encoder: Arrays | None, ema
 
 
 def pretraining_state(config: ModelConfig, seed: int) -> TrainState:
-    """Where training starts: the student from the seed, the teacher its exact copy, moments zero; float32.
+    """Initial state of pre-training, float32: the student from the seed, the teacher its exact copy, moments zero.
 
     Backends that train in another precision convert these numbers, so that all start from the same ones.
     """

@@ -1,8 +1,8 @@
 """All randomness of a run, drawn on the host from NumPy's counter-based Philox generator.
 
-A draw depends on (seed, purpose, step or epoch, sample) and on nothing else: not on the framework, the number of
-processes, the order of the draws, or what was drawn before. A resumed run therefore draws what it would have drawn.
-Letters: B images, N patches, L blocks.
+A draw depends only on (seed, purpose, step or epoch, sample). It does not depend on the framework, the number of
+processes, or earlier draws. So a resumed run draws the same numbers as an uninterrupted one. Letters: B images, N
+patches, L blocks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _WORDS_PER_COUNT = 4  # Philox 4x64 yields four 64-bit words, thus four doubles,
 
 
 class Purpose(enum.IntEnum):
-    """Keeps the streams of one seed apart."""
+    """Separates the random streams of one seed."""
 
     INIT = 0
     MASK = 1
@@ -26,11 +26,12 @@ class Purpose(enum.IntEnum):
 
 
 def generator(seed: int, purpose: Purpose, major: int = 0, minor: int = 0, start: int = 0) -> np.random.Generator:
-    """A generator for one stream; `start` skips that many counts of four doubles.
+    """A generator for one stream.
 
     Args:
         seed: the run's seed, 0 to 2**64 - 1.
         major, minor: place of the draw, such as (step, 0) or (epoch, sample).
+        start: number of Philox counts, of four doubles each, to skip.
     """
     counter = np.array([start, 0, minor, major], dtype=np.uint64)
     key = np.array([seed, int(purpose)], dtype=np.uint64)
@@ -38,7 +39,7 @@ def generator(seed: int, purpose: Purpose, major: int = 0, minor: int = 0, start
 
 
 def _rows(seed: int, purpose: Purpose, step: int, first: int, count: int, width: int) -> NDArray[np.float64]:
-    """Uniform numbers (count, width) of the samples `first .. first+count-1`: row i is the same in every slice."""
+    """Uniform numbers (count, width) of the samples `first .. first+count-1`. A row is the same in every slice."""
     counts_per_row = -(-width // _WORDS_PER_COUNT)
     stream = generator(seed, purpose, major=step, start=first * counts_per_row)
     return stream.random((count, counts_per_row * _WORDS_PER_COUNT))[:, :width]
@@ -54,9 +55,9 @@ def mask_noise(seed: int, step: int, first: int, count: int, num_patches: int) -
 
 
 def drop_path_scales(seed: int, step: int, first: int, count: int, rates: list[float]) -> NDArray[np.float32] | None:
-    """What each residual branch is multiplied by, (L, 2, B): 0 or 1 / (1 - rate). None when every rate is 0.
+    """Factors (L, 2, B) of the residual branches: 0 or 1 / (1 - rate). None when every rate is 0.
 
-    The two rows of a block are its attention and its MLP branch.
+    The two rows of a block are its attention branch and its MLP branch.
     """
     if not any(rates):
         return None

@@ -1,4 +1,4 @@
-"""Token reduction at each stage: the share that is kept, and whether a stage in NumPy arrays chose by its scores.
+"""Token reduction: checks of the keep ratio, and of the choice that a stage made, in NumPy arrays.
 
 Letters: B images, n patches that enter a stage, k patches that stay.
 """
@@ -14,19 +14,19 @@ from pcae_core.errors import ConfigError
 
 
 def check_keep(keep: float, name: str = "keep") -> None:
-    """Raises ConfigError unless `keep`, which messages call `name`, is in (0, 1]."""
+    """Raise ConfigError unless `keep` is in (0, 1]. The message calls it `name`."""
     if not 0.0 < keep <= 1.0:
         raise ConfigError(f"{name} must be in (0, 1], not {keep}")
 
 
 def stays(stage: StageOutput) -> NDArray[np.bool_]:
-    """Which of the patches that entered stay (B, n)."""
+    """Whether each patch that entered the stage stays (B, n)."""
     among: NDArray[np.bool_] = (stage.ids[:, :, None] == stage.kept_ids[:, None, :]).any(axis=2)
     return among
 
 
 def fits(stage: StageOutput, entered: NDArray[np.int64]) -> bool:
-    """Whether a stage starts from the patches `entered` (B, n), has a score for each, and keeps some, each once."""
+    """Whether a stage starts from the patches `entered` (B, n), scores each, and keeps some of them, none twice."""
     kept = stage.kept_ids
     shapes = stage.ids.shape == stage.scores.shape == entered.shape and kept.shape[:1] == entered.shape[:1]
     if not shapes or kept.ndim != 2 or kept.shape[1] > entered.shape[1]:
@@ -35,9 +35,9 @@ def fits(stage: StageOutput, entered: NDArray[np.int64]) -> bool:
 
 
 def excess(stage: StageOutput) -> Floats:
-    """By how much the highest score that stays exceeds the lowest that goes (B,); negative as it should be.
+    """Highest score among the patches that stay, minus the lowest among those that are dropped (B,).
 
-    Minus infinity where all stay, NaN where a score is NaN.
+    It is not positive for a correct choice: minus infinity when all patches stay, NaN when a score is NaN.
     """
     kept = stays(stage)
     highest = np.where(kept, stage.scores, -np.inf).max(axis=1)
@@ -45,17 +45,17 @@ def excess(stage: StageOutput) -> Floats:
 
 
 class Reduction:
-    """`encoder.reduction.keep = 0.7` takes effect at the next forward pass; at first all tokens stay."""
+    """Keep ratio of an encoder, 1 at first. `encoder.reduction.keep = 0.7` takes effect at the next forward pass."""
 
     def __init__(self) -> None:
         self.keep = 1.0
 
     @property
     def keep(self) -> float:
-        """Share of the patch tokens that stays at each stage, in (0, 1].
+        """Share of the patch tokens that each stage keeps, in (0, 1].
 
         Raises:
-            ConfigError: set to something else.
+            ConfigError: the new value is out of range.
         """
         return self._keep
 

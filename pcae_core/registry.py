@@ -1,8 +1,8 @@
-"""Which backends there are, and which one is in use.
+"""The registry of backends, and the backend in use.
 
-Backends announce a `BackendSpec` under the entry-point group "pcae.backends". A spec is light: the framework is
-imported when the backend is created, never before. The choice made by `use` belongs to the current thread or async
-task (a context variable), so that two of them never disturb each other.
+A backend announces a `BackendSpec` under the entry-point group "pcae.backends". A spec is light: the framework is
+imported when the backend is created, never before. `use` sets the backend of the current thread or async task only (a
+context variable).
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ _in_use: contextvars.ContextVar[Backend | None] = contextvars.ContextVar("pcae_b
 
 @dataclass(frozen=True)
 class BackendSpec:
-    """What a backend says of itself before its framework is imported.
+    """Description of a backend that needs no import of its framework.
 
     Attributes:
-        create: called with the options of `use`, imports the framework and returns the backend.
+        create: function that takes the options of `use`, imports the framework and returns the backend.
         requires: modules that must be importable.
-        distribution: name of the framework's package, for its version.
-        install: command that installs what is missing.
-        weights_suffix: of the framework's own weights files, such as ".pth": `Backend.save_weights`, `load_weights`.
+        distribution: distribution whose version is the backend's version.
+        install: command that installs the missing modules.
+        weights_suffix: suffix of the framework's own weights files, such as ".pth", for `Backend.save_weights` and
+            `load_weights`.
     """
 
     name: str
@@ -45,7 +46,7 @@ class BackendSpec:
 
 @dataclass(frozen=True)
 class BackendInfo:
-    """One entry of `available()`; `problem` says why a backend cannot be used."""
+    """One entry of `available()`. `problem` is the reason why the backend cannot be used, or None."""
 
     installed: bool
     version: str | None
@@ -79,7 +80,7 @@ def _version(spec: BackendSpec) -> str | None:
         return None
     try:
         return importlib.metadata.version(spec.distribution)
-    except importlib.metadata.PackageNotFoundError:  # another one brings the module, as onnxruntime-gpu does
+    except importlib.metadata.PackageNotFoundError:  # another distribution has the module, such as onnxruntime-gpu
         names = importlib.metadata.packages_distributions().get(spec.requires[-1], [])
         return importlib.metadata.version(names[0]) if names else None
 
@@ -101,10 +102,10 @@ def available() -> dict[str, BackendInfo]:
 
 
 def writers() -> dict[str, str]:
-    """Suffix of a framework's own weights files -> the backend that writes and reads them, installed or not."""
+    """Suffix of a framework's weights files -> name of the backend that reads and writes them, installed or not."""
     suffixes = {}
     for name, point in sorted(_entry_points().items()):
-        with contextlib.suppress(BackendError):  # `available` shows what is wrong with it
+        with contextlib.suppress(BackendError):  # `available` shows the problem
             suffix = _load(point).weights_suffix
             if suffix is not None:
                 suffixes[suffix] = name
@@ -112,10 +113,10 @@ def writers() -> dict[str, str]:
 
 
 def create(name: str, **options: Any) -> Backend:
-    """A new backend that is not put in use.
+    """Create a backend without putting it in use.
 
     Raises:
-        BackendError: no backend of that name, or it cannot be created with these options.
+        BackendError: there is no backend of that name, or it cannot be created with these options.
         MissingExtraError: its framework is not installed.
     """
     points = _entry_points()
@@ -131,11 +132,13 @@ def create(name: str, **options: Any) -> Backend:
 
 
 def use(name: str, **options: Any) -> Backend:
-    """Put a backend in use in this thread or task and return it; as a context manager, until the block ends.
+    """Create a backend, put it in use in this thread or task, and return it.
+
+    In a `with` statement, the backend before it is in use again after the block.
 
     Args:
-        name: as in `available()`.
-        options: the backend's, such as `device="cuda"`.
+        name: name in `available()`.
+        options: options of the backend, such as `device="cuda"`.
 
     Raises:
         BackendError, MissingExtraError: as `create`.

@@ -1,6 +1,6 @@
 """Pure functions of the step or of the block: token counts, learning rate, EMA momentum, drop-path rates.
 
-Everything here is arithmetic on Python numbers, so that every backend and every process gets the same values.
+They compute with Python numbers only, so every backend and every process gets the same values.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ def reduction_blocks(depth: int, num_stages: int) -> tuple[int, ...]:
 
 
 def num_kept(num_tokens: int, keep: float) -> int:
-    """Tokens that stay of `num_tokens`: `int(num_tokens * keep)`, but never none.
+    """Number of tokens that stay of `num_tokens`: `int(num_tokens * keep)`, and at least 1.
 
     Raises:
         ValueError: `keep` is not in (0, 1].
     """
-    if not 0.0 < keep <= 1.0:  # no error of ours: MindSpore compiles this into graphs
+    if not 0.0 < keep <= 1.0:  # not a ConfigError: MindSpore compiles this function into graphs
         raise ValueError(f"keep must be in (0, 1], not {keep}")
     return max(1, int(num_tokens * keep))
 
 
 def kept_after_block(depth: int, num_stages: int, keep: float, num_tokens: int) -> dict[int, int]:
-    """Block index -> patch tokens that stay after it, for the blocks that drop."""
+    """Block index -> number of patch tokens that stay after it, for the blocks that drop tokens."""
     counts = {}
     for block in reduction_blocks(depth, num_stages):
         num_tokens = counts[block] = num_kept(num_tokens, keep)
@@ -41,7 +41,7 @@ def kept_after_block(depth: int, num_stages: int, keep: float, num_tokens: int) 
 def tokens_per_block(
     depth: int, num_stages: int, keep: float, num_tokens: int, num_prefix_tokens: int = 0
 ) -> list[int]:
-    """Tokens that enter each block, prefix tokens included; `num_tokens` counts patch tokens only."""
+    """Number of tokens that enter each block, prefix tokens included; `num_tokens` counts patch tokens only."""
     kept = kept_after_block(depth, num_stages, keep, num_tokens)
     counts = []
     for block in range(depth):
@@ -51,7 +51,7 @@ def tokens_per_block(
 
 
 def cosine_with_warmup(step: int, *, base: float, warmup_steps: int, total_steps: int, final: float = 0.0) -> float:
-    """Learning rate of 0-based `step`: linear up to `base`, then half a cosine down to `final`."""
+    """Learning rate of 0-based `step`: linear warm-up to `base`, then a half cosine down to `final`."""
     if step < warmup_steps:
         return base * (step + 1) / warmup_steps
     progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
@@ -59,7 +59,7 @@ def cosine_with_warmup(step: int, *, base: float, warmup_steps: int, total_steps
 
 
 def ema_momentum(step: int, *, base: float, total_steps: int, final: float = 1.0) -> float:
-    """EMA momentum of 0-based `step`: half a cosine from `base` to `final`, which the last step reaches."""
+    """EMA momentum of 0-based `step`: a half cosine from `base` at step 0 to `final` at the last step."""
     progress = min(1.0, step / max(1, total_steps - 1))
     return final - (final - base) * 0.5 * (1.0 + math.cos(math.pi * progress))
 

@@ -1,4 +1,4 @@
-"""Whether arrays fit together, for every backend alike.
+"""Shape checks that all backends share.
 
 Letters: B images, C channels, N patches, k kept, D width, F features.
 """
@@ -12,7 +12,7 @@ from pcae_core.errors import ShapeError
 
 
 def check_images(images: Sequence[int], chans: int, size: int) -> None:
-    """Raises ShapeError unless `images` is the shape (B, C, size, size) of one image or more."""
+    """Raise ShapeError unless `images` is the shape (B, C, size, size) of at least one image."""
     if tuple(images[1:]) != (chans, size, size) or images[0] == 0:
         raise ShapeError(f"images must be (B, {chans}, {size}, {size}), not {tuple(images)}; B is at least 1")
 
@@ -20,7 +20,7 @@ def check_images(images: Sequence[int], chans: int, size: int) -> None:
 def check_restore_grid(
     tokens: Sequence[int], kept_ids: Sequence[int], num_patches: int, features: Sequence[int] | None
 ) -> None:
-    """Raises ShapeError unless arrays of these shapes can be given to `Backend.restore_grid`."""
+    """Raise ShapeError unless `Backend.restore_grid` can take arrays of these shapes."""
     if len(tokens) != 3 or len(kept_ids) != 2 or tuple(tokens[:2]) != tuple(kept_ids):
         raise ShapeError(
             f"restore_grid takes tokens (B, k, D) and kept_ids (B, k), not {tuple(tokens)} and {tuple(kept_ids)}; "

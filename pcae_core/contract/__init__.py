@@ -1,16 +1,15 @@
-"""The contract: what a backend must do, stated once.
+"""The contract: the operations of a backend, with shapes, ties, NaN and dtypes. `pcae_numpy` is the reference.
 
 Letters: B images, C channels, H height, W width, p patch size, N patches (or tokens) of an image, V visible patches,
 M masked patches, K targets, k tokens kept, D width, L encoder blocks. Scores and losses are computed in float32 or
-better whatever the inputs' dtype. Ids are integers. The statement of the method is `pcae_numpy`; this file says only
-what every backend promises:
+better, for inputs of any dtype. Ids are integers. Every backend guarantees:
 
-- Order: ties between scores go to the lower index; kept ids are in ascending position order. Two tokens are always
-  equally similar to the mean of their unit vectors, so of the last two rounding chooses one.
-- NaN: scores sort after every number (as in NumPy). A NaN in a token makes all scores of its sequence NaN, since the
-  mean has it too, so that sequence keeps its first k tokens; all other outputs follow IEEE arithmetic.
+- Order: ties between scores go to the lower index, and kept ids are in ascending position order. Two tokens are always
+  equally similar to the mean of their unit vectors. So rounding decides which of the last two tokens stays.
+- NaN: a NaN score sorts after every number, as in NumPy. A NaN in a token makes the mean NaN, and so all scores of its
+  sequence. That sequence keeps its first k tokens. All other outputs follow IEEE arithmetic.
 - Purity: no function changes its inputs, and no result shares memory with one.
-- Arrays: every function takes NumPy arrays or the backend's own and returns the backend's own.
+- Arrays: every function takes NumPy arrays or the backend's arrays, and returns the backend's.
 """
 
 from pcae_core.contract.constants import (

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 STANDARDIZE_EPS = 1e-6
 """Added to the variance of a target token."""
 LAYER_NORM_EPS = 1e-6
-"""Of every LayerNorm, unless `ModelConfig.layer_norm_eps` says otherwise."""
+"""Epsilon of every LayerNorm, unless `ModelConfig.layer_norm_eps` is set."""
 NORM_EPS = 1e-12
-"""Smallest length that a vector is divided by, its largest entry scaled to 1: only a zero token has similarity 0."""
+"""Smallest length to divide a vector by, after its largest entry is scaled to 1. So only a zero token scores 0."""
 ADAM_EPS = 1e-8
 """Added to the root of AdamW's second moment."""
 
@@ -21,4 +21,4 @@ Array = Any
 Floats = NDArray[np.floating[Any]]
 """A NumPy array of any floating dtype."""
 Center = Literal["unit", "raw"]
-"""The mean that tokens are scored against: of the unit-length tokens, or of the tokens as they are."""
+"""The mean that tokens are compared with: of the unit-length tokens, or of the raw tokens."""

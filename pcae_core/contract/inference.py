@@ -40,7 +40,7 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def asarray(self, x: Array, dtype: str | None = None) -> Array:
-        """The backend's array with the values of `x`, on its device; `dtype` by NumPy's name, or as in `x`."""
+        """The values of `x` as the backend's array, on its device. `dtype` is NumPy's name; None keeps that of `x`."""
 
     @abc.abstractmethod
     def to_numpy(self, x: Array) -> NDArray[Any]:
@@ -50,19 +50,19 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def patchify(self, images: Array, patch_size: int) -> Array:
-        """Images (B, C, H, W) to flat patches (B, N, C*p*p), row by row; within a patch channel, row, column."""
+        """Images (B, C, H, W) to patches (B, N, C*p*p), row by row. A patch is flattened by channel, row, column."""
 
     @abc.abstractmethod
     def similarity_scores(self, tokens: Array, center: Center = "unit") -> Array:
         """Cosine of each token (B, N, D) with the mean token of its sequence, (B, N), float32 or better.
 
-        The mean is over unit-length tokens ("unit") or over raw ones ("raw"). A zero token scores 0. The length of a
-        token that is scored does not count, however large or small.
+        The mean is over unit-length tokens ("unit") or over raw tokens ("raw"). A zero token scores 0. A score does not
+        depend on the length of its token, however large or small.
         """
 
     @abc.abstractmethod
     def select_tokens(self, scores: Array, k: int) -> Array:
-        """Ids (B, k) of the k lowest scores (B, N) by (score, index), in ascending position order."""
+        """Ids (B, k) of the k lowest scores (B, N), in ascending position order. Ties go to the lower index."""
 
     @abc.abstractmethod
     def gather_tokens(self, tokens: Array, ids: Array) -> Array:
@@ -75,27 +75,27 @@ class Backend(abc.ABC):
         """Drop the patch tokens most similar to their mean.
 
         Args:
-            tokens: (B, P + N, D), the P prefix tokens first; those always stay and take no part in the mean.
-            k: patch tokens that stay.
+            tokens: (B, P + N, D). The P prefix tokens come first, always stay, and are not part of the mean.
+            k: number of patch tokens that stay.
 
         Returns:
-            The tokens that stay (B, P + k, D) and the ids of the patches among them (B, k), 0..N-1.
+            The tokens that stay (B, P + k, D), and the ids of the patches that stay (B, k), 0..N-1.
         """
 
     @abc.abstractmethod
     def restore_grid(self, tokens: Array, kept_ids: Array, num_patches: int, features: Array | None = None) -> Array:
-        """Put surviving patch tokens back on the whole grid, for dense tasks; differentiable by `tokens`.
+        """Put surviving patch tokens back on the whole grid, for dense tasks; differentiable with respect to `tokens`.
 
-        A survivor stays as it is, bit for bit. A dropped patch gets its most similar survivor: the one whose features
-        have the largest cosine with its own, in float32 or better; ties, also those by rounding, go to the lower id,
-        and a NaN cosine counts as the smallest. Without `features` only places are known of dropped patches, so the
-        most similar survivor is the nearest one on the square grid, by the exact squared distance.
+        Each survivor returns to its place bit for bit. Each dropped patch gets the token of the most similar survivor.
+        With `features`, that is the survivor with the largest cosine between features, in float32 or better. A NaN
+        cosine counts as the smallest. Without `features`, it is the nearest survivor on the square grid, by the exact
+        squared distance. Ties, also those by rounding, go to the lower id.
 
         Args:
-            tokens: of the survivors, without prefix tokens (B, k, D).
-            kept_ids: their patches (B, k), each once, in any order.
+            tokens: tokens of the survivors, without prefix tokens (B, k, D).
+            kept_ids: patches of the survivors (B, k), each once, in any order.
             num_patches: N.
-            features: of all patches (B, N, F), such as their pixels (`patchify`) or embeddings.
+            features: features of all patches (B, N, F), such as their pixels (`patchify`) or embeddings.
 
         Returns:
             (B, N, D), dtype kept.
@@ -110,13 +110,13 @@ class Backend(abc.ABC):
     def encode(
         self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
     ) -> EncoderOutput:
-        """CLS and all N patches through the encoder, dropping `1 - keep` of the patch tokens at each stage.
+        """Encode CLS and all N patches of whole images. Each stage drops a share `1 - keep` of the patch tokens.
 
-        The head, where there is one, reads the CLS token after the final norm, or with `config.pooling == "mean"` the
-        mean of the surviving patch tokens before it, through `fc_norm`. Parameters of a decoder are ignored.
+        The head, if there is one, reads the CLS token after the final norm. With `config.pooling == "mean"`, it reads
+        `fc_norm` of the mean of the surviving patch tokens before the final norm. Parameters of a decoder are ignored.
 
         Raises:
-            ShapeError: the images are not of the model's size, or there are none.
+            ShapeError: the images do not have the model's size, or there are none.
             ConfigError: `keep` is not in (0, 1].
         """
 
@@ -124,13 +124,13 @@ class Backend(abc.ABC):
     def encode_stages(
         self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
     ) -> EncoderTrace:
-        """As `encode`, with the scores and the choice of each stage; slower, for pictures and verification.
+        """As `encode`, with the scores and the choice of each stage. Slower; for pictures and verification.
 
         Raises:
             ShapeError, ConfigError: as `encode`.
         """
 
-    # Asked of a backend that only infers. A `TrainingBackend` implements both.
+    # A backend that only infers raises. A `TrainingBackend` implements both.
 
     def create_pretrainer(self, config: PretrainConfig, state: TrainState | None = None) -> Pretrainer:
         """Raises BackendError: this backend does not train."""
@@ -140,10 +140,10 @@ class Backend(abc.ABC):
         """Raises BackendError: this backend does not train."""
         raise no_training(self)
 
-    # Files of a framework's own kind; only where `BackendSpec.weights_suffix` names one.
+    # The framework's own weights files, if `BackendSpec.weights_suffix` names a suffix.
 
     def save_weights(self, path: Path, parameters: Mapping[str, NDArray[Any]]) -> None:
-        """Write parameters by name to a file that the framework's own users load without PCAE.
+        """Write parameters by name to a file of the framework, which loads without PCAE.
 
         Raises:
             BackendError: this backend has no such files.
@@ -152,13 +152,14 @@ class Backend(abc.ABC):
         raise self._no_weights_file()
 
     def load_weights(self, path: Path) -> dict[str, NDArray[Any]]:
-        """The arrays in such a file, whoever wrote it, by name; half precision becomes float32.
+        """The arrays in a weights file of the framework, by name; half precision becomes float32.
 
-        Names of nested dictionaries are joined by dots; what is no array is left out. Nothing in the file is run.
+        Any program may have written the file. Names of nested dictionaries are joined by dots. Values that are not
+        arrays are left out. No code in the file is run.
 
         Raises:
             BackendError: this backend has no such files.
-            CheckpointError: the file cannot be read, or only by running code that is in it.
+            CheckpointError: the file cannot be read, or only by running code in it.
         """
         raise self._no_weights_file()
 
@@ -167,5 +168,5 @@ class Backend(abc.ABC):
 
 
 def no_training(backend: Backend) -> BackendError:
-    """What to raise when a backend that only infers is asked to train."""
+    """The error that a backend raises which only infers, when it is asked to train."""
     return BackendError(f"the backend {backend.name!r} does not train; pcae backends lists those that do")

@@ -1,4 +1,4 @@
-"""What the functions of a backend give, and what a training run carries from step to step.
+"""Outputs of a backend's functions, and the state of a training run.
 
 Letters as in `pcae_core.contract`.
 """
@@ -12,10 +12,10 @@ from pcae_core.contract.constants import Array, Floats
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a backend can do.
+    """Capabilities of a backend.
 
     Attributes:
-        training: it trains: the backend is a `TrainingBackend`.
+        training: whether the backend trains, that is, is a `TrainingBackend`.
         dtypes: floating dtypes of parameters and images, by NumPy's names.
         devices: device types, best first.
     """
@@ -27,11 +27,11 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class PretrainingOutput:
-    """What one pre-training forward pass gives.
+    """Output of one forward pass of pre-training.
 
     Attributes:
         loss: scalar.
-        prediction: student's predictions (B, K, D).
+        prediction: predictions of the student (B, K, D).
         target: standardised features of the teacher (B, K, D).
         visible_ids: patches that the student saw (B, V), ascending.
         target_ids: patches that the teacher kept (B, K), ascending.
@@ -46,7 +46,7 @@ class PretrainingOutput:
 
 @dataclass(frozen=True)
 class EncoderOutput:
-    """What the encoder gives.
+    """Output of the encoder.
 
     Attributes:
         last_hidden_state: CLS and surviving patch tokens after the final norm (B, 1 + k, D).
@@ -61,13 +61,13 @@ class EncoderOutput:
 
 @dataclass(frozen=True)
 class StageOutput:
-    """What one stage of the encoder did: of n patches that entered, k stayed.
+    """Output of one stage of the encoder: n patches entered, and k of them stayed.
 
     Attributes:
-        block: after which block, 0-based.
+        block: index of the block before the stage, 0-based.
         ids: positions of the patches that entered (B, n), ascending.
-        scores: their similarity to their mean (B, n), float32 or better.
-        kept_ids: positions of those that stayed (B, k), ascending.
+        scores: similarity of each of them to their mean (B, n), float32 or better.
+        kept_ids: positions of the patches that stayed (B, k), ascending.
     """
 
     block: int
@@ -78,7 +78,7 @@ class StageOutput:
 
 @dataclass(frozen=True)
 class EncoderTrace:
-    """What the encoder gives, and what each of its stages did; also a stage at which all patches stay is there."""
+    """Output of the encoder, and of each of its stages, including stages at which all patches stay."""
 
     output: EncoderOutput
     stages: tuple[StageOutput, ...]
@@ -86,14 +86,14 @@ class EncoderTrace:
 
 @dataclass
 class TrainState:
-    """Everything that a training run carries from step to step, as NumPy arrays by canonical name.
+    """The whole state of a training run between two steps, as NumPy arrays by canonical name.
 
     Attributes:
-        student: encoder and decoder; in fine-tuning the encoder with its head.
-        teacher: encoder only; in fine-tuning the moving average of the student, empty without one.
+        student: encoder and decoder; in fine-tuning, encoder and head.
+        teacher: encoder; in fine-tuning, the moving average of the student, or empty without one.
         exp_avg, exp_avg_sq: AdamW's moments of the trainable student parameters.
-        step: optimizer steps done.
-        loss_scale: scale and steps since its last change, for float16; else None.
+        step: number of optimizer steps done.
+        loss_scale: loss scale and steps since its last change, for float16; else None.
     """
 
     student: dict[str, Floats]
@@ -106,13 +106,12 @@ class TrainState:
 
 @dataclass(frozen=True)
 class PretrainOutput:
-    """What one optimizer step gives, as the backend's arrays so that nothing waits for the device.
+    """Output of one optimizer step of pre-training, as the backend's arrays, so that nothing waits for the device.
 
     Attributes:
         loss: mean over this process's images, scalar.
         grad_norm: global gradient norm before clipping, scalar.
-        finite: whether the loss and the gradient norm are finite in every process, a scalar; if not, the step was
-            skipped.
+        finite: whether loss and gradient norm are finite in every process, scalar. If not, the step was skipped.
         target: standardised targets (B, K, D).
         features: mean of the student's visible patch tokens (B, D).
     """
@@ -126,7 +125,7 @@ class PretrainOutput:
 
 @dataclass(frozen=True)
 class FinetuneOutput:
-    """What one optimizer step of fine-tuning gives, as the backend's arrays.
+    """Output of one optimizer step of fine-tuning, as the backend's arrays.
 
     Attributes:
         loss: mean over this process's images, scalar.

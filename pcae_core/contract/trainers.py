@@ -1,4 +1,4 @@
-"""Models in training: one optimizer step of pre-training or fine-tuning.
+"""Trainers: a model in training, and one optimizer step of pre-training or fine-tuning.
 
 Letters as in `pcae_core.contract`.
 """
@@ -12,13 +12,15 @@ from pcae_core.contract.outputs import FinetuneOutput, PretrainOutput, TrainStat
 
 
 class Trainer(abc.ABC):
-    """A model in training; the subclasses say what a step is.
+    """A model in training. Its subclasses define a step.
 
-    A step whose loss or gradient is not finite, in any process, is skipped in all of them: parameters and moments stay
-    as they are. It counts as a step, and the moving average takes its own as ever.
+    If the loss or a gradient is not finite in any process, all processes skip the step: parameters and moments do not
+    change. A skipped step still counts, and the moving average is still updated.
 
-    Under data parallelism each process holds one; `rank` and `world_size` say which. `compiles` says that the first
-    step takes much longer than the others.
+    Attributes:
+        rank, world_size: number of this process, and number of all processes, under data parallelism. Each process
+            holds one trainer.
+        compiles: whether the first step compiles, and so takes much longer than the others.
     """
 
     rank: int = 0
@@ -27,7 +29,7 @@ class Trainer(abc.ABC):
 
     @abc.abstractmethod
     def state(self) -> TrainState:
-        """A snapshot that later steps leave alone."""
+        """A snapshot of the state, which later steps do not change."""
 
     def any_rank(self, flag: bool) -> bool:
         """Whether `flag` holds in any process."""
@@ -58,19 +60,19 @@ class Pretrainer(Trainer):
         """One optimizer step, then one EMA step.
 
         Args:
-            images: this process's part of the global batch (B, C, H, W): uint8, normalised by the backend with
-                `config.loader`, or floating and normalised already.
-            noise: (B, N), splits the patches.
-            learning_rate, momentum: of this step.
+            images: this process's part of the global batch (B, C, H, W). The backend normalises uint8 images with
+                `config.loader`; floating images are normalised already.
+            noise: noise that splits the patches (B, N).
+            learning_rate, momentum: learning rate and EMA momentum of this step.
             drop_path: factors of the residual branches (L, 2, B), or None.
 
         Raises:
-            ShapeError: the images are not of the model's size, or there are none.
+            ShapeError: the images do not have the model's size, or there are none.
         """
 
 
 class Finetuner(Trainer):
-    """Fine-tuning: a classifier whose encoder drops tokens, as `FinetuneConfig.keep` says."""
+    """Fine-tuning of a classifier whose encoder drops tokens (`FinetuneConfig.keep`)."""
 
     @abc.abstractmethod
     def step(
@@ -82,16 +84,16 @@ class Finetuner(Trainer):
         momentum: float,
         drop_path: Array | None = None,
     ) -> FinetuneOutput:
-        """One optimizer step; then, where there is a moving average, one step of it.
+        """One optimizer step, then one step of the moving average, if there is one.
 
         Args:
             images: as in `Pretrainer.step`.
-            targets: (B, classes), each row the wanted probabilities.
-            learning_rate: of this step, for the layers nearest to the head; `parameters.layer_scale` times it for
-                the others. Weight decay follows the same rate.
-            momentum: of the moving average; without one it is not used.
+            targets: target probabilities (B, classes).
+            learning_rate: learning rate of the head at this step. `parameters.layer_scale` multiplies it for the layers
+                below. Weight decay uses the same rate.
+            momentum: momentum of the moving average; ignored without one.
             drop_path: factors of the residual branches (L, 2, B), or None.
 
         Raises:
-            ShapeError: the images are not of the model's size, or there are none.
+            ShapeError: the images do not have the model's size, or there are none.
         """

@@ -1,4 +1,4 @@
-"""`TrainingBackend`: a backend that trains too.
+"""`TrainingBackend`: a backend that infers and trains.
 
 Letters as in `pcae_core.contract`.
 """
@@ -26,11 +26,11 @@ class TrainingBackend(Backend):
 
     @abc.abstractmethod
     def split_by_noise(self, noise: Array, num_visible: int) -> tuple[Array, Array]:
-        """Noise (B, N) to visible ids (B, V), of the V smallest numbers, and masked ids (B, M); both ascending."""
+        """Split patches by noise (B, N): visible ids (B, V) of the V smallest numbers, masked ids (B, M); ascending."""
 
     @abc.abstractmethod
     def standardize(self, latents: Array, eps: float = STANDARDIZE_EPS) -> Array:
-        """Each token (B, K, D) to mean 0 and unbiased variance 1 over its features; float32 or better."""
+        """Standardise each token (B, K, D) to mean 0 and unbiased variance 1 over its features; float32 or better."""
 
     @abc.abstractmethod
     def cosine_loss(self, prediction: Array, target: Array) -> Array:
@@ -56,12 +56,13 @@ class TrainingBackend(Backend):
         """The whole forward pass of pre-training, without drop path.
 
         Args:
-            student: encoder and decoder; teacher: encoder.
+            student: parameters of encoder and decoder.
+            teacher: parameters of the encoder.
             images: normalised (B, C, H, W).
-            noise: (B, N), splits the patches.
+            noise: noise that splits the patches (B, N).
 
         Raises:
-            ShapeError: the images are not of the model's size, or there are none.
+            ShapeError: the images do not have the model's size, or there are none.
         """
 
     @abc.abstractmethod
@@ -74,11 +75,11 @@ class TrainingBackend(Backend):
         noise: Array,
         drop_path: Array | None = None,
     ) -> tuple[Array, dict[str, Array]]:
-        """Loss of `pretraining_forward`, and its gradient by each trainable student parameter."""
+        """Loss of `pretraining_forward`, and its gradient with respect to each trainable student parameter."""
 
     @abc.abstractmethod
     def create_pretrainer(self, config: PretrainConfig, state: TrainState | None = None) -> Pretrainer:
-        """A model in training, from `state` or from `config.seed`."""
+        """A trainer that starts from `state`, or from `config.seed` without one."""
 
     # Fine-tuning
 
@@ -92,28 +93,29 @@ class TrainingBackend(Backend):
         keep: float = 1.0,
         drop_path: Array | None = None,
     ) -> tuple[Array, dict[str, Array]]:
-        """Cross-entropy of the logits with soft targets, and its gradient by each parameter that fine-tuning trains.
+        """Cross-entropy of the logits with soft targets, and its gradients.
 
-        The choice of the tokens that stay has no gradient; those that go have one through what they gave the others.
+        There is a gradient for each parameter in `parameters.finetuned_shapes`. The choice of the tokens that stay has
+        no gradient. Dropped tokens have one through attention, in the blocks before they are dropped.
 
         Args:
-            targets: (B, classes), each row the wanted probabilities.
+            targets: target probabilities (B, classes).
             drop_path: factors of the residual branches (L, 2, B), or None.
         """
 
     @abc.abstractmethod
     def create_finetuner(self, config: FinetuneConfig, state: TrainState | None = None) -> Finetuner:
-        """A classifier in training, from `state`, or from `config.seed` at random."""
+        """A trainer that starts from `state`, or from random initialisation with `config.seed` without one."""
 
     # Any function
 
     @abc.abstractmethod
     def gradient(self, function: Callable[[Array], Array], x: Array) -> Array:
-        """Gradient by `x` of a scalar function made of this backend's operations; of the shape and dtype of `x`."""
+        """Gradient with respect to `x` of a scalar function of this backend's operations; shape and dtype of `x`."""
 
 
 def training_backend(backend: Backend) -> TrainingBackend:
-    """`backend` itself, as one that trains.
+    """`backend` itself, typed as a `TrainingBackend`.
 
     Raises:
         BackendError: it does not train.
