@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor
+from numpy.typing import NDArray
 
 from pcae_core.config import ModelConfig, PretrainConfig
 from pcae_core.config.finetune import FinetuneConfig
@@ -45,7 +47,7 @@ class MindSporeBackend(TrainingBackend):
         tensor = x.copy() if isinstance(x, Tensor) else _tensor(x)
         return tensor if dtype is None else tensor.astype(getattr(ms, dtype))
 
-    def to_numpy(self, x: Array) -> np.ndarray:
+    def to_numpy(self, x: Array) -> NDArray[Any]:
         tensor = _tensor(x)
         return (tensor.float() if tensor.dtype == ms.bfloat16 else tensor).asnumpy().copy()
 
@@ -165,10 +167,10 @@ class MindSporeBackend(TrainingBackend):
     def create_pretrainer(self, config: PretrainConfig, state: TrainState | None = None) -> Pretrainer:
         return MindSporePretrainer(config, self.device, state)
 
-    def save_weights(self, path: Path, parameters: Mapping[str, np.ndarray]) -> None:
+    def save_weights(self, path: Path, parameters: Mapping[str, NDArray[Any]]) -> None:
         ms.save_checkpoint([{"name": name, "data": Tensor(value)} for name, value in parameters.items()], str(path))
 
-    def load_weights(self, path: Path) -> dict[str, np.ndarray]:
+    def load_weights(self, path: Path) -> dict[str, NDArray[Any]]:
         return weights.load(path)
 
 

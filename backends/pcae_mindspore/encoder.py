@@ -53,12 +53,13 @@ class Encoder(model.Encoder):
         """
         pretrained.refuse_choice(Path(path), encoder)
         found = pretrained.load(Path(path), encoder)
-        encoder = cls(found.config.model, dtype, compute)
-        model.load(encoder, {name: Tensor(value, dtype) for name, value in found.encoder.items()})
-        encoder.mean, encoder.std = found.config.loader.normalization(found.config.model.in_chans)
-        return encoder
+        cell = cls(found.config.model, dtype, compute)
+        model.load(cell, {name: Tensor(value, dtype) for name, value in found.encoder.items()})
+        cell.mean, cell.std = found.config.loader.normalization(found.config.model.in_chans)
+        return cell
 
-    def construct(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    # The ratio is in `reduction`, not an argument
+    def construct(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:  # type: ignore[override]
         """Normalised images (B, C, H, W) of any floating dtype -> hidden state, kept ids, logits.
 
         The hidden state is the CLS token and those that stay (B, 1 + k, D) in the parameters' dtype, kept ids are their

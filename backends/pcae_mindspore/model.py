@@ -7,6 +7,7 @@ parameters, `compute` that of the matrix products. Letters as in `ops`; T tokens
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, mint, nn, ops
@@ -46,7 +47,8 @@ class Encoder(nn.Cell):
         self.norm = LayerNorm(dim, dtype, eps)
         pools = config.num_classes and config.pooling == "mean"
         self.fc_norm = LayerNorm(dim, dtype, eps) if pools else None
-        self.head = Linear(dim, config.num_classes, dtype, compute) if config.num_classes else None
+        # A Linear or None; Any, since a method that a graph is made of cannot tell mypy which
+        self.head: Any = Linear(dim, config.num_classes, dtype, compute) if config.num_classes else None
 
     def embed(self, patches: Tensor, ids: Tensor) -> Tensor:
         """Project only the patches (B, N, C*p*p) at ids (B, k) and add their positions: (B, k, D)."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import mindspore as ms
-import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from numpy.typing import NDArray
 
 from pcae_core.config import PretrainConfig, RunConfig
 from pcae_core.config.finetune import FinetuneConfig
@@ -240,10 +241,10 @@ class TrainingCell(nn.Cell):
         )
 
 
-def _tensors(arrays: Mapping[str, np.ndarray], dtype: ms.Type) -> dict[str, Tensor]:
+def _tensors(arrays: Mapping[str, NDArray[Any]], dtype: ms.Type) -> dict[str, Tensor]:
     return {name: Tensor(value, dtype) for name, value in arrays.items()}
 
 
-def _arrays(parameters: Mapping[str, Parameter]) -> dict[str, np.ndarray]:
+def _arrays(parameters: Mapping[str, Parameter]) -> dict[str, NDArray[Any]]:
     """Copies: `asnumpy` alone is a view that later steps change."""
     return {name: parameter.asnumpy().copy() for name, parameter in parameters.items()}

@@ -8,6 +8,7 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor
+from numpy.typing import NDArray
 from typing_extensions import override
 
 from pcae_core.config import RunConfig
@@ -65,7 +66,7 @@ class MindSporeTrainer(Trainer):
         self._group.close()
 
     def _run(
-        self, images: Array, given: np.ndarray, drop_path: Array | None, learning_rate: float, momentum: float
+        self, images: Array, given: NDArray[Any], drop_path: Array | None, learning_rate: float, momentum: float
     ) -> tuple[list[tuple[Tensor, ...]], Tensor, Tensor]:
         """One step: what the loss cell gives for each micro-batch, the gradient norm, and whether all is finite.
 
@@ -97,5 +98,5 @@ class MindSporeTrainer(Trainer):
                 self._cell.update_teacher_and_scale(self._tensor(momentum), finite)
         return [*outputs, tuple(final)], norm, finite
 
-    def _tensor(self, value: float | np.ndarray) -> Tensor:
+    def _tensor(self, value: float | NDArray[Any]) -> Tensor:
         return Tensor(value, self._dtype)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from mindspore.train.checkpoint_pb2 import Checkpoint
+from numpy.typing import NDArray
 
 from pcae_core.errors import CheckpointError
 from pcae_core.parameters import Arrays
@@ -53,7 +54,7 @@ def _checked(content: bytes) -> bytes:
     return content
 
 
-def _array(name: str, parts: Iterable[Any]) -> np.ndarray:
+def _array(name: str, parts: Iterable[Any]) -> NDArray[Any]:
     """One tensor. Raises ValueError."""
     if not isinstance(name, str):  # protobuf in pure Python gives bytes that are no UTF-8 as they are
         raise ValueError(f"the name {name!r} is no text")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pcae_core.config import ModelConfig, PretrainConfig
 from pcae_core.config.finetune import FinetuneConfig
@@ -58,13 +59,13 @@ class NumpyBackend(TrainingBackend):
         if device not in ("auto", "cpu"):
             raise BackendError(f"the numpy backend runs on the device 'cpu', not {device!r}; say --device cpu or auto")
 
-    def asarray(self, x: Array, dtype: str | None = None) -> np.ndarray:
+    def asarray(self, x: Array, dtype: str | None = None) -> NDArray[Any]:
         return np.array(x, dtype=dtype)
 
-    def to_numpy(self, x: Array) -> np.ndarray:
+    def to_numpy(self, x: Array) -> NDArray[Any]:
         return np.array(x)
 
-    def patchify(self, images: Array, patch_size: int) -> np.ndarray:
+    def patchify(self, images: Array, patch_size: int) -> NDArray[Any]:
         return np.array(ops.patchify(np.asarray(images), patch_size))
 
     def split_by_noise(self, noise: Array, num_visible: int) -> tuple[ops.Ids, ops.Ids]:
@@ -76,7 +77,7 @@ class NumpyBackend(TrainingBackend):
     def select_tokens(self, scores: Array, k: int) -> ops.Ids:
         return ops.select_tokens(_floats(scores), k)
 
-    def gather_tokens(self, tokens: Array, ids: Array) -> np.ndarray:
+    def gather_tokens(self, tokens: Array, ids: Array) -> NDArray[Any]:
         return ops.gather_tokens(np.asarray(tokens), _ids(ids))
 
     def reduce_tokens(
@@ -86,7 +87,7 @@ class NumpyBackend(TrainingBackend):
 
     def restore_grid(
         self, tokens: Array, kept_ids: Array, num_patches: int, features: Array | None = None
-    ) -> np.ndarray:
+    ) -> NDArray[Any]:
         own = None if features is None else _floats(features)
         check_restore_grid(np.shape(tokens), np.shape(kept_ids), num_patches, None if own is None else own.shape)
         return ops.restore_grid(np.asarray(tokens), _ids(kept_ids), num_patches, own)
@@ -167,10 +168,10 @@ class NumpyBackend(TrainingBackend):
     def create_pretrainer(self, config: PretrainConfig, state: TrainState | None = None) -> Pretrainer:
         return NumpyPretrainer(config, state)
 
-    def save_weights(self, path: Path, parameters: Mapping[str, np.ndarray]) -> None:
+    def save_weights(self, path: Path, parameters: Mapping[str, NDArray[Any]]) -> None:
         np.savez(path, **parameters)
 
-    def load_weights(self, path: Path) -> dict[str, np.ndarray]:
+    def load_weights(self, path: Path) -> dict[str, NDArray[Any]]:
         try:
             arrays = {name: archives.read(path, name) for name in archives.members(path)}
         except ValueError as error:

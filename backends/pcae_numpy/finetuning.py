@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import override
 
 from pcae_core.config.finetune import FinetuneConfig
@@ -23,16 +26,18 @@ class NumpyFinetuner(Finetuner):
     @override
     def step(
         self,
-        images: np.ndarray,
-        targets: np.ndarray,
+        images: NDArray[Any],
+        targets: NDArray[Any],
         *,
         learning_rate: float,
         momentum: float,
-        drop_path: np.ndarray | None = None,
+        drop_path: NDArray[Any] | None = None,
     ) -> FinetuneOutput:
         config, parts, p = self._config, self._config.accumulation, self._state.student
         images, targets = normalize(images, config), np.asarray(targets, dtype=np.float64)
-        scales = np.ones((config.model.depth, 2, len(images))) if drop_path is None else np.float64(drop_path)
+        scales = (
+            np.ones((config.model.depth, 2, len(images))) if drop_path is None else np.asarray(drop_path, np.float64)
+        )
         losses, total = [], {name: np.zeros_like(value) for name, value in self._state.exp_avg.items()}
         for part in np.split(np.arange(len(images)), parts):
             trace = model.encoder_trace(config.model, p, images[part], config.keep, scales[:, :, part])

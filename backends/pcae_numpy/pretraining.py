@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import override
 
 from pcae_core.config import PretrainConfig, RunConfig
@@ -40,7 +42,7 @@ def update(
     return np.asarray(norm), np.asarray(finite)
 
 
-def clip_gradients(grads: backward.Gradients, norm: Floats, largest_norm: float | None) -> None:
+def clip_gradients(grads: backward.Gradients, norm: float, largest_norm: float | None) -> None:
     """Scale all gradients in place so that their global norm, `norm`, is at most `largest_norm`."""
     if largest_norm is not None:
         for grad in grads.values():
@@ -76,16 +78,18 @@ class NumpyPretrainer(Pretrainer):
     @override
     def step(
         self,
-        images: np.ndarray,
-        noise: np.ndarray,
+        images: NDArray[Any],
+        noise: NDArray[Any],
         *,
         learning_rate: float,
         momentum: float,
-        drop_path: np.ndarray | None = None,
+        drop_path: NDArray[Any] | None = None,
     ) -> PretrainOutput:
         config, parts = self._config, self._config.accumulation
         images = normalize(images, config)
-        scales = np.ones((config.model.depth, 2, len(images))) if drop_path is None else np.float64(drop_path)
+        scales = (
+            np.ones((config.model.depth, 2, len(images))) if drop_path is None else np.asarray(drop_path, np.float64)
+        )
         losses, targets, features = [], [], []
         total = backward.zero_gradients(self._state.student)
         for part in np.split(np.arange(len(images)), parts):
@@ -108,7 +112,7 @@ class NumpyPretrainer(Pretrainer):
         return copy_state(self._state)
 
 
-def normalize(images: np.ndarray, config: RunConfig) -> Floats:
+def normalize(images: NDArray[Any], config: RunConfig) -> Floats:
     """Pixels uint8 (B, C, H, W) by the loader's mean and deviation; floating images are that already.
 
     Raises:
@@ -123,5 +127,14 @@ def normalize(images: np.ndarray, config: RunConfig) -> Floats:
 
 def copy_state(state: TrainState) -> TrainState:
     """In float64, sharing nothing."""
-    groups = (state.student, state.teacher, state.exp_avg, state.exp_avg_sq)
-    return TrainState(*({k: np.array(v, dtype=np.float64) for k, v in group.items()} for group in groups), state.step)
+    return TrainState(
+        student=_copies(state.student),
+        teacher=_copies(state.teacher),
+        exp_avg=_copies(state.exp_avg),
+        exp_avg_sq=_copies(state.exp_avg_sq),
+        step=state.step,
+    )
+
+
+def _copies(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {name: np.array(value, dtype=np.float64) for name, value in arrays.items()}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from pcae_core.config import ModelConfig
 from pcae_core.contract import Array, Backend, Center, EncoderOutput, EncoderTrace
@@ -50,13 +51,13 @@ class OnnxBackend(Backend):
         self._models: dict[tuple[Any, ...], onnxruntime.InferenceSession] = {}
         self._call(("probe",), lambda g, x: [g.add("Abs", x)], np.zeros(1, np.float32))  # the device is there
 
-    def asarray(self, x: Array, dtype: str | None = None) -> np.ndarray:
+    def asarray(self, x: Array, dtype: str | None = None) -> NDArray[Any]:
         return np.array(x, dtype=dtype)
 
-    def to_numpy(self, x: Array) -> np.ndarray:
+    def to_numpy(self, x: Array) -> NDArray[Any]:
         return np.array(x)
 
-    def patchify(self, images: Array, patch_size: int) -> np.ndarray:
+    def patchify(self, images: Array, patch_size: int) -> NDArray[Any]:
         images, p = np.asarray(images), patch_size
         _, chans, height, width = images.shape
         rows, columns = height // p, width // p
@@ -68,7 +69,7 @@ class OnnxBackend(Backend):
 
         return self._call(("patchify", p, *images.shape[1:]), build, images)[0]
 
-    def similarity_scores(self, tokens: Array, center: Center = "unit") -> np.ndarray:
+    def similarity_scores(self, tokens: Array, center: Center = "unit") -> NDArray[Any]:
         tokens = np.asarray(tokens)
         wide = _wide(tokens.dtype.name)
 
@@ -77,7 +78,7 @@ class OnnxBackend(Backend):
 
         return self._call(("scores", center), build, tokens)[0]
 
-    def select_tokens(self, scores: Array, k: int) -> np.ndarray:
+    def select_tokens(self, scores: Array, k: int) -> NDArray[Any]:
         scores = _sortable(scores)
 
         def build(g: Graph, x: str) -> list[str]:
@@ -85,14 +86,14 @@ class OnnxBackend(Backend):
 
         return self._call(("select", k), build, scores)[0]
 
-    def gather_tokens(self, tokens: Array, ids: Array) -> np.ndarray:
+    def gather_tokens(self, tokens: Array, ids: Array) -> NDArray[Any]:
         return self._call(
             ("gather",), lambda g, x, i: [ops.gather(g, x, i)], np.asarray(tokens), np.asarray(ids, dtype=np.int64)
         )[0]
 
     def reduce_tokens(
         self, tokens: Array, k: int, num_prefix_tokens: int = 0, center: Center = "unit"
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         tokens = np.asarray(tokens)
 
         def build(g: Graph, x: str) -> list[str]:
@@ -103,7 +104,7 @@ class OnnxBackend(Backend):
 
     def restore_grid(
         self, tokens: Array, kept_ids: Array, num_patches: int, features: Array | None = None
-    ) -> np.ndarray:
+    ) -> NDArray[Any]:
         tokens, ids = np.asarray(tokens), np.asarray(kept_ids, dtype=np.int64)
         others = [] if features is None else [np.asarray(features)]
         check_restore_grid(tokens.shape, ids.shape, num_patches, others[0].shape if others else None)
@@ -131,7 +132,7 @@ class OnnxBackend(Backend):
 
     def _encode(
         self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float, watched: list[str]
-    ) -> tuple[EncoderOutput, dict[str, np.ndarray]]:
+    ) -> tuple[EncoderOutput, dict[str, NDArray[Any]]]:
         """What `encode` gives, and the values of the graph by these names."""
         check_keep(keep)
         check_images(np.shape(images), config.in_chans, config.image_size)
@@ -151,7 +152,7 @@ class OnnxBackend(Backend):
         values = dict(zip(watched, found[len(found) - len(watched) :], strict=True))
         return EncoderOutput(hidden.astype(dtype, copy=False), ids, head), values
 
-    def _call(self, key: tuple[Any, ...], build: Build, *arrays: np.ndarray) -> list[np.ndarray]:
+    def _call(self, key: tuple[Any, ...], build: Build, *arrays: NDArray[Any]) -> list[NDArray[Any]]:
         """Run the graph that `build` makes; it is made once for a key and the inputs' dtypes and ranks."""
         arrays = tuple(np.asarray(x, order="C") for x in arrays)
         key = (*key, *((x.dtype.name, x.ndim) for x in arrays))
@@ -163,7 +164,8 @@ class OnnxBackend(Backend):
             for i, value in enumerate(build(g, *names)):
                 g.output(value, f"output_{i}")
             self._functions[key] = self._load(g)
-        return self._functions[key].run(None, dict(zip(names, arrays, strict=True)))
+        outputs: list[NDArray[Any]] = self._functions[key].run(None, dict(zip(names, arrays, strict=True)))
+        return outputs
 
     def _model(self, key: tuple[Any, ...], build: Callable[[Graph], None], dtype: str) -> onnxruntime.InferenceSession:
         """The session of a model with weights; the last few are kept."""
@@ -180,17 +182,17 @@ class OnnxBackend(Backend):
         return runtime.session(writer.to_bytes(g.proto("pcae", {}), g.weights), self.device)
 
 
-def _sortable(x: Array) -> np.ndarray:
+def _sortable(x: Array) -> NDArray[Any]:
     """float16 widened, since runtimes sort float32 and float64."""
     array = np.asarray(x, order="C")
     return array if array.dtype == np.float64 else array.astype(np.float32, copy=False)
 
 
-def _arrays(parameters: Mapping[str, Array], names: Mapping[str, object]) -> dict[str, np.ndarray]:
+def _arrays(parameters: Mapping[str, Array], names: Mapping[str, object]) -> dict[str, NDArray[Any]]:
     return {name: np.asarray(parameters[name]) for name in names}
 
 
-def _model_dtype(parameters: Mapping[str, np.ndarray]) -> str:
+def _model_dtype(parameters: Mapping[str, NDArray[Any]]) -> str:
     dtype = parameters["cls_token"].dtype.name
     if dtype not in CAPABILITIES.dtypes:
         raise BackendError(f"the onnx backend computes models in {' or '.join(CAPABILITIES.dtypes)}, not in {dtype}")

@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
 import pydantic
+from numpy.typing import NDArray
 
 from pcae_core.config import DataConfig, ModelConfig
 from pcae_core.convert.preprocessing import image_processor
@@ -77,10 +77,10 @@ class Exported:
 def export(
     config: ModelConfig,
     loader: DataConfig,
-    parameters: Mapping[str, np.ndarray],
+    parameters: Mapping[str, NDArray[Any]],
     folder: Path,
     options: Options,
-    images: np.ndarray | None = None,
+    images: NDArray[Any] | None = None,
 ) -> Exported:
     """Write and verify a model, then put `model.onnx`, `config.json` and `preprocessor_config.json` into `folder`.
 
@@ -113,7 +113,7 @@ def export(
 
 
 def _write_narrow(
-    info: ModelInfo, parameters: Mapping[str, np.ndarray], path: Path, options: Options, images: np.ndarray | None
+    info: ModelInfo, parameters: Mapping[str, NDArray[Any]], path: Path, options: Options, images: NDArray[Any] | None
 ) -> tuple[verify.Report, quantize.Agreement]:
     """Verify the float32 model, then write the narrower one and measure it."""
     exact = path.parent / "float32" / MODEL_FILE
@@ -124,13 +124,13 @@ def _write_narrow(
     else:
         write_model(info, parameters, path, options.opset, "float16", options.keep_default)
     pixels = verify.random_images(info.model, _RANDOM_IMAGES) if images is None else images
-    agreement = quantize.measure(*(InferenceSession(model, memory_mib=None) for model in (exact, path)), pixels)
-    return report, agreement
+    sessions = InferenceSession(exact, memory_mib=None), InferenceSession(path, memory_mib=None)
+    return report, quantize.measure(*sessions, pixels)
 
 
 def write_model(
     info: ModelInfo,
-    parameters: Mapping[str, np.ndarray],
+    parameters: Mapping[str, NDArray[Any]],
     path: Path,
     opset: int = 23,
     dtype: str = "float32",
@@ -143,14 +143,14 @@ def write_model(
 
 
 def _write_and_verify(
-    info: ModelInfo, parameters: Mapping[str, np.ndarray], path: Path, options: Options
+    info: ModelInfo, parameters: Mapping[str, NDArray[Any]], path: Path, options: Options
 ) -> verify.Report:
     write_model(info, parameters, path, options.opset, keep_default=options.keep_default)
     return verify.verify(path, info.model, parameters, info.schedule.keep, options.atol, options.opset)
 
 
 def describe(
-    config: ModelConfig, loader: DataConfig, parameters: Mapping[str, np.ndarray], folder: Path, options: Options
+    config: ModelConfig, loader: DataConfig, parameters: Mapping[str, NDArray[Any]], folder: Path, options: Options
 ) -> ModelInfo:
     """What the model will say of itself. Raises ConfigError."""
     task = options.task or ("image-classification" if config.num_classes else "feature-extraction")

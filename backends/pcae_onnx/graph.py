@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 IR_VERSIONS = {20: 9, 23: 11}
@@ -36,7 +37,7 @@ class Weight:
     name: str
     shape: tuple[int, ...]
     dtype: str
-    read: Callable[[], np.ndarray]
+    read: Callable[[], NDArray[Any]]
 
 
 class Graph:
@@ -57,7 +58,7 @@ class Graph:
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
 
-    def input(self, name: str, dtype: str, shape: Sequence[Dim], default: np.ndarray | None = None) -> str:
+    def input(self, name: str, dtype: str, shape: Sequence[Dim], default: NDArray[Any] | None = None) -> str:
         """Declare an input; `default` makes it optional."""
         self._inputs.append(helper.make_tensor_value_info(name, onnx_dtype(dtype), shape))
         if default is not None:
@@ -67,11 +68,10 @@ class Graph:
     def output(self, value: str, name: str, dtype: str | None = None, shape: Sequence[Dim] | None = None) -> None:
         """Declare `value` as the output `name`; without dtype and shape runtimes infer them."""
         self._nodes.append(helper.make_node("Identity", [value], [name], name=f"output_{name}"))
-        known = dtype is not None
-        info = (
-            helper.make_tensor_value_info(name, onnx_dtype(dtype), shape) if known else onnx.ValueInfoProto(name=name)
-        )
-        self._outputs.append(info)
+        if dtype is None:
+            self._outputs.append(onnx.ValueInfoProto(name=name))
+        else:
+            self._outputs.append(helper.make_tensor_value_info(name, onnx_dtype(dtype), shape))
 
     def add(self, op: str, *inputs: str, **attributes: Any) -> str:
         """Add a node with one output; returns the output's name."""
@@ -106,7 +106,7 @@ class Graph:
         """An int64 vector."""
         return self.constant(list(values), "int64")
 
-    def weight(self, name: str, shape: tuple[int, ...], read: Callable[[], np.ndarray]) -> str:
+    def weight(self, name: str, shape: tuple[int, ...], read: Callable[[], NDArray[Any]]) -> str:
         """A weight of the graph's dtype; `read` may give another floating dtype."""
         dtype = self.dtype
         self.weights.append(Weight(name, shape, dtype, lambda: read().astype(dtype, copy=False)))

@@ -7,10 +7,11 @@ import json
 import platform
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 import pcae_core
@@ -133,10 +134,10 @@ def versions() -> dict[str, str]:
     }
 
 
-def arrays_sha256(arrays: Mapping[str, np.ndarray], names: Iterable[str] | None = None) -> str:
+def arrays_sha256(arrays: Mapping[str, NDArray[Any]], names: Iterable[str] | None = None) -> str:
     """Of each array's name and bytes; of all of them in their order, or of those named."""
     digest = hashlib.sha256()
     for name in arrays if names is None else names:
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pcae_core.config import ModelConfig
 from pcae_core.parameters import encoder_shapes
 from pcae_onnx import ops, stages
 from pcae_onnx.graph import Graph
 
-Parameters = Mapping[str, np.ndarray]
+Parameters = Mapping[str, NDArray[Any]]
 
 
 class Layers:
@@ -98,7 +100,9 @@ class Layers:
         shape = (1, (rows if end is None else end) - start, dim)
         return self._weight(name, part, shape, lambda x: x[:, start:end])
 
-    def _weight(self, name: str, label: str, shape: tuple[int, ...], change: Callable[[np.ndarray], np.ndarray]) -> str:
+    def _weight(
+        self, name: str, label: str, shape: tuple[int, ...], change: Callable[[NDArray[Any]], NDArray[Any]]
+    ) -> str:
         parameters = self._parameters
         return self.g.weight(label, shape, lambda: change(parameters[name]))
 
@@ -162,7 +166,8 @@ def encoder(
     """
     size, layers = config.image_size, Layers(g, config, parameters)
     images = g.input("pixel_values", "float32", ["batch_size", config.in_chans, size, size])
-    ratio = g.input("keep", "float32", [], np.float32(1.0) if keep_default else None) if keep is None else keep
+    default = np.array(1.0, np.float32) if keep_default else None
+    ratio = g.input("keep", "float32", [], default) if keep is None else keep
     tokens = layers.prepend_cls(layers.patches(g.cast(images, g.dtype) if g.dtype != "float32" else images))
     tokens, ids = reduced_blocks(layers, tokens, ratio, every_score)
     hidden = layers.norm(tokens, "norm")

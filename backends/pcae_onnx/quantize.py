@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from pcae_core.errors import ModelFileError
 from pcae_onnx.info import ModelInfo
@@ -93,7 +95,7 @@ def to_int8(source: Path, target: Path, info: ModelInfo) -> None:
     onnx.save(model, target)
 
 
-def measure(exact: InferenceSession, narrow: InferenceSession, images: np.ndarray) -> Agreement:
+def measure(exact: InferenceSession, narrow: InferenceSession, images: NDArray[Any]) -> Agreement:
     """Compare two models on normalised images, float32 (n, C, H, W); at `MEASURED_KEEP` where the ratio is an input."""
     ratio = exact.info.schedule.keep or MEASURED_KEEP
     keep = ratio if exact.dynamic_keep else None
@@ -122,7 +124,7 @@ def _compare_row(one: Outputs, other: Outputs, row: int) -> tuple[float, float]:
     return len(ids) / one.kept_ids.shape[1], float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-12)).mean())
 
 
-def _speed(exact: InferenceSession, narrow: InferenceSession, batch: np.ndarray, keep: float | None) -> float:
+def _speed(exact: InferenceSession, narrow: InferenceSession, batch: NDArray[Any], keep: float | None) -> float:
     calls = [lambda session=session: session.run(batch, keep) for session in (exact, narrow)]
     repeats = [_repeats(call) for call in calls]
     ratios = []

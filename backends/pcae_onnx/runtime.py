@@ -7,9 +7,11 @@ import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from pcae_core.errors import BackendError, ModelFileError
 
@@ -91,14 +93,14 @@ def _why(name: str, error: str) -> str:
     return f"refuses {name}: {error}"
 
 
-def run(session: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+def run(session: onnxruntime.InferenceSession, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
     """All outputs for inputs that fit the model. Raises ModelFileError when the graph fails on them."""
     options = onnxruntime.RunOptions()
     options.log_severity_level = _NOTHING
     if session.get_providers() == [PROVIDERS["cpu"]]:
         options.add_run_config_entry(_RETURN_MEMORY, "cpu:0")  # so that sessions at rest hold next to none
     try:
-        outputs: list[np.ndarray] = session.run(None, dict(feeds), options)
+        outputs: list[NDArray[Any]] = session.run(None, dict(feeds), options)
     except Exception as error:  # as above
         if _BEYOND_ARENA in str(error):
             raise ModelFileError(
@@ -109,8 +111,8 @@ def run(session: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]) 
 
 
 def run_in_parts(
-    session: onnxruntime.InferenceSession, pixels: np.ndarray, feeds: Mapping[str, np.ndarray], step: int
-) -> list[np.ndarray]:
+    session: onnxruntime.InferenceSession, pixels: NDArray[Any], feeds: Mapping[str, NDArray[Any]], step: int
+) -> list[NDArray[Any]]:
     """As `run`, `step` images at a time of pixels floating (B, C, H, W), with the same other inputs for all.
 
     Raises:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pcae_core.errors import BackendError, ConfigError, DataError, ModelFileError
 from pcae_core.reduction import check_keep
@@ -37,9 +38,9 @@ class Outputs:
         logits: float32 (B, num_classes), or None without a head.
     """
 
-    last_hidden_state: np.ndarray
-    kept_ids: np.ndarray
-    logits: np.ndarray | None
+    last_hidden_state: NDArray[Any]
+    kept_ids: NDArray[Any]
+    logits: NDArray[Any] | None
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ class Prediction:
     """
 
     classes: tuple[ClassScore, ...] | None
-    last_hidden_state: np.ndarray
-    kept_ids: np.ndarray
+    last_hidden_state: NDArray[Any]
+    kept_ids: NDArray[Any]
 
 
 class InferenceSession:
@@ -118,7 +119,7 @@ class InferenceSession:
         self.class_names = self.info.class_names
         self.part = images_together(self.info, provider)
 
-    def preprocess(self, images: Sequence[Image.Image]) -> np.ndarray:
+    def preprocess(self, images: Sequence[Image.Image]) -> NDArray[Any]:
         """Pictures of any size, mode and EXIF orientation to pixels, float32 (B, C, H, W), as the metadata says.
 
         Raises:
@@ -143,7 +144,7 @@ class InferenceSession:
             raise DataError(f"a picture cannot be converted: {error}") from None
         return normalize(stack(pixels), self.info.preprocessing.mean, self.info.preprocessing.std)
 
-    def run(self, pixel_values: np.ndarray, keep: float | None = None) -> Outputs:
+    def run(self, pixel_values: NDArray[Any], keep: float | None = None) -> Outputs:
         """One batch.
 
         Args:
@@ -207,7 +208,7 @@ class InferenceSession:
         ):
             raise ModelFileError("the outputs of the model do not fit its metadata; export the model again")
 
-    def _keep(self, keep: float) -> np.ndarray:
+    def _keep(self, keep: float) -> NDArray[Any]:
         if not self.dynamic_keep:
             raise ConfigError(
                 f"the keep ratio of this model is fixed at {self.info.schedule.keep}; "
@@ -216,7 +217,7 @@ class InferenceSession:
         check_keep(keep)
         return np.array(keep, dtype=np.float32)
 
-    def best_classes(self, logits: np.ndarray, topk: int) -> tuple[ClassScore, ...]:
+    def best_classes(self, logits: NDArray[Any], topk: int) -> tuple[ClassScore, ...]:
         """The `topk` most probable classes by logits, floating (num_classes,), best first."""
         exponential = np.exp(logits.astype(np.float64) - logits.max())
         probabilities = exponential / exponential.sum()

@@ -6,8 +6,10 @@ The names are part of an exported model: with them its scores and choices can be
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pcae_core.config import ModelConfig
 from pcae_core.contract import StageOutput
@@ -37,7 +39,7 @@ def names(config: ModelConfig, keep: float | None) -> list[str]:
     return found
 
 
-def read(config: ModelConfig, values: Mapping[str, np.ndarray], batch: int) -> tuple[StageOutput, ...]:
+def read(config: ModelConfig, values: Mapping[str, NDArray[Any]], batch: int) -> tuple[StageOutput, ...]:
     """The stages whose scores are among the values, by name; without kept ids all patches stay."""
     ids = np.tile(np.arange(config.num_patches), (batch, 1))
     found = []

@@ -12,7 +12,7 @@ from pcae_onnx.staging import MODEL_FILE, data_files, publish, staging
 
 MAX_BATCH_SIZE = 32
 QUEUE_DELAY_MICROSECONDS = 2000
-_TYPES = {onnx.TensorProto.FLOAT: "TYPE_FP32", onnx.TensorProto.INT64: "TYPE_INT64"}
+_TYPES: dict[int, str] = {onnx.TensorProto.FLOAT: "TYPE_FP32", onnx.TensorProto.INT64: "TYPE_INT64"}
 
 
 def write_repository(model: Path, info: ModelInfo, folder: Path) -> Path:

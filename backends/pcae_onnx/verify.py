@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from pcae_core import cost, parameters, registry
@@ -43,10 +45,10 @@ class Expected:
         margins: (B,), smallest distance between the scores of a token that stays and one that goes.
     """
 
-    last_hidden_state: np.ndarray
-    kept_ids: np.ndarray
-    logits: np.ndarray | None
-    margins: np.ndarray
+    last_hidden_state: NDArray[Any]
+    kept_ids: NDArray[Any]
+    logits: NDArray[Any] | None
+    margins: NDArray[Any]
 
 
 @dataclass
@@ -67,7 +69,7 @@ class Report:
     worst: float = 0.0
 
 
-def expected(config: ModelConfig, weights: Mapping[str, np.ndarray], images: np.ndarray, keep: float) -> Expected:
+def expected(config: ModelConfig, weights: Mapping[str, NDArray[Any]], images: NDArray[Any], keep: float) -> Expected:
     """The reference's encoder on images (B, C, H, W); it reads and widens one parameter at a time."""
     trace = registry.create("numpy").encode_stages(config, weights, images, keep)
     margins = -np.max([excess(stage) for stage in trace.stages], axis=0)
@@ -76,7 +78,7 @@ def expected(config: ModelConfig, weights: Mapping[str, np.ndarray], images: np.
 
 
 def verify(
-    path: Path, config: ModelConfig, weights: Mapping[str, np.ndarray], keep: float | None, atol: float, opset: int
+    path: Path, config: ModelConfig, weights: Mapping[str, NDArray[Any]], keep: float | None, atol: float, opset: int
 ) -> Report:
     """Compare the float32 model at `path` with the reference.
 
@@ -112,7 +114,12 @@ def _check_format(path: Path) -> None:
 
 
 def _verify_runtime(
-    report: Report, path: Path, config: ModelConfig, weights: Mapping[str, np.ndarray], keep: float | None, large: bool
+    report: Report,
+    path: Path,
+    config: ModelConfig,
+    weights: Mapping[str, NDArray[Any]],
+    keep: float | None,
+    large: bool,
 ) -> None:
     if keep is not None:
         pairs = [(batch, keep) for batch in BATCHES]
@@ -134,28 +141,28 @@ def _verify_runtime(
 
 
 def _verify_evaluator(
-    report: Report, proto: onnx.ModelProto, config: ModelConfig, weights: Mapping[str, np.ndarray], keep: float | None
+    report: Report, proto: onnx.ModelProto, config: ModelConfig, weights: Mapping[str, NDArray[Any]], keep: float | None
 ) -> None:
     evaluator = ReferenceEvaluator(proto)
     names = [output.name for output in proto.graph.output]
     images = random_images(config, 2)
     for ratio in FEW_KEEPS if keep is None else (keep,):
-        outputs = evaluator.run(None, _feeds(images, keep, ratio))
+        outputs = list(evaluator.run(None, _feeds(images, keep, ratio)))
         answer = expected(config, weights, images, ratio)
         _compare(report, "ONNX's evaluator", dict(zip(names, outputs, strict=True)), answer, ratio)
 
 
-def _rows(answer: Expected, rows: np.ndarray) -> Expected:
+def _rows(answer: Expected, rows: NDArray[Any]) -> Expected:
     logits = None if answer.logits is None else answer.logits[rows]
     return Expected(answer.last_hidden_state[rows], answer.kept_ids[rows], logits, answer.margins[rows])
 
 
-def _feeds(images: np.ndarray, keep: float | None, ratio: float) -> dict[str, np.ndarray]:
+def _feeds(images: NDArray[Any], keep: float | None, ratio: float) -> dict[str, NDArray[Any]]:
     dynamic = {"keep": np.array(ratio, dtype=np.float32)} if keep is None else {}
     return {"pixel_values": images} | dynamic
 
 
-def random_images(config: ModelConfig, count: int) -> np.ndarray:
+def random_images(config: ModelConfig, count: int) -> NDArray[Any]:
     """Random normalised images, float32 (count, C, H, W)."""
     shape = (count, config.in_chans, config.image_size, config.image_size)
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
@@ -168,7 +175,7 @@ def _twin(config: ModelConfig) -> ModelConfig:
     return config.model_copy(update=update | {"num_classes": min(config.num_classes, 10)})
 
 
-def _compare(report: Report, who: str, got: Mapping[str, np.ndarray], want: Expected, keep: float) -> None:
+def _compare(report: Report, who: str, got: Mapping[str, NDArray[Any]], want: Expected, keep: float) -> None:
     """Adds one run to the report. Raises ConformanceError."""
     batch = len(want.kept_ids)
     where = f"{who} at batch {batch}, keep {keep:g}"

@@ -6,10 +6,12 @@ Letters: B images, C channels, H = W pixels, n patches that enter a stage, k pat
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
+from numpy.typing import NDArray
 
 from pcae_core.contract import StageOutput
 from pcae_core.errors import ModelFileError
@@ -31,7 +33,7 @@ class StageSession:
         self._info, self._names = info, stages.names(info.model, info.schedule.keep)
         self._session = _observed(path, self._names) if self._names else None
 
-    def run(self, pixels: np.ndarray, keep: float | None = None) -> tuple[StageOutput, ...]:
+    def run(self, pixels: NDArray[Any], keep: float | None = None) -> tuple[StageOutput, ...]:
         """The stages of one batch (B, C, H, W); of a fixed ratio, without those at which all patches stay.
 
         Args:

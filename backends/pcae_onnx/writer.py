@@ -57,7 +57,7 @@ def _head(weight: Weight) -> onnx.TensorProto:
 
 def _raw(weight: Weight) -> memoryview:
     array = np.ascontiguousarray(weight.read(), dtype=np.dtype(weight.dtype).newbyteorder("<"))
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _write_external(weights: list[Weight], path: Path) -> list[_Entry]:
@@ -93,7 +93,7 @@ def _stream(model: onnx.ModelProto, entries: list[_Entry], file: BinaryIO) -> No
 
 def _tensor_head(head: onnx.TensorProto, weight: Weight | None) -> bytes:
     """Everything of the tensor but the data."""
-    text = head.SerializeToString()
+    text: bytes = head.SerializeToString()
     return text if weight is None else text + _tag(_TENSOR_RAW_DATA) + _varint(_size(weight))
 
 

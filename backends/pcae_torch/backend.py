@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call
 
@@ -89,7 +90,7 @@ class TorchBackend(TrainingBackend):
         tensor = self._tensor(x).clone()
         return tensor if dtype is None else tensor.to(getattr(torch, dtype))
 
-    def to_numpy(self, x: Array) -> np.ndarray:
+    def to_numpy(self, x: Array) -> NDArray[Any]:
         tensor = self._tensor(x).detach().cpu()
         return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy().copy()
 
@@ -201,10 +202,10 @@ class TorchBackend(TrainingBackend):
     def create_pretrainer(self, config: PretrainConfig, state: TrainState | None = None) -> Pretrainer:
         return TorchPretrainer(config, self.device, state)
 
-    def save_weights(self, path: Path, parameters: Mapping[str, np.ndarray]) -> None:
+    def save_weights(self, path: Path, parameters: Mapping[str, NDArray[Any]]) -> None:
         torch.save({name: torch.from_numpy(value) for name, value in parameters.items()}, path)
 
-    def load_weights(self, path: Path) -> dict[str, np.ndarray]:
+    def load_weights(self, path: Path) -> dict[str, NDArray[Any]]:
         halves = (torch.float16, torch.bfloat16)
         found = weights.load(path)
         return {name: self.to_numpy(v.float() if v.dtype in halves else v) for name, v in found.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import warnings
@@ -34,6 +35,11 @@ class Group:
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
         return DistributedDataParallel(module, gradient_as_bucket_view=True)
 
+    @staticmethod
+    def no_sync(module: nn.Module) -> contextlib.AbstractContextManager[None]:
+        """Backward passes of a module that `wrap` returned, whose gradients are averaged in a later one."""
+        return module.no_sync() if isinstance(module, DistributedDataParallel) else contextlib.nullcontext()
+
     def mean(self, value: float) -> float:
         """Mean over the processes."""
         return self._sum(value) / self.world_size
@@ -65,6 +71,6 @@ class Group:
 
 def local_device(device: torch.device) -> torch.device:
     """The GPU that torchrun gives to this process."""
-    if device.type == "cuda" and device.index is None:
+    if device == torch.device("cuda"):  # which names no GPU
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return device

@@ -47,12 +47,12 @@ class Encoder(model.Encoder):
         """
         pretrained.refuse_choice(Path(path), encoder)
         found = pretrained.load(Path(path), encoder)
-        encoder = model.build(cls, found.config.model)
-        model.load(encoder, {name: torch.from_numpy(value).clone() for name, value in found.encoder.items()})
-        encoder.mean, encoder.std = found.config.loader.normalization(found.config.model.in_chans)
-        return encoder
+        module = model.build(cls, found.config.model)
+        model.load(module, {name: torch.from_numpy(value).clone() for name, value in found.encoder.items()})
+        module.mean, module.std = found.config.loader.normalization(found.config.model.in_chans)
+        return module
 
-    def forward(self, images: Tensor) -> EncoderOutput:
+    def forward(self, images: Tensor) -> EncoderOutput:  # type: ignore[override]  # the ratio is in `reduction`
         """Normalised images (B, C, H, W) of any floating dtype -> `EncoderOutput` of the parameters' dtype.
 
         `last_hidden_state` is the CLS token and those that stay (B, 1 + k, D), `kept_ids` their patches (B, k).

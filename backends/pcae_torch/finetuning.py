@@ -60,7 +60,7 @@ class TorchFinetuner(TorchTrainer, Finetuner):
 
     def _accumulate(self, images: Tensor, targets: Tensor, scales: Tensor | None, last: bool) -> Tensor:
         """Forward and backward pass of one micro-batch; gradients are exchanged after the last one."""
-        with self._autocast(), contextlib.nullcontext() if last or self.world_size == 1 else self._parallel.no_sync():
+        with self._autocast(), contextlib.nullcontext() if last else self._group.no_sync(self._parallel):
             loss = self._parallel(images, targets, self._keep, scales)
             self._scaler.scale(loss / self._config.accumulation).backward()
         return loss.detach()

@@ -58,7 +58,9 @@ class TorchPretrainer(TorchTrainer, Pretrainer):
         visible, masked = ops.split_by_noise(torch.as_tensor(noise).to(self._device), self._config.model.num_visible)
         scales = None if drop_path is None else self._tensor(drop_path)
         micro_batches = zip(
-            *(each.unflatten(0, (parts, -1)) for each in (patches, visible, masked)),
+            patches.unflatten(0, (parts, -1)),
+            visible.unflatten(0, (parts, -1)),
+            masked.unflatten(0, (parts, -1)),
             [None] * parts if scales is None else scales.unflatten(2, (parts, -1)).unbind(2),
             strict=True,
         )
@@ -73,10 +75,11 @@ class TorchPretrainer(TorchTrainer, Pretrainer):
         self, patches: Tensor, visible: Tensor, masked: Tensor, scales: Tensor | None, last: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Forward and backward pass of one micro-batch; gradients are exchanged after the last one."""
+        assert self.teacher is not None  # nosec B101 # pre-training has one; tells mypy
         with self._autocast():
             with torch.no_grad():
                 target, target_ids = self.teacher(patches, masked)
-            with contextlib.nullcontext() if last or self.world_size == 1 else self._parallel.no_sync():
+            with contextlib.nullcontext() if last else self._group.no_sync(self._parallel):
                 loss, _, features = self._parallel(patches, visible, target, target_ids, scales)
                 self._scaler.scale(loss / self._config.accumulation).backward()
         return loss.detach(), target, features

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -129,14 +130,15 @@ class TorchTrainer(Trainer):
         If not, the fused AdamW changes nothing, which it finds out on the device: nothing waits.
         """
         self._scaler.unscale_(self.optimizer)
-        gradients = [p.grad for p in self._parameters.values()]
+        gradients = cast("list[Tensor]", [p.grad for p in self._parameters.values()])  # the loss depends on each
         grad_norm = ops.total_norm(gradients)
         finite = self._group.all_finite(loss + grad_norm)
         if self._config.grad_clip is not None:
             torch._foreach_mul_(gradients, (self._config.grad_clip / grad_norm).clamp(max=1.0))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["scale"]
-        skipped = self.optimizer.found_inf = (~finite).float()
+        skipped = (~finite).float()
+        self.optimizer.found_inf = skipped  # type: ignore[attr-defined]  # not declared; GradScaler sets it likewise
         self.optimizer.step()
         torch._foreach_add_(self._steps, skipped)  # it takes them off the number of steps
         self._scaler.update()
@@ -155,7 +157,9 @@ class TorchTrainer(Trainer):
     def _tensor(self, array: Array) -> Tensor:
         return torch.asarray(array, dtype=self._dtype, device=self._device, copy=True, requires_grad=False)
 
-    def _module(self, module_class: Callable[[ModelConfig], nn.Module], parameters: dict[str, np.ndarray]) -> nn.Module:
+    def _module(
+        self, module_class: Callable[[ModelConfig], nn.Module], parameters: dict[str, NDArray[Any]]
+    ) -> nn.Module:
         module = model.build(module_class, self._config.model)
         model.load(module, {name: self._tensor(value) for name, value in parameters.items()})
         return module
@@ -205,9 +209,9 @@ class TorchTrainer(Trainer):
         return float(values["scale"]), int(values["_growth_tracker"])
 
 
-def _array(tensor: Tensor) -> np.ndarray:
+def _array(tensor: Tensor) -> NDArray[Any]:
     return tensor.detach().cpu().numpy().copy()
 
 
-def _arrays(module: nn.Module) -> dict[str, np.ndarray]:
+def _arrays(module: nn.Module) -> dict[str, NDArray[Any]]:
     return {name: _array(module.get_parameter(own)) for name, own in model.canonical_names(module).items()}

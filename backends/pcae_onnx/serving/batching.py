@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pcae_onnx.session import Outputs
 
@@ -22,7 +24,7 @@ class OverloadedError(Exception):
 
 @dataclass(eq=False)
 class _Waiting:
-    pixels: np.ndarray
+    pixels: NDArray[Any]
     keep: float | None
     future: Future[Outputs] = field(default_factory=Future)
     since: float = field(default_factory=time.monotonic)
@@ -33,7 +35,7 @@ class Batcher:
 
     def __init__(
         self,
-        run: Callable[[np.ndarray, float | None], Outputs],
+        run: Callable[[NDArray[Any], float | None], Outputs],
         max_batch: int,
         max_wait: float,
         queue: int,
@@ -67,7 +69,7 @@ class Batcher:
         """Whether new requests are taken."""
         return self._thread.is_alive() and not self._closing
 
-    def submit(self, pixels: np.ndarray, keep: float | None) -> Future[Outputs]:
+    def submit(self, pixels: NDArray[Any], keep: float | None) -> Future[Outputs]:
         """Queue one request. Cancelling the future takes it out again, unless its batch has begun.
 
         Args:

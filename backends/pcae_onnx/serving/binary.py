@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pcae_core.errors import DataError
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 """The HTTP header that says how many bytes of a body are JSON."""
 EXTENSION = "binary_tensor_data"
-_DTYPES = {"FP32": np.dtype("<f4"), "FP16": np.dtype("<f2")}
+_DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP16": np.dtype("<f2")}
 
 
 def split(body: bytes, json_length: int | None) -> tuple[bytes, memoryview]:
@@ -49,7 +51,7 @@ def cut(rest: memoryview, sizes: Sequence[int | None]) -> list[memoryview | None
     return parts
 
 
-def read(name: str, datatype: str, shape: Sequence[int], part: memoryview) -> np.ndarray:
+def read(name: str, datatype: str, shape: Sequence[int], part: memoryview) -> NDArray[Any]:
     """The tensor in `part`, as float32 of `shape`.
 
     Raises:
@@ -64,6 +66,6 @@ def read(name: str, datatype: str, shape: Sequence[int], part: memoryview) -> np
     return np.frombuffer(part, dtype).astype(np.float32).reshape(shape)
 
 
-def write(values: np.ndarray) -> bytes:
+def write(values: NDArray[Any]) -> bytes:
     """The bytes of a tensor."""
     return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, Query, Request
+from numpy.typing import NDArray
 
 from pcae_core.data import images
 from pcae_onnx.serving import bodies
@@ -33,7 +33,7 @@ async def predict(
     return _answer(service.session, outputs, topk)
 
 
-def _prepare(file: bytes, session: InferenceSession, max_pixels: int) -> np.ndarray:
+def _prepare(file: bytes, session: InferenceSession, max_pixels: int) -> NDArray[Any]:
     """float32 (1, C, H, W). Raises DataError."""
     chans = session.in_chans if session.in_chans in images.MODES else 3  # preprocess says what is wrong
     grey_bits = session.info.preprocessing.grey_bits

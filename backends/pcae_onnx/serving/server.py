@@ -108,13 +108,14 @@ def _protocol(seconds: float, most: int) -> type[H11Protocol]:
         _before: RequestResponseCycle | None = None
         _unsent = 0
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # TCP has no other
             super().connection_made(transport)
             self._since = self.loop.time()
             self._timer = self.loop.call_later(seconds, self._check)
             alive = [other for other in self.connections if not other.transport.is_closing()]
             if len(alive) > most:  # this one too is waiting
-                min((other for other in alive if other.is_waiting), key=lambda other: other._since).transport.abort()
+                waiting = (other for other in alive if isinstance(other, Impatient) and other.is_waiting)
+                min(waiting, key=lambda other: other._since).transport.abort()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._timer.cancel()  # or it would keep what the client has sent

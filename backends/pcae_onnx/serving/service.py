@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 from fastapi import HTTPException, Request
+from numpy.typing import NDArray
 
 from pcae_onnx.serving import bodies
 from pcae_onnx.serving.batching import Batcher, OverloadedError
@@ -81,7 +81,7 @@ class Service:
         """Run what would hold up the event loop in another thread."""
         return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
 
-    async def infer(self, request: Request, pixels: np.ndarray, keep: float | None) -> Outputs:
+    async def infer(self, request: Request, pixels: NDArray[Any], keep: float | None) -> Outputs:
         """Compute with whatever else waits; forget it when the client goes.
 
         Args:
@@ -102,7 +102,8 @@ class Service:
         # Once the body is read, the only message left is that the client has gone
         gone = asyncio.ensure_future(request.receive())
         try:
-            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+            pending: set[asyncio.Future[Any]] = {answer, gone}
+            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 raise HTTPException(bodies.GONE, "the client has gone")
             return answer.result()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pydantic
 import pydantic_core
+from numpy.typing import NDArray
 
 from pcae_core.errors import DataError, describe_validation_error
 from pcae_onnx.serving import binary, messages
@@ -35,7 +36,7 @@ class Request:
     """
 
     id: str | None
-    pixels: np.ndarray
+    pixels: NDArray[Any]
     keep: float | None
     outputs: dict[str, bool]
 
@@ -46,7 +47,7 @@ def describe(session: InferenceSession) -> dict[str, Any]:
     inputs = [_described("pixel_values", "FP32", -1, session.in_chans, size, size)]
     if session.dynamic_keep:
         inputs.append(_described("keep", "FP32"))
-    shapes = {
+    shapes: dict[str, tuple[str, *tuple[int, ...]]] = {
         "last_hidden_state": ("FP32", -1, -1, width),
         "kept_ids": ("INT64", -1, -1),
         "logits": ("FP32", -1, session.info.model.num_classes),
@@ -121,7 +122,7 @@ def write(request: Request, outputs: Outputs, session: InferenceSession) -> tupl
     """
     tensors, parts = [], []
     for name, as_bytes in request.outputs.items():
-        values: np.ndarray = getattr(outputs, name)
+        values: NDArray[Any] = getattr(outputs, name)
         check_finite(values)
         tensor = _described(name, _DATATYPES[values.dtype.name], *values.shape)
         if as_bytes:
@@ -136,7 +137,7 @@ def write(request: Request, outputs: Outputs, session: InferenceSession) -> tupl
     return b"".join([head, *parts]), len(head) if parts else None
 
 
-def check_finite(values: np.ndarray) -> None:
+def check_finite(values: NDArray[Any]) -> None:
     """Raises DataError for results that JSON has no words for."""
     if not np.isfinite(values).all():
         raise DataError("the model gives no finite result for these pixels; are they normalised?")
@@ -146,7 +147,7 @@ def _described(name: str, datatype: str, *shape: int) -> dict[str, Any]:
     return {"name": name, "datatype": datatype, "shape": list(shape)}
 
 
-def _array(tensor: messages.Input, part: memoryview | None) -> np.ndarray:
+def _array(tensor: messages.Input, part: memoryview | None) -> NDArray[Any]:
     """float32, of the tensor's shape."""
     array = _from_json(tensor) if part is None else binary.read(tensor.name, tensor.datatype, tensor.shape, part)
     if not np.isfinite(array).all():
@@ -154,7 +155,7 @@ def _array(tensor: messages.Input, part: memoryview | None) -> np.ndarray:
     return array
 
 
-def _from_json(tensor: messages.Input) -> np.ndarray:
+def _from_json(tensor: messages.Input) -> NDArray[Any]:
     if tensor.datatype != "FP32":
         raise DataError(f"{tensor.name} in JSON must have the datatype FP32, not {tensor.datatype}")
     values = _flat(tensor)
