@@ -47,7 +47,7 @@ class Encoder(nn.Cell):
         self.norm = LayerNorm(dim, dtype, eps)
         pools = config.num_classes and config.pooling == "mean"
         self.fc_norm = LayerNorm(dim, dtype, eps) if pools else None
-        # A Linear or None; Any, since a method that a graph is made of cannot tell mypy which
+        # A Linear or None. Any, since code that MindSpore compiles cannot assert which
         self.head: Any = Linear(dim, config.num_classes, dtype, compute) if config.num_classes else None
 
     def embed(self, patches: Tensor, ids: Tensor) -> Tensor:

@@ -169,7 +169,8 @@ class NumpyBackend(TrainingBackend):
         return NumpyPretrainer(config, state)
 
     def save_weights(self, path: Path, parameters: Mapping[str, NDArray[Any]]) -> None:
-        np.savez(path, **parameters)
+        arrays: dict[str, Any] = dict(parameters)  # Any: NumPy 2 also has a keyword that takes a bool
+        np.savez(path, **arrays)
 
     def load_weights(self, path: Path) -> dict[str, NDArray[Any]]:
         try:

@@ -37,7 +37,7 @@ class Group:
 
     @staticmethod
     def no_sync(module: nn.Module) -> contextlib.AbstractContextManager[None]:
-        """Backward passes of a module that `wrap` returned, whose gradients are averaged in a later one."""
+        """Backward passes in this context do not average the gradients; a later one does. `module` is from `wrap`."""
         return module.no_sync() if isinstance(module, DistributedDataParallel) else contextlib.nullcontext()
 
     def mean(self, value: float) -> float:

@@ -184,7 +184,7 @@ class Encoder(nn.Module):
 
     def classify(self, tokens: Tensor) -> Tensor:
         """The last block's output (B, 1 + k, D) -> logits (B, classes)."""
-        assert self.head is not None  # nosec B101 # callers have looked; tells mypy
+        assert self.head is not None  # nosec B101 # callers check first; tells mypy
         if self.fc_norm is None:
             return self.head(self.norm(tokens[:, 0]))
         return self.head(self.fc_norm(tokens[:, 1:].mean(dim=1)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 STANDARDIZE_EPS = 1e-6
@@ -18,7 +17,7 @@ ADAM_EPS = 1e-8
 
 Array = Any
 """An array of the backend, or a NumPy array."""
-Floats = NDArray[np.floating[Any]]
+Floats = NDArray[Any]  # with np.floating, mypy refuses a dictionary of float64 arrays
 """A NumPy array of any floating dtype."""
 Center = Literal["unit", "raw"]
 """The mean that tokens are compared with: of the unit-length tokens, or of the raw tokens."""
