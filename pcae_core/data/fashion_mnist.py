@@ -1,6 +1,6 @@
 """Fashion-MNIST (Xiao, Rasul and Vollgraf, 2017; MIT licence) as `train.npz` and `test.npz`.
 
-The four files come from wherever they can be had: handed over, from Debian's archive, or from the authors' address.
+The four files come from the user, from Debian's archive, or from the authors' address.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ def fetch(directory: Path, files: Iterable[Path] | None = None) -> None:
     """Write `train.npz` and `test.npz` (images, labels, class_names) into `directory`, unless they are there already.
 
     Args:
-        files: the four .gz files (or their content), under whatever names; otherwise they are fetched.
+        files: the four .gz files, compressed or not, under any names. None: they are fetched.
 
     Raises:
-        DataError: the files cannot be had, are not the right ones, or cannot be written; or `directory` holds
-            another data set.
+        DataError: the files cannot be fetched, are the wrong ones, or cannot be written; or `directory` holds another
+            data set.
     """
     if all(_is_verified(directory / f"{split}.npz", prefix) for split, prefix in _SPLITS.items()):
         return
@@ -68,7 +68,7 @@ def _names(prefix: str) -> tuple[str, str]:
 
 
 def _decompress(content: bytes) -> bytes:
-    """The content of a .gz file; anything else as it is. Raises ValueError when the former is damaged."""
+    """Decompress a .gz file; return anything else unchanged. Raises ValueError when a .gz file is damaged."""
     if not content.startswith(b"\x1f\x8b"):
         return content
     try:
@@ -78,7 +78,7 @@ def _decompress(content: bytes) -> bytes:
 
 
 def _recognise(files: Iterable[Path]) -> dict[str, bytes]:
-    """Content of the four files by their proper name."""
+    """Content of the four files by their original names."""
     return fetching.recognise(
         files,
         CHECKSUMS,
@@ -112,7 +112,7 @@ def _verified(contents: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def _from_debian() -> dict[str, bytes]:
-    """From Debian's or Ubuntu's package. Needs no root: it is downloaded and unpacked, not installed."""
+    """Content of the files in Debian's or Ubuntu's package, which is unpacked, not installed: this needs no root."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         package = _download_package(folder)
@@ -124,8 +124,8 @@ def _from_debian() -> dict[str, bytes]:
 
 
 def _download_package(folder: Path) -> Path:
-    """Into `folder`, which only this user can read. Where the system's package lists are of no use, with new ones."""
-    # As root, apt would change to a user who cannot write to `folder`.
+    """Download the package to `folder`, which only this user can read. Fetch new package lists if that fails."""
+    # As root, apt would switch to a user who cannot write to `folder`.
     options = ["-qq", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=30"]
     download = ["download", DEBIAN_PACKAGE]
     try:
@@ -135,7 +135,7 @@ def _download_package(folder: Path) -> Path:
             own = folder / kind.replace("::", "-")
             (own / "partial").mkdir(parents=True)
             options += ["-o", f"Dir::{kind}={own}"]
-        # The update fails as a whole when one of several repositories does; the download shows whether it matters.
+        # The update fails when one of several repositories fails. The download shows whether that matters.
         with contextlib.suppress(subprocess.SubprocessError):
             fetching.run(["apt-get", *options, "update"], folder)
         fetching.run(["apt-get", *options, *download], folder)
@@ -158,7 +158,7 @@ def _from_url() -> dict[str, bytes]:
 
 
 def _parse_idx(content: bytes) -> NDArray[np.uint8]:
-    """An array in the idx format: two zeros, type (8: uint8), number of dimensions, big-endian sizes, values."""
+    """Parse the idx format: two zeros, type (8: uint8), number of dimensions, big-endian sizes, values."""
     if len(content) < 4 or content[:3] != b"\0\0\x08":
         raise DataError("not an idx file of bytes")
     dimensions = content[3]
@@ -171,7 +171,7 @@ def _to_idx(values: NDArray[np.uint8]) -> bytes:
 
 
 def _is_verified(path: Path, prefix: str) -> bool:
-    """Whether the file is there and holds just what Fashion-MNIST's files hold."""
+    """Whether the file exists and holds exactly the content of Fashion-MNIST's files."""
     arrays = fetching.load_split(path, CLASS_NAMES)
     if arrays is None:
         return False

@@ -1,4 +1,4 @@
-"""What fetching any data set takes: files known by their checksums, other programs, npm packages, splits as `.npz`."""
+"""Helpers to fetch data sets: files identified by checksums, other programs, npm packages, splits as `.npz`."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def recognise(
     missing: str,
     unpack: Callable[[bytes], bytes] = bytes,
 ) -> dict[str, bytes]:
-    """Content by name of files under whatever names, in the order of `checksums`.
+    """Identify files by their checksums, under any names. Returns name -> content, in the order of `checksums`.
 
     Args:
-        checksums: SHA-256 of each content by its proper name.
-        stranger: what to say of a file that is none of them, such as "is not one of ours".
-        missing: what to say of names, in place of {}, that no file has.
-        unpack: makes the content of a file's; raises ValueError when it is damaged.
+        checksums: name of each file -> SHA-256 of its content.
+        stranger: message about a file that is none of them, after the file's name.
+        missing: message about missing files, with {} in place of their names.
+        unpack: function from a file's bytes to the content; raises ValueError when they are damaged.
 
     Raises:
-        DataError: a file cannot be read or is a stranger, or one is missing.
+        DataError: a file cannot be read or is not in `checksums`, or one is missing.
     """
     names = {expected: name for name, expected in checksums.items()}
     contents = {}
@@ -68,15 +68,16 @@ def recognise(
 def npm_packages(
     files: Iterable[Path] | None, checksums: Mapping[str, str], *, name: str, title: str
 ) -> dict[str, bytes]:
-    """Content of npm packages' .tgz files by "package@version": of `files`, otherwise fetched with the user's settings.
+    """Read or fetch the .tgz files of npm packages. Returns "package@version" -> content.
 
     Args:
-        checksums: SHA-256 of each, one or two.
-        name: the data set's for `pcae data`.
-        title: what a sentence calls it.
+        files: the .tgz files, under any names. None: npm fetches them, with the user's settings.
+        checksums: "package@version" -> SHA-256, for one or two packages.
+        name: name of the data set in `pcae data`.
+        title: name of the data set in a sentence.
 
     Raises:
-        DataError: they cannot be had or are not the right ones.
+        DataError: the packages cannot be fetched or are the wrong ones.
     """
     stranger, whole = ("is not", "it") if len(checksums) == 1 else ("is neither of", "both")
     with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +101,7 @@ def _pack(folder: Path, specs: Sequence[str], name: str, title: str) -> list[Pat
 
 
 def members(archive: bytes, pattern: str) -> dict[str, bytes]:
-    """Content by name of the files in a .tgz whose whole name matches. Writes nothing, so names lead nowhere."""
+    """Content of the files in a .tgz whose whole name matches, by name. Writes nothing, so no name can do harm."""
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as opened:
         found = (member for member in opened if member.isreg() and re.fullmatch(pattern, member.name))
         return {member.name: stream.read() for member in found if (stream := opened.extractfile(member))}
@@ -117,7 +118,7 @@ def _last_line(result: Result) -> str | None:
 
 
 def _npm_reason(result: Result) -> str | None:
-    """From npm's JSON; the last line that it prints is about a log file."""
+    """The reason in npm's JSON. The last line that npm prints is about a log file."""
     try:
         return str(json.loads(result.stdout)["error"]["summary"])
     except (ValueError, KeyError, TypeError):
@@ -128,8 +129,8 @@ def run(command: Sequence[str], folder: Path, reason: Callable[[Result], str | N
     """Run a program in `folder`.
 
     Raises:
-        ValueError: it is not there.
-        subprocess.SubprocessError: it failed, with the reason that it gave.
+        ValueError: the program is not installed.
+        subprocess.SubprocessError: the program failed; the text has its reason.
     """
     program = shutil.which(command[0])
     if program is None:
@@ -142,13 +143,13 @@ def run(command: Sequence[str], folder: Path, reason: Callable[[Result], str | N
 
 
 def save_split(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], class_names: Sequence[str]) -> None:
-    """Write a `.npz` file; another process never sees half of it."""
+    """Write a `.npz` file at once: another process never sees a part of it."""
     with atomic.whole_file(path, shared=True) as writing:
         np.savez(writing, images=images, labels=labels, class_names=np.array(class_names))
 
 
 def refuse_others(directory: Path, class_names: Sequence[str]) -> None:
-    """Raises DataError when a split's file there is another data set's; a damaged file may be written anew."""
+    """Raise DataError when a split's file belongs to another data set. A damaged file may be overwritten."""
     for path in (directory / "train.npz", directory / "test.npz"):
         if _has_images(path) and load_split(path, class_names) is None:
             raise DataError(f"{path} holds something else; remove it or name another folder")
@@ -164,9 +165,9 @@ def _has_images(path: Path) -> bool:
 
 
 def load_split(path: Path, class_names: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]] | None:
-    """Images and labels that `save_split` wrote; None when the file is missing, damaged, or another's."""
+    """Images and labels that `save_split` wrote; None if the file is missing, damaged, or of another data set."""
     try:
-        archives.members(path)  # believes no header, so that reading is safe
+        archives.members(path)  # checks the headers, so that reading is safe
         images, labels, names = (archives.read(path, name) for name in ("images", "labels", "class_names"))
     except ValueError:
         return None

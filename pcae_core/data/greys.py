@@ -1,6 +1,6 @@
-"""Images of 16 bits: how many of them are used, and scaling greys to 8.
+"""16-bit images: find the number of bits in use, and scale greys to 8 bits.
 
-Cameras and scanners write 12 bits into 16, which look nearly black when all 16 are taken for the range.
+Cameras and scanners store 12 bits in 16. Such images look nearly black when all 16 bits are taken as the range.
 """
 
 from __future__ import annotations
@@ -23,14 +23,20 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("pcae")
 
 _INFO = "pcae.deep"  # in an image's `info`
-_LOOKED_AT = 8  # images of a source
+_LOOKED_AT = 8  # images of a source to inspect
 _STRIP_PIXELS = 2**20
 _BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE = 258, 281  # of TIFF
 _PNG_SIGNATURE_SIZE = 8
 
 
 class Deep(NamedTuple):
-    """What a file of 16 bits holds: "greys" or "colours", the bits that are taken for the range, the largest value."""
+    """Content of a 16-bit file.
+
+    Attributes:
+        kind: "greys" or "colours".
+        bits: number of bits that are taken as the range.
+        brightest: largest value.
+    """
 
     kind: str
     bits: int
@@ -38,14 +44,14 @@ class Deep(NamedTuple):
 
 
 def strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """The first row and the pixels of one part after the other: the largest pictures are in memory often enough."""
+    """Horizontal strips of an image: first row and pixels of each. They save memory for very large images."""
     rows = max(1, _STRIP_PIXELS // max(1, image.width))
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(image.height, top + rows)))
 
 
 def to_8_bits(image: Image.Image, bits: int) -> Image.Image:
-    """Scale greys of so many bits; Pillow's own conversion would clip them. Raises ValueError for larger values."""
+    """Scale greys of `bits` bits to 8; Pillow's own conversion would clip them. Raises ValueError for larger values."""
     values = np.asarray(image)
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
         raise ValueError(f"pixels of mode {image.mode} beyond 16-bit integers are not supported")
@@ -56,24 +62,24 @@ def to_8_bits(image: Image.Image, bits: int) -> Image.Image:
 
 
 def has_16_bits(image: Image.Image) -> bool:
-    """Whether the file of an image that is not loaded yet holds 16 bits a channel."""
-    tiles = getattr(image, "tile", ()) if image.format in ("PNG", "TIFF") else ()  # BMP's 16 bits are of three colours
+    """Whether the file of an image that is not loaded yet has 16 bits per channel."""
+    tiles = getattr(image, "tile", ()) if image.format in ("PNG", "TIFF") else ()  # BMP's 16 bits hold three colours
     return image.mode.startswith("I") or any(";16" in str(tile.args) for tile in tiles)
 
 
 def is_scaled(image: Image.Image) -> bool:
-    """Whether Pillow scales the values of an image that is not loaded yet to 16 bits itself: PGM's largest value."""
+    """Whether Pillow itself will scale an image that is not loaded yet to 16 bits, by the largest value in a PGM."""
     return image.format == "PPM" and any(tile.codec_name != "raw" for tile in getattr(image, "tile", ()))
 
 
 def examine(image: Image.Image, stream: BinaryIO, otherwise: int | None) -> Deep:
-    """What a loaded image of 16 bits holds.
+    """Inspect a loaded 16-bit image.
 
     Args:
         stream: the file.
-        otherwise: bits where the file does not say.
+        otherwise: number of bits if the file does not tell.
     """
-    if not image.mode.startswith("I"):  # of colours Pillow keeps the upper 8 bits
+    if not image.mode.startswith("I"):  # Pillow keeps the upper 8 bits of colours
         return Deep("colours", 16, 257 * max(int(np.asarray(strip.convert("L")).max()) for _, strip in strips(image)))
     brightest = int(max(np.asarray(strip).max() for _, strip in strips(image)))
     said = _bits_of_png(image, stream, brightest) if image.format == "PNG" else _bits_of_tiff(image, brightest)
@@ -81,14 +87,14 @@ def examine(image: Image.Image, stream: BinaryIO, otherwise: int | None) -> Deep
 
 
 def remember(image: Image.Image, found: Deep) -> None:
-    """Keep with a decoded image what its file held."""
+    """Store the content of its file with a decoded image."""
     image.info[_INFO] = found
 
 
 def announce(source: Source) -> None:
-    """Say once how images of 16 bits are scaled, and what to do when they look nearly black.
+    """Log once how 16-bit images of a source are scaled, with advice if they look nearly black.
 
-    Some images, spread over the source, are looked at.
+    This inspects a few images, spread over the source.
     """
     found = []
     for index in np.linspace(0, len(source) - 1, min(_LOOKED_AT, len(source))).astype(int):
@@ -100,24 +106,24 @@ def announce(source: Source) -> None:
 
 
 def announce_pictures(pictures: Sequence[AnyImage]) -> None:
-    """`announce` of pictures out of `images.read`."""
+    """As `announce`, for images that `images.read` returned."""
     say([remembered(picture) for picture in pictures])
 
 
 def remembered(picture: AnyImage) -> Deep | None:
-    """What `remember` noted of a picture out of `images.read`."""
+    """The content that `remember` stored with an image of `images.read`, if any."""
     deep: Deep | None = getattr(picture, "info", {}).get(_INFO)
     return deep
 
 
 def say(found: Sequence[Deep | None]) -> None:
-    """Log the lines of `describe`, of what is `remembered` of several pictures."""
+    """Log the lines of `describe` about several images."""
     for line in describe([deep for deep in found if deep]):
         _logger.warning("%s", line)
 
 
 def describe(found: list[Deep]) -> list[str]:
-    """A line for greys and one for colours, where there are any."""
+    """One line about greys and one about colours, if there are any."""
     lines = []
     for kind in ("greys", "colours"):
         group = [deep for deep in found if deep.kind == kind]
@@ -137,7 +143,7 @@ def describe(found: list[Deep]) -> list[str]:
 
 
 def _bits_of_tiff(image: Image.Image, brightest: int) -> int | None:
-    """Bits that a TIFF says it has, or whose largest value it gives; other "largest values" are mere statistics."""
+    """Number of bits according to a TIFF's width or largest value. A largest value of another form is a statistic."""
     tags = getattr(image, "tag_v2", {})
     width = tags.get(_BITS_PER_SAMPLE, (16,))[0]
     if width < 16:
@@ -149,9 +155,9 @@ def _bits_of_tiff(image: Image.Image, brightest: int) -> int | None:
 
 
 def _bits_of_png(image: Image.Image, stream: BinaryIO, brightest: int) -> int | None:
-    """Significant bits of a grey PNG whose values were not scaled up to 16 bits, as the format asks of its writers.
+    """Significant bits of a grey PNG whose writer did not scale its values to 16 bits, as the format requires.
 
-    Values that were have zeros, or a one by rounding, below their significant bits.
+    Scaled values have zeros, or a one by rounding, below their significant bits.
     """
     bits = _significant_bits(stream)
     if bits is None or not 8 <= bits < 16 or brightest >= 2**bits:

@@ -1,4 +1,4 @@
-"""One image of any kind into eight bits per channel and the number of channels that the model wants."""
+"""Decode one image of any kind to 8 bits per channel and the model's number of channels."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pcae_core.data import greys
 from pcae_core.errors import DataError, ImageError
 
-# A Pillow image of mode "L" or "RGB", or, for other numbers of channels, uint8 (H, W, C).
+# A Pillow image of mode "L" or "RGB", or uint8 (H, W, C) for other numbers of channels.
 AnyImage = Image.Image | NDArray[np.uint8]
 
 Pixels = NDArray[np.uint8]
-"""Of an image (C, H, W) or a batch (B, C, H, W)."""
+"""Pixels of an image (C, H, W) or a batch (B, C, H, W)."""
 
 MODES = {1: "L", 3: "RGB"}
 
-# Pillow would also try formats for which it starts other programs (EPS), whatever the file is called.
+# By default Pillow also tries formats for which it starts other programs (EPS), whatever the file is called.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
-_MOST_CHANNELS = 4  # of usual images
+_MOST_CHANNELS = 4  # channels of usual images
 
 _PILLOW = r"PIL\."
 _QUIET = ("ignore", None, Warning, re.compile(_PILLOW), 0)
@@ -34,39 +34,39 @@ _QUIET = ("ignore", None, Warning, re.compile(_PILLOW), 0)
 def read(
     file: Path | BinaryIO, name: str, in_chans: int, max_pixels: int | None = None, grey_bits: int | None = None
 ) -> Image.Image:
-    """Decode an image file: upright (EXIF orientation), on white where it is transparent, first frame only.
+    """Decode an image file: first frame, upright (EXIF orientation), transparent parts on white.
 
-    Python's warnings out of Pillow are silenced in this process: what matters of them is an error here.
+    This silences Pillow's warnings in the whole process. Problems that matter are errors here.
 
     Args:
         file: a path, or the file's content.
-        name: what to call it in an error.
+        name: name of the image in an error.
         in_chans: 1 for mode "L", 3 for mode "RGB".
-        max_pixels: that its header may announce; by default as many as Pillow allows.
-        grey_bits: of 16-bit greys whose file does not say; 16 by default.
+        max_pixels: largest number of pixels in the header. Default: Pillow's limit.
+        grey_bits: bits in use in 16-bit greys, if the file does not tell. Default: 16.
 
     Raises:
-        ImageError: the file cannot be opened, is damaged or truncated, or holds more pixels than allowed.
+        ImageError: the file cannot be opened, is damaged or truncated, or has more pixels than allowed.
     """
     try:
         if isinstance(file, Path):
-            if not file.is_file():  # opening a named pipe waits for who writes to it
+            if not file.is_file():  # opening a named pipe waits for a writer
                 raise ValueError("it is no file" if file.exists() else "it does not exist")
             with file.open("rb") as stream:
                 return _decode(stream, in_chans, max_pixels, grey_bits)
         return _decode(file, in_chans, max_pixels, grey_bits)
-    except UnidentifiedImageError as error:  # whose own text holds the address of an object
+    except UnidentifiedImageError as error:  # its own text holds the address of an object
         known = ", ".join(_FORMATS)
         raise ImageError(name, f"cannot identify its format; known: {known}") from error
     except Image.DecompressionBombError as error:  # beyond twice Pillow's own limit
         raise ImageError(name, f"its pixels are more than max_pixels {_limit(max_pixels)}") from error
-    except Exception as error:  # Pillow's plug-ins raise about any exception on damaged files
+    except Exception as error:  # Pillow's plug-ins raise almost any exception for damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(name, reason) from error
 
 
 def _limit(max_pixels: int | None) -> int | None:
-    """The most pixels; Pillow's own limit, which is global, is made no smaller."""
+    """The largest number of pixels. Pillow's own limit is global; it is only ever raised."""
     if max_pixels is not None and Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(max_pixels, Image.MAX_IMAGE_PIXELS)
     return Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
@@ -74,10 +74,10 @@ def _limit(max_pixels: int | None) -> int | None:
 
 def _decode(stream: BinaryIO, in_chans: int, max_pixels: int | None, grey_bits: int | None) -> Image.Image:
     if _QUIET not in warnings.filters:
-        warnings.filterwarnings("ignore", module=_PILLOW)  # not `catch_warnings`: threads share what it restores
+        warnings.filterwarnings("ignore", module=_PILLOW)  # not `catch_warnings`: threads share the state it restores
     limit = _limit(max_pixels)
     image: Image.Image = Image.open(stream, formats=_FORMATS)
-    # Pillow itself only warns up to twice its limit.
+    # Up to twice its limit, Pillow itself only warns.
     if limit is not None and image.width * image.height > limit:
         raise ValueError(f"{image.width} x {image.height} pixels are more than max_pixels {limit}")
     deep, scaled = greys.has_16_bits(image), greys.is_scaled(image)
@@ -93,13 +93,13 @@ def _decode(stream: BinaryIO, in_chans: int, max_pixels: int | None, grey_bits: 
 
 
 def convert(image: Image.Image, in_chans: int, grey_bits: int | None = None) -> Image.Image:
-    """Mode "L" for one channel and "RGB" for three.
+    """Convert to mode "L" for one channel, or "RGB" for three.
 
     Args:
-        grey_bits: of 16-bit greys; 16 by default.
+        grey_bits: bits in use in 16-bit greys. Default: 16.
 
     Raises:
-        ValueError: for pixels that are not 8 or 16 bits wide, or greys of more than `grey_bits`.
+        ValueError: pixels are not 8 or 16 bits wide, or a grey needs more than `grey_bits` bits.
     """
     mode = MODES[in_chans]
     if not (image.mode.startswith(("I", "F")) or image.has_transparency_data):
@@ -119,7 +119,7 @@ def _opaque_8_bits(image: Image.Image, grey_bits: int) -> Image.Image:
 
 
 def from_array(values: NDArray[np.uint8], in_chans: int) -> AnyImage:
-    """An image (H, W) or (H, W, C) whose channels `check_channels` has let through."""
+    """An image from an array (H, W) or (H, W, C) that `check_channels` accepted."""
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[:, :, 0]
     if values.ndim == 2 or values.shape[2] == 3:
@@ -128,13 +128,13 @@ def from_array(values: NDArray[np.uint8], in_chans: int) -> AnyImage:
 
 
 def check_file_channels(in_chans: int) -> None:
-    """Raises DataError when image files cannot become images of `in_chans` channels."""
+    """Raise DataError when image files cannot become images of `in_chans` channels."""
     if in_chans not in MODES:
         raise DataError(f"image files give 1 or 3 channels, not {in_chans}; use a .npz file for other images")
 
 
 def check_channels(path: Path, shape: tuple[int, ...], in_chans: int) -> None:
-    """Raises DataError when images (n, H, W) or (n, H, W, C) cannot become images of `in_chans` channels."""
+    """Raise DataError when images (n, H, W) or (n, H, W, C) cannot become images of `in_chans` channels."""
     channels = shape[3] if len(shape) == 4 else 1
     fits = channels == in_chans or {channels, in_chans} <= MODES.keys()
     first = _are_channels_first(shape, in_chans, sure=fits)
@@ -148,9 +148,9 @@ def check_channels(path: Path, shape: tuple[int, ...], in_chans: int) -> None:
 
 
 def _are_channels_first(shape: tuple[int, ...], in_chans: int, sure: bool) -> bool:
-    """Whether images (n, H, W, C) look like (n, C, H, W); where `sure`, only those that cannot well be anything else.
+    """Whether images (n, H, W, C) look like (n, C, H, W). With `sure`, only arrays count that are hardly anything else.
 
-    Pictures of up to four rows and many channels there are hardly any.
+    Images of up to four rows and many channels are rare.
     """
     if len(shape) == 3:
         return False

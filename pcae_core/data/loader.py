@@ -1,9 +1,9 @@
 """Batches for training and for evaluation.
 
-The order of the training images is a function of the seed alone. Cut into batches of one process, batch
-`step * world_size + rank` of that order goes to process `rank` at `step`: a step sees the same images whatever the
-number of processes, and a run continues at any step with what it would have seen. Letters: b images of one process,
-B of a step, C channels, H = W.
+The order of the training images depends only on the seed. It is cut into batches of one process. Process `rank` takes
+batch `step * world_size + rank` at `step`. So a step sees the same images for any number of processes, and a resumed
+run sees the same images as an uninterrupted one. Letters: b images of one process, B images of a step, C channels, H =
+W.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _THREADS_WITHOUT_WORKERS = 2
 _MIN_SHARED_BYTES = 4096  # smaller arrays are sent rather than shared
 
 ImageTransform = Callable[[AnyImage, np.random.Generator], Pixels]
-"""Of an image as `Source.load` returns it to uint8 (C, H, W), with a generator of this image and epoch alone; must be
+"""Turns an image of `Source.load` into uint8 (C, H, W), with a generator for this image and epoch alone. Must be
 picklable."""
 
 
@@ -44,9 +44,9 @@ class Batch:
 
     Attributes:
         images: uint8 (b, C, H, W), augmented.
-        sample_ids: int64 (b,), the images' numbers in the source.
-        corrupt_ids: int64 (c,), the numbers of those that could not be read and were replaced.
-        corrupt_reasons: text (c,), why.
+        sample_ids: int64 (b,), numbers of the images in the source.
+        corrupt_ids: int64 (c,), numbers of the unreadable images, which were replaced.
+        corrupt_reasons: text (c,), reasons why they are unreadable.
     """
 
     images: NDArray[np.uint8]
@@ -56,17 +56,17 @@ class Batch:
 
     @property
     def corrupt(self) -> dict[int, str]:
-        """Why images could not be read, by number."""
+        """Number of each unreadable image -> reason."""
         return dict(zip(self.corrupt_ids.tolist(), self.corrupt_reasons.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
 class EvalBatch:
-    """Images in the order of their source.
+    """Images in the order of their source, without unreadable ones.
 
     Attributes:
-        images: uint8 (b, C, H, W), resized and centred.
-        ids: int64 (b,), their numbers in the source: those that cannot be read are left out.
+        images: uint8 (b, C, H, W), resized, and cropped at the centre.
+        ids: int64 (b,), numbers of the images in the source.
     """
 
     images: NDArray[np.uint8]
@@ -74,9 +74,9 @@ class EvalBatch:
 
 
 class TrainLoader:
-    """Training batches of one process, from `start_step` to the last step, to be gone through once.
+    """Training batches of one process, from `start_step` to the last step. Iterate over it once.
 
-    Use it in a `with` block, which starts and ends the loading processes. These import the main module again, so a
+    Use it in a `with` block, which starts and ends the loading processes. They import the main module again, so a
     script must keep its work below `if __name__ == "__main__":`.
     """
 
@@ -91,16 +91,16 @@ class TrainLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """Prepare; nothing is loaded yet.
+        """Prepare the loader; nothing is loaded yet.
 
         Args:
-            transform: what happens to each image, such as `training_pipeline(config)`.
+            transform: transform of each image, such as `training_pipeline(config)`.
             start_step: first step to load for, 0-based.
             total_steps: steps of the whole run.
-            rank, world_size: number of this process, and of all that train together.
+            rank, world_size: number of this process, and number of all processes of the run.
 
         Raises:
-            ConfigError: as `RunConfig.local_batch_size`; `rank` is out of range.
+            ConfigError: as `RunConfig.local_batch_size`, or `rank` is out of range.
         """
         size = config.local_batch_size(world_size)
         if not 0 <= rank < world_size:
@@ -134,18 +134,19 @@ class TrainLoader:
         try:
             values = next(self._start())
         except BaseException as error:
-            traceback.clear_frames(error.__traceback__)  # some hold an array in shared memory
+            traceback.clear_frames(error.__traceback__)  # some frames hold an array in shared memory
             reason = _grain.cause_of_death(error)
             if reason is not None:
                 raise TrainingError(
-                    f"a loading process died ({reason}): see what it printed, or whether memory or /dev/shm is full"
+                    f"a loading process died ({reason}): read its messages above; check that memory and /dev/shm are "
+                    "not full"
                 ) from error
             raise
-        # Copies, because shared memory must be gone before the interpreter ends.
+        # Copies, because shared memory must be released before the interpreter ends.
         return Batch(**{name: np.array(value) for name, value in values.items()})
 
     def close(self) -> None:
-        """Stop loading and end the loading processes; the loader cannot be used any more."""
+        """End the loading processes. The loader cannot be used afterwards."""
         if self._finalizer is not None:
             self._finalizer()
         self._iterator = iter(())
@@ -160,9 +161,9 @@ class TrainLoader:
 
 
 def _training_dataset(load: _LoadSample, workers: int, batch_size: int, batches: slice) -> Any:
-    """Grain's data set of the batches number `batches` of the training order."""
+    """Grain's data set of the batches in the slice `batches` of the training order."""
     grain = _grain.import_grain()
-    # Grain takes 32 bits; neighbouring seeds must not share epochs, and Grain counts epochs up from its seed.
+    # Grain takes a seed of 32 bits and adds the epoch to it. Neighbouring seeds must not share epochs.
     seed = int(np.random.SeedSequence(load.seed).generate_state(1)[0])
     epochs = max(1, -(-batches.stop * batch_size // len(load.source)))  # Grain cannot count endless batches of one
     order = grain.MapDataset.range(len(load.source)).shuffle(seed=seed).repeat(epochs)
@@ -176,7 +177,7 @@ def _training_dataset(load: _LoadSample, workers: int, batch_size: int, batches:
 
 
 class _LoadSample:
-    """Loads and augments the image at a place of the training order; called in the loading processes."""
+    """Loads and augments the image at a place of the training order, in a loading process."""
 
     def __init__(self, source: Source, transform: ImageTransform, seed: int) -> None:
         self.source, self.transform, self.seed = source, transform, seed
@@ -188,7 +189,7 @@ class _LoadSample:
 
 
 def _load_or_replace(source: Source, sample: int) -> tuple[AnyImage, int, dict[int, str]]:
-    """The image `sample` or the next readable one, its number, and why others cannot be read, by number."""
+    """The image `sample` or the next readable one, its number, and number -> reason of the unreadable images before."""
     corrupt: dict[int, str] = {}
     for step in range(min(len(source), _MAX_REPLACEMENTS + 1)):
         index = (sample + step) % len(source)
@@ -217,12 +218,12 @@ def eval_batches(
     batch_size: int,
     log: CorruptLog | None = None,
 ) -> Iterator[EvalBatch]:
-    """All readable images in order; batches are smaller where some are left out, and at the end.
+    """All readable images in order. The last batch is smaller, and so are batches with unreadable images.
 
-    Loaded by `loader_config.workers` threads, at least one: Pillow decodes and resizes without Python's lock.
+    `loader_config.workers` threads, at least one, load the images: Pillow decodes and resizes without Python's lock.
 
     Args:
-        log: account of those left out; by default one of this call's own, without a limit.
+        log: record of unreadable images. Default: a new one without a limit.
 
     Raises:
         DataError: the source cannot be read, or none of its images.
@@ -242,7 +243,7 @@ def eval_batches(
 def _in_threads(
     source: Source, size: int, batch_size: int, threads: int
 ) -> Iterator[tuple[EvalBatch | None, dict[int, str]]]:
-    """`load_readable` of one part of the source after the other."""
+    """Results of `load_readable` for one part of the source after the other."""
     pool = ThreadPoolExecutor(threads)
     upcoming: deque[Future[tuple[EvalBatch | None, dict[int, str]]]] = deque()
     try:
@@ -258,7 +259,7 @@ def _in_threads(
 
 
 def load_readable(source: Source, indices: Iterable[int], size: int) -> tuple[EvalBatch | None, dict[int, str]]:
-    """Those of the images that can be read, `size` pixels wide, if any; and why the others cannot, by number."""
+    """The readable images at `size` pixels, or None if there are none; and number -> reason of the unreadable ones."""
     images, ids, reasons = [], [], {}
     for index in indices:
         try:
@@ -274,7 +275,7 @@ def normalize(images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[fl
 
     Args:
         images: uint8 (B, C, H, W).
-        mean, std: C numbers each, of pixel values in [0, 1].
+        mean, std: C numbers each, for pixel values in [0, 1].
     """
     scale = (1.0 / (255.0 * np.asarray(std))).astype(np.float32)[:, None, None]
     shift = (np.asarray(mean) / np.asarray(std)).astype(np.float32)[:, None, None]

@@ -1,7 +1,6 @@
-"""Loading processes must neither outlive the run nor die before it.
+"""Tie the loading processes to the life of the run.
 
-Grain spawns them. Left alone they print tracebacks when Ctrl-C reaches them as well, and stay for ever when the run is
-killed.
+Grain spawns them. By default they print tracebacks on Ctrl-C, and run for ever when the run is killed.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any
 
 
 def exit_with_parent(worker: int, num_workers: int) -> None:
-    """Start a thread that ends this process when the one that started it is gone; for Grain's `worker_init_fn`."""
+    """Start a thread that ends this process when its parent has ended; for Grain's `worker_init_fn`."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
@@ -30,10 +29,10 @@ def _exit_after(parent: Any) -> None:
 
 @contextmanager
 def signals_left_to_the_caller() -> Iterator[None]:
-    """Threads and processes started in this block do not react to SIGINT and SIGTERM.
+    """Make threads and processes that start in this block ignore SIGINT and SIGTERM.
 
-    Ctrl-C and batch systems send these to all processes of a run. The one that trains decides what to do, for example
-    to save a checkpoint first, and needs its loading processes until then.
+    Ctrl-C and batch systems send these to all processes of a run. The training process decides what to do, such as to
+    save a checkpoint first. It needs its loading processes until then.
     """
     if sys.platform == "win32":  # cannot block signals
         yield

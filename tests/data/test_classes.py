@@ -107,7 +107,7 @@ def test_without_names_numbers_are_believed_and_said_so(tuned, tmp_path, caplog)
         np.savez(tmp_path / f"{name}.npz", images=images, labels=np.arange(3))
     assert scored(tuned, tmp_path) == 100.0
     (note,) = caplog.messages
-    assert re.search(r"test\.npz: the numbers of the classes are believed, since .*test\.npz has no class names", note)
+    assert re.search(r"test\.npz: classes are matched by number, because .*test\.npz has no class names", note)
     np.savez(tmp_path / "test.npz", images=images, labels=np.array([0, 1, 7]))
     with pytest.raises(DataError, match="does not have: class 7;"):
         scored(tuned, tmp_path)

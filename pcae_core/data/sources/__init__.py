@@ -1,1 +1,1 @@
-"""Data sets on disk: one module a kind."""
+"""Data sets on disk: one module for each kind."""

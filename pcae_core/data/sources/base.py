@@ -1,7 +1,6 @@
 """The interface of a data set, and of a kind of data sets.
 
-A source is pickled into every loading process, so it holds little: what it opens it opens by path, on first use and
-in each process anew.
+A source is pickled into every loading process, so it holds little. Each process opens the files by path, on first use.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from pcae_core.data.images import AnyImage
 class Source(abc.ABC):
     """Images by number, 0 to len - 1, each with `in_chans` channels.
 
-    What a subclass keeps in a `functools.cached_property` (open files, mapped arrays) is not pickled.
+    A value in a `functools.cached_property` of a subclass is not pickled: use one for open files and mapped arrays.
     """
 
     def __init__(self, path: Path, in_chans: int, reading: Reading = USUAL) -> None:
@@ -49,50 +48,50 @@ class Source(abc.ABC):
         """A decoded image: Pillow's "L" or "RGB", or uint8 (H, W, C) for other numbers of channels.
 
         Raises:
-            ImageError: the image cannot be read; the others may be.
+            ImageError: the image cannot be read; other images may still be readable.
             DataError: the source cannot be read.
         """
 
     def _read(self, file: Path | BinaryIO, name: str) -> Image.Image:
-        """An image out of its file, or of the file's content. Raises ImageError."""
+        """Decode an image file, given as a path or as its content. Raises ImageError."""
         return images.read(file, name, self.in_chans, self._reading.max_pixels, self._reading.grey_bits)
 
     @abc.abstractmethod
     def name(self, index: int) -> str:
-        """What to call an image in a message."""
+        """Name of an image in messages."""
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
-        """Class of each image, int64 (n,), -1 where it has none; None when no image has one."""
+        """Class of each image, int64 (n,), -1 for no class; None if no image has a class."""
         return None
 
     @property
     def no_labels(self) -> str:
-        """Why `labels` is None, in a few words."""
+        """The reason why `labels` is None, in a few words."""
         return "it has no classes"
 
     @property
     def class_names(self) -> list[str] | None:
-        """Name of each class; None when they have none."""
+        """Name of each class; None if the classes have no names."""
         return None
 
     @property
     @abc.abstractmethod
     def fingerprint(self) -> str:
-        """Short hexadecimal text that identifies the data set, wherever it lies."""
+        """Short hexadecimal text that identifies the data set, independent of its path."""
 
 
 @dataclass(frozen=True)
 class SourceKind:
-    """A kind of data set on disk: how to recognise and open one, and its words in messages.
+    """A kind of data set on disk: functions that recognise and open one, and its words in messages.
 
     Attributes:
-        name: "a folder of images".
-        container: that holds a data set or one split of it: "a folder".
-        labels: where its labels are: "one sub-folder a class".
-        recognizes: whether there is one data set of this kind at a path.
-        splits: that a folder holds, by name; none where it holds no splits of this kind.
-        open: from path, channels, and how image files are read. Raises DataError, MissingExtraError.
+        name: words for a data set, such as "a folder of images".
+        container: words for the file or folder of a data set or a split, such as "a folder".
+        labels: words for the place of the labels, such as "one sub-folder a class".
+        recognizes: function that tells whether a path is one data set of this kind, without splits.
+        splits: function from a folder to its splits of this kind: name -> path, empty if there are none.
+        open: function from path, channels and reading settings to the source. Raises DataError, MissingExtraError.
     """
 
     name: str
@@ -142,5 +141,5 @@ class Subset(Source):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Over the whole source's and the numbers."""
+        """Checksum over the fingerprint of the whole source and the image numbers."""
         return hashlib.sha256(self._source.fingerprint.encode() + self._ids.tobytes()).hexdigest()[:16]

@@ -23,7 +23,7 @@ _LABEL_NAMES = ("label", "labels")
 
 
 class HuggingFaceSource(Source):
-    """The first column of images, with the first `ClassLabel` column, or one named label or labels, as classes."""
+    """The first image column. Classes are the first `ClassLabel` column, else a column "label" or "labels"."""
 
     def __init__(self, path: Path, in_chans: int, reading: Reading = USUAL) -> None:
         """Find the columns.
@@ -50,9 +50,9 @@ class HuggingFaceSource(Source):
         datasets = _import_datasets()
         try:
             found = datasets.load_from_disk(str(self.path)).with_format(None)
-            found.data.table.validate(full=True)  # Arrow itself checks nothing while it reads
+            found.data.table.validate(full=True)  # Arrow checks nothing while it reads
             return found
-        except Exception as error:  # whatever Arrow, JSON or the file system raise on a damaged folder
+        except Exception as error:  # Arrow, JSON and the file system raise many kinds of errors for a damaged folder
             raise DataError(f"cannot read the data set {self.path}: {' '.join(str(error).split())}") from error
 
     @functools.cached_property
@@ -79,7 +79,7 @@ class HuggingFaceSource(Source):
 
     @functools.cached_property
     def labels(self) -> NDArray[np.int64] | None:
-        """The label column, where it is of integers; an empty entry, as -1, is no label. See `Source.labels`."""
+        """The label column, if it has integers. An empty entry counts as -1, no class. See `Source.labels`."""
         if not self._has_numbers:
             return None
         column = self._dataset.select_columns(self._label_column).with_format("arrow")[:][self._label_column]
@@ -105,7 +105,7 @@ class HuggingFaceSource(Source):
 
     @property
     def class_names(self) -> list[str] | None:
-        """The names that a `ClassLabel` carries. Raises DataError when they are no text, or two are the same."""
+        """The names in a `ClassLabel`. Raises DataError when they are not text, or two are the same."""
         names = getattr(self._dataset.features.get(self._label_column), "names", None)
         if names is None:
             return None
@@ -115,7 +115,7 @@ class HuggingFaceSource(Source):
 
     @property
     def fingerprint(self) -> str:
-        """The one that `datasets` keeps with the data."""
+        """The fingerprint that `datasets` stores with the data."""
         return str(self._dataset._fingerprint)
 
 
@@ -126,7 +126,7 @@ def _import_datasets() -> Any:
         raise MissingExtraError(
             f'reading this data set needs {error.name}, which is not installed; install it with: pip install "pcae[hf]"'
         ) from None
-    except ImportError as error:  # such as an Arrow that does not go with this NumPy
+    except ImportError as error:  # such as an Arrow that does not work with this NumPy
         reason = " ".join(str(error).split())
         raise MissingExtraError(f"reading this data set needs datasets, which cannot be loaded: {reason}") from None
     return datasets
@@ -137,7 +137,7 @@ def _recognizes(path: Path) -> bool:
 
 
 def _splits(path: Path) -> dict[str, Path]:
-    """Of a `DatasetDict`."""
+    """The splits of a `DatasetDict`."""
     if not (path / "dataset_dict.json").is_file():
         return {}
     return {folder.name: folder for folder in path.iterdir() if folder.is_dir()}

@@ -22,22 +22,23 @@ EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif"
 
 
 class ImageFolder(Source):
-    """All image files below a folder, sorted by their path in it; hidden files and folders are left out.
+    """All image files below a folder, sorted by their path in it, without hidden files and folders.
 
-    Its sub-folders that hold images, at any depth, are the classes, numbered in the order of their names. Images that
-    lie beside them have no class; where these are at least half of all, there are no classes.
+    Each sub-folder that holds images, at any depth, is a class. Classes are numbered in the order of their names.
+    Images directly in the folder have no class. If they are at least half of all images, there are no classes.
 
-    Links to folders are followed, but a folder counts under its own name where it has one here, and once in a class.
+    Links to folders are followed. A folder that is also reached without a link counts only there, and any folder counts
+    only once in a class.
     """
 
     def __init__(self, path: Path, in_chans: int, reading: Reading = USUAL) -> None:
-        """Raises DataError for a folder without images, or when `in_chans` is neither 1 nor 3."""
+        """Find the images. Raises DataError when there are none, or `in_chans` is neither 1 nor 3."""
         super().__init__(path, in_chans, reading)
         images.check_file_channels(in_chans)
         files = _find_images(self.path)
         if not files:
             raise DataError(f"{path} holds no images ({', '.join(sorted(e[1:] for e in EXTENSIONS))})")
-        # One piece of bytes, not a list: it is small in memory and quick to pickle for millions of files.
+        # One bytes object, not a list: for millions of files it is small in memory and quick to pickle.
         encoded = [os.fsencode(file) for file in files]
         self._ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
         self._names = b"".join(encoded)
@@ -46,7 +47,7 @@ class ImageFolder(Source):
         return len(self._ends)
 
     def name(self, index: int) -> str:
-        """Path in the folder."""
+        """Path of the image in the folder."""
         start = 0 if index == 0 else int(self._ends[index - 1])
         return os.fsdecode(self._names[start : int(self._ends[index])])
 
@@ -83,7 +84,7 @@ class ImageFolder(Source):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Over the name and the size of every file; the class is part of the name."""
+        """Checksum over the name and the size of every file; the class is part of the name."""
         digest = hashlib.sha256()
         for index in range(len(self)):
             name = self.name(index)
@@ -96,11 +97,11 @@ class ImageFolder(Source):
 
 
 def _find_images(root: Path) -> list[str]:
-    """Sorted paths in `root`. Raises DataError when a folder cannot be read."""
+    """Sorted paths of the images, relative to `root`. Raises DataError when a folder cannot be read."""
     found, own, links = _walk(root, root, set())
     met: dict[str, set[Path]] = {}
     links.reverse()
-    while links:  # they may lead back, to one another, or into folders that count already
+    while links:  # links may lead back, to one another, or into folders that are counted already
         link = links.pop()
         seen = met.setdefault(link.relative_to(root).parts[0], set(own))
         more, inside, further = _walk(root, link, seen)
@@ -111,9 +112,10 @@ def _find_images(root: Path) -> list[str]:
 
 
 def _walk(root: Path, start: Path, seen: set[Path]) -> tuple[list[str], set[Path], list[Path]]:
-    """Images below a folder, by their paths in `root`, the folders gone through, and the links to folders in them.
+    """Walk a folder without following links, and without the folders in `seen` and below.
 
-    Links are not followed, and the folders `seen` and those in them are left out.
+    Returns:
+        Paths of images, relative to `root`; the folders walked, resolved; and the links to folders.
     """
 
     def refuse(error: OSError) -> None:
@@ -141,7 +143,7 @@ def _is_image(name: str) -> bool:
 
 
 def _splits(path: Path) -> dict[str, Path]:
-    """Only "train" beside something else is a split; a class could be called "test" or "val"."""
+    """Split folders, if there is "train" and another one. A lone "test" or "val" may be a class."""
     folders = {name: path / name for name in SPLIT_NAMES if (path / name).is_dir()}
     return folders if "train" in folders and len(folders) > 1 else {}
 

@@ -1,4 +1,4 @@
-"""The kinds of data sets that PCAE reads. A new kind is a module in this folder, and its name in `KINDS`."""
+"""The kinds of data sets that PCAE reads. To add one, write a module in this folder and list its kind in `KINDS`."""
 
 from __future__ import annotations
 
@@ -10,25 +10,29 @@ from pcae_core.data.sources import huggingface, image_folder, npz
 from pcae_core.data.sources.base import SourceKind
 
 KINDS: Sequence[SourceKind] = (image_folder.KIND, huggingface.KIND, npz.KIND)
-"""In the order of messages. The last that recognises a path opens it: any folder may be a folder of images."""
+"""All kinds, in the order in which messages list them.
+
+Kinds are asked from last to first whether they recognise a path. The folder of images is asked last, because any folder
+may be one.
+"""
 
 
 def recognized(path: Path) -> SourceKind | None:
-    """The kind of the data set at a path; None where there is none."""
+    """The kind of the data set at a path; None if no kind recognises it."""
     return next((kind for kind in reversed(KINDS) if kind.recognizes(path)), None)
 
 
 def find_splits(path: Path) -> dict[str, Path]:
-    """The splits that a data set holds, by name; none when it is one whole."""
+    """The splits of a data set: name -> path, empty if it has no splits."""
     return next(filter(None, (kind.splits(path) for kind in reversed(KINDS))), {})
 
 
 def words(which: Literal["name", "container", "labels"], last: str = "or") -> str:
-    """That attribute of every kind, for messages: "a folder of images, ... or a .npz file"."""
+    """One attribute of every kind, joined for messages: "a folder of images, ... or a .npz file"."""
     return joined([getattr(kind, which) for kind in KINDS], last)
 
 
 def joined(parts: Iterable[str], last: str = "or") -> str:
-    """Without repetition, and with `last` before the last: "a, b or c"."""
+    """Join parts without repetition, with `last` before the last one: "a, b or c"."""
     *first, end = dict.fromkeys(parts)
     return f"{', '.join(first)} {last} {end}" if first else end

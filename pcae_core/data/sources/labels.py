@@ -16,7 +16,7 @@ NO_CLASS = -1
 
 
 def check_labels(path: Path, labels: NDArray[np.int64], names: Sequence[str] | None) -> NDArray[np.int64] | None:
-    """The labels (n,) of a source as `Source.labels` gives them. Raises DataError for numbers that no class has."""
+    """The labels (n,) in the form of `Source.labels`. Raises DataError for a number that no class has."""
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < NO_CLASS or (names is not None and highest >= len(names)):
         known = "" if names is None else f" to {len(names) - 1}"
@@ -27,7 +27,7 @@ def check_labels(path: Path, labels: NDArray[np.int64], names: Sequence[str] | N
 
 
 def check_names(path: Path, names: Sequence[str]) -> list[str]:
-    """The names of a source's classes. Raises DataError when two are the same."""
+    """The class names as a list. Raises DataError when two are the same."""
     twice = repeated(names)
     if twice:
         raise DataError(f"class_names in {path} names classes twice: {listed(twice)}; give each class its own name")
@@ -35,5 +35,5 @@ def check_names(path: Path, names: Sequence[str]) -> list[str]:
 
 
 def repeated(names: Sequence[str]) -> list[str]:
-    """Those that occur more than once, sorted."""
+    """Names that occur more than once, sorted."""
     return sorted(name for name, count in Counter(names).items() if count > 1)

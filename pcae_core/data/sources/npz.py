@@ -1,4 +1,4 @@
-"""Images in a NumPy archive, mapped from the file rather than read where it is not compressed."""
+"""Images in a NumPy archive. An uncompressed archive is mapped into memory, not read."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from pcae_core.storage import archives
 
 
 class NpzSource(Source):
-    """`images` uint8 (n, H, W) or (n, H, W, C), with optional `labels` (n,) of integers, -1
-    for none, and `class_names` of text.
+    """Images in a `.npz` file.
 
-    As `numpy.savez` writes it, the images are mapped into memory; from `numpy.savez_compressed` every process reads
-    them whole.
+    It has an array `images`, uint8 (n, H, W) or (n, H, W, C). Optional arrays are `labels`, integers (n,) with -1 for
+    no class, and `class_names`, text. The images of `numpy.savez` are mapped into memory. Those of
+    `numpy.savez_compressed` are read whole by every process.
     """
 
     def __init__(self, path: Path, in_chans: int) -> None:
-        """Raises DataError when the file is damaged or its arrays are not as described above."""
+        """Check the file. Raises DataError when it is damaged or its arrays are not as described above."""
         super().__init__(path, in_chans)
         try:
             self._members = archives.members(path)
@@ -104,7 +104,7 @@ class NpzSource(Source):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Over type, shape and checksum (the archive's own CRC-32) of every array."""
+        """Checksum over dtype, shape and CRC-32 (stored in the archive) of every array."""
         parts = [f"{name} {m.dtype.str} {m.shape} {m.fortran_order} {m.crc}" for name, m in self._members.items()]
         return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:16]
 
@@ -119,7 +119,7 @@ def _splits(path: Path) -> dict[str, Path]:
 
 
 def _open(path: Path, in_chans: int, reading: Reading) -> Source:
-    return NpzSource(path, in_chans)  # nothing is left to be read from image files
+    return NpzSource(path, in_chans)  # it holds no image files, so `reading` does not matter
 
 
 KIND = SourceKind("a .npz file", "a .npz file", "an array labels in the .npz file", _recognizes, _splits, _open)

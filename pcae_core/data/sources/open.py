@@ -1,4 +1,4 @@
-"""Open a data set, or the split of one that is asked for or can be scored."""
+"""Open a data set, a split of it, or the split to score."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from pcae_core.data.sources.kinds import find_splits, joined, recognized, words
 from pcae_core.errors import DataError, listed
 
 SplitRole = Literal["train", "test"]
-"""What a split is for; the test split may have the name of a validation split."""
+"""Role of a split. A validation split can have the role "test"."""
 
 _NAMES: dict[SplitRole, tuple[str, ...]] = {"train": ("train",), "test": ("test", *VALIDATION_NAMES)}
 
 
 def open_source(path: Path | str, in_chans: int, split: SplitRole | None = None, reading: Reading = USUAL) -> Source:
-    """Open a data set of one of `kinds.KINDS`, or a split of one.
+    """Open a data set of one of `kinds.KINDS`, or a split of it.
 
-    Splits lie in a folder: `train.npz` with `test.npz` or `val.npz`, folders `train` with `test` or `val`, or a
+    A folder can hold splits: `train.npz` with `test.npz` or `val.npz`, folders `train` with `test` or `val`, or a
     `DatasetDict`. A validation split may be called `val`, `validation` or `valid`.
 
     Args:
-        in_chans: channels of the images to deliver.
-        split: "train" (also None) takes the train split, or the whole where there are no splits. "test" takes the
-            test split, else the validation split.
-        reading: how image files are read.
+        in_chans: number of channels of the images that the source returns.
+        split: "train" and None open the train split, or the whole data set if it has no splits. "test" opens the test
+            split, else the validation split.
+        reading: settings of image reading.
 
     Raises:
         DataError: there is no such data set or split, or it cannot be read.
-        MissingExtraError: it needs `datasets`, which is not installed.
+        MissingExtraError: the data set needs `datasets`, which is not installed.
     """
     path, split = Path(path), split or "train"
     splits = _splits(path)
@@ -42,11 +42,11 @@ def open_source(path: Path | str, in_chans: int, split: SplitRole | None = None,
 
 
 def open_scored(path: Path | str, in_chans: int, split: str | None = None, reading: Reading = USUAL) -> Labelled:
-    """The labelled images of a data set that a classifier is scored on.
+    """The labelled images of a data set to score a classifier on.
 
     Args:
-        split: name of a split; by default the first of test, val, validation and valid that has labels.
-        reading: how image files are read.
+        split: name of a split. Default: the first of test, val, validation and valid that has labels.
+        reading: settings of image reading.
 
     Raises:
         DataError, MissingExtraError: as `open_source`, or the split has no labels.
@@ -78,7 +78,7 @@ def _first(path: Path, splits: dict[str, Path], names: tuple[str, ...], split: s
 
 
 def _splits(path: Path) -> dict[str, Path]:
-    """The splits that a data set holds, by name; none when it is one whole. Raises DataError when there is none."""
+    """The splits of a data set: name -> path, empty if it has none. Raises DataError when there is no data set."""
     if not path.exists():
         raise DataError(f"there is no data set at {path}")
     return find_splits(path)

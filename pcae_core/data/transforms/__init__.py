@@ -1,6 +1,6 @@
-"""What happens to an image between its source and a batch.
+"""Transforms of an image between its source and a batch.
 
-An augmentation is one file here, one line in `pipeline.training_pipeline`, and a setting.
+To add an augmentation, write a file here, a line in `pipeline.training_pipeline`, and a setting.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Images of any size to square uint8 arrays, at random for training and centred for evaluation.
+"""Crop and resize images of any size to square uint8 arrays: at random for training, at the centre for evaluation.
 
 Letters: C channels, H = W = `size`.
 """
@@ -22,11 +22,11 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """Cut out a part of random area and aspect ratio, and resize it.
+    """Crop a part of random area and aspect ratio, and resize it.
 
     Attributes:
         size: height and width of the result.
-        scale: smallest and largest share of the area.
+        scale: smallest and largest share of the image's area.
         ratio: smallest and largest aspect ratio.
     """
 
@@ -35,16 +35,17 @@ class RandomResizedCrop:
     ratio: tuple[float, float]
 
     def __call__(self, image: AnyImage, rng: np.random.Generator) -> Pixels:
-        """An image as `Source.load` returns it to uint8 (C, H, W).
+        """Crop an image of `Source.load` to uint8 (C, H, W).
 
-        The result is a view whose memory has another order: `stack` brings it into this one.
+        The result is a view with another memory order; `stack` copies it into this order.
         """
         return _resize(image, self.size, self.draw_box(*_dimensions(image), rng))
 
     def draw_box(self, width: int, height: int, rng: np.random.Generator) -> Box:
-        """A part of the image; its share of the area is uniform, its aspect ratio uniform in the logarithm.
+        """Draw a box in the image. Its share of the area is uniform, its aspect ratio log-uniform.
 
-        A part that sticks out is drawn again; after ten tries it is the largest centred one of an allowed aspect ratio.
+        A box that does not fit is drawn again. After ten tries, take the largest centred box of an allowed aspect
+        ratio.
         """
         low, high = self.ratio
         for _ in range(_TRIES):
@@ -61,10 +62,10 @@ class RandomResizedCrop:
 
 
 def resize_center_crop(image: AnyImage, size: int) -> Pixels:
-    """The centred square of an image, as high or wide as the image, resized: uint8 (C, H, W), a view as above.
+    """Crop the largest centred square of an image, and resize it: uint8 (C, H, W), a view as above.
 
-    Nearly the same as resizing the shorter side to `size` and then cutting out the centre: that rounds the longer side
-    and the place of the cut to whole pixels, and so cuts up to half a pixel of the output elsewhere.
+    This is nearly the same as resizing the shorter side to `size` and then cropping the centre. The latter rounds the
+    longer side and the crop to whole pixels, so its crop is shifted by up to half a pixel of the output.
     """
     width, height = _dimensions(image)
     side = min(width, height)
@@ -73,7 +74,7 @@ def resize_center_crop(image: AnyImage, size: int) -> Pixels:
 
 
 def stack(images: Sequence[Pixels]) -> Pixels:
-    """Images (C, H, W) to a batch (B, C, H, W) that lies in memory in this order; each pixel is copied once."""
+    """Images (C, H, W) to a batch (B, C, H, W), contiguous in this order; each pixel is copied once."""
     return np.stack(images, out=np.empty((len(images), *images[0].shape), np.uint8))
 
 
@@ -84,7 +85,7 @@ def _dimensions(image: AnyImage) -> tuple[int, int]:
 
 
 def _resize(image: AnyImage, size: int, box: Box) -> Pixels:
-    """Bicubic; uint8 (C, H, W), a view of (H, W, C) where these come from Pillow."""
+    """Resize a box, bicubic, to uint8 (C, H, W). The result is a view of (H, W, C) for Pillow's images."""
     if not isinstance(image, Image.Image):
         channels = [Image.fromarray(np.ascontiguousarray(image[:, :, c])) for c in range(image.shape[2])]
         return np.concatenate([_resize(channel, size, box) for channel in channels])

@@ -1,7 +1,7 @@
 """Soft targets and mixed images: label smoothing, mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019).
 
-Image 2i of a batch is mixed with image 2i + 1 and the other way round, each with a share of its own, so that the mix
-is the same on any number of processes. Letters: b images of one process, C channels, H = W.
+Image 2i of a batch is mixed with image 2i + 1 and vice versa, each with its own share. So the mix is the same on any
+number of processes. Letters: b images of one process, C channels, H = W.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def soft_targets(labels: NDArray[np.int64], num_classes: int, smoothing: float) 
 
 @dataclass(frozen=True)
 class Mix:
-    """How the images of a batch are mixed.
+    """Drawn numbers that say how to mix the images of a batch.
 
     Attributes:
-        shares: of the image itself (b,), 0 to 1; the rest is its partner's.
-        boxes: what CutMix takes from the partner, top, bottom, left, right (b, 4); empty boxes where mixup blends.
+        shares: share of the image itself (b,), 0 to 1; the partner has the rest.
+        boxes: boxes that CutMix takes from the partner (b, 4): top, bottom, left, right. A box is empty for mixup.
     """
 
     shares: NDArray[np.float64]
@@ -38,18 +38,18 @@ class Mix:
 
 @dataclass(frozen=True)
 class Mixing:
-    """Calling it mixes the images of a batch as a run's settings say."""
+    """Mixup and CutMix with the settings of a run. Call it to mix the images of a batch."""
 
     config: FinetuneConfig
 
     def __call__(
         self, images: Pixels, targets: NDArray[np.float32], step: int, first: int
     ) -> tuple[Pixels, NDArray[np.float32]]:
-        """As `mix_batch`, for the samples of the global batch of `step` from the one at `first`."""
+        """As `mix_batch`, with the mix of the samples from `first` on in the global batch of `step`."""
         return mix_batch(images, targets, self.draw(step, first, len(images)))
 
     def draw(self, step: int, first: int, count: int) -> Mix:
-        """The mix of the samples `first .. first+count-1` of the global batch of `step`."""
+        """Draw the mix of the samples `first .. first+count-1` of the global batch of `step`."""
         config = self.config
         rng, batch, size = generator(config.seed, Purpose.MIX, major=step), config.batch_size, config.model.image_size
         cuts = rng.random(batch) < (config.mixup_switch_prob if config.mixup > 0 else 1.0)
@@ -66,7 +66,7 @@ class Mixing:
 
 
 def mix_batch(images: Pixels, targets: NDArray[np.float32], mix: Mix) -> tuple[Pixels, NDArray[np.float32]]:
-    """Images uint8 (b, C, H, W) and targets (b, classes), mixed; b is even. Blended pixels are rounded."""
+    """Mix images uint8 (b, C, H, W) and targets (b, classes); b is even. Blended pixels are rounded."""
     partner = np.arange(len(images)) ^ 1
     shares = mix.shares.astype(np.float32)
     blends = (mix.boxes[:, 1] <= mix.boxes[:, 0]) & (shares < 1)

@@ -1,4 +1,4 @@
-"""The order of everything that training does to an image."""
+"""The transforms of training images, in order."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from pcae_core.data.transforms.rand_augment import RandAugment
 from pcae_core.data.transforms.random_erasing import RandomErasing
 
 Transform = Callable[[Pixels, np.random.Generator], Pixels]
-"""Of an image uint8 (C, H, W), with a generator of this image and epoch alone; must be picklable."""
+"""Transforms an image uint8 (C, H, W), with a generator for this image and epoch alone. Must be picklable."""
 
 
 @dataclass(frozen=True)
 class TrainingPipeline:
-    """Calling it augments one image, in a loading process; `mix` then mixes the images of a batch.
+    """Augmentation of training images. A loading process calls it for one image; `mix` then mixes a batch.
 
     Attributes:
-        crop: takes the image as its source loads it.
-        transforms: what follows, in this order.
-        mixing: of pairs of images; None for none.
+        crop: crop, which takes the image of the source.
+        transforms: transforms after the crop, in order.
+        mixing: mixing of pairs of images; None for no mixing.
     """
 
     crop: RandomResizedCrop
@@ -36,10 +36,10 @@ class TrainingPipeline:
     mixing: Mixing | None
 
     def __call__(self, image: AnyImage, rng: np.random.Generator) -> Pixels:
-        """An image as `Source.load` returns it to uint8 (C, H, W); the memory may have another order.
+        """Augment an image of `Source.load` to uint8 (C, H, W). The result may have another memory order.
 
         Args:
-            rng: a generator of this image and epoch alone; how much is drawn from it depends on the image.
+            rng: generator for this image and epoch alone; the number of draws depends on the image.
         """
         pixels = self.crop(image, rng)
         for transform in self.transforms:
@@ -49,18 +49,18 @@ class TrainingPipeline:
     def mix(
         self, images: Pixels, targets: NDArray[np.float32], step: int, first: int
     ) -> tuple[Pixels, NDArray[np.float32]]:
-        """Images uint8 (b, C, H, W) and targets (b, classes), mixed where the run mixes images.
+        """Mix images uint8 (b, C, H, W) and targets (b, classes), if the run mixes images.
 
         Args:
-            first: place of these images in the global batch of `step`.
+            first: place of the first image in the global batch of `step`.
         """
         return (images, targets) if self.mixing is None else self.mixing(images, targets, step, first)
 
 
 def training_pipeline(config: RunConfig) -> TrainingPipeline:
-    """Crop, flip, RandAugment, random erasing, mixing: those that the run wants, in this order.
+    """The pipeline of a run: crop, flip, RandAugment, random erasing and mixing, in this order, as far as they are on.
 
-    The order of the draws from an image's generator is part of a run: another one gives other images.
+    Do not change the order of the draws from an image's generator: the same seed would give other images.
     """
     loader = config.loader
     transforms: list[Transform] = []

@@ -1,4 +1,4 @@
-"""RandAugment (Cubuk et al. 2020) with Pillow. All randomness comes from the generator that is handed in."""
+"""RandAugment (Cubuk et al. 2020) with Pillow. All randomness comes from the generator in the arguments."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _AFFINE = Image.Transform.AFFINE
 _BICUBIC = Image.Resampling.BICUBIC
 
 Fill = tuple[int, ...]
-"""Colour of what moves into the image, one number a channel."""
+"""Colour of pixels that move into the image, one number per channel."""
 
 
 @dataclass(frozen=True)
 class RandAugment:
-    """Calling it changes an image as the policy says.
+    """RandAugment with a policy. Call it to change an image.
 
     Attributes:
-        fill: colour of pixels that move into the image, in [0, 1], one number a channel.
+        fill: colour of pixels that move into the image, in [0, 1], one number per channel.
     """
 
     policy: RandAugmentPolicy
     fill: tuple[float, ...]
 
     def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
-        """Uint8 (C, H, W) to the same; 1 or 3 channels."""
+        """Change an image uint8 (C, H, W) of 1 or 3 channels."""
         policy, fill = self.policy, tuple(round(255 * value) for value in self.fill)
         image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
         for index in rng.integers(len(OPERATIONS), size=policy.layers):
@@ -46,10 +46,11 @@ class RandAugment:
 
 @dataclass(frozen=True)
 class Strength:
-    """How much of an operation.
+    """Strength of an operation.
 
     Attributes:
-        severity: 0 to 1; sign: 1 or -1, for operations with two directions.
+        severity: 0 to 1.
+        sign: 1 or -1, for operations with two directions.
         increasing: as in `RandAugmentPolicy`.
         fill: colour of pixels that move into the image, 0 to 255.
     """
@@ -61,7 +62,7 @@ class Strength:
 
     @property
     def rising(self) -> float:
-        """0 for mildest to 1 for strongest, of an operation whose parameter falls as it gets stronger."""
+        """Strength from 0, mildest, to 1, strongest. Without `increasing`, it falls when the severity rises."""
         return self.severity if self.increasing else 1.0 - self.severity
 
 
@@ -78,7 +79,7 @@ def _invert(image: Image.Image, strength: Strength) -> Image.Image:
 
 
 def _posterize(image: Image.Image, strength: Strength) -> Image.Image:
-    """Down to no bit less than one: Pillow's zero bits would make the image black."""
+    """Keep at least one bit: with no bits, Pillow would make the image black."""
     return ImageOps.posterize(image, max(1, 4 - int(4 * strength.rising)))
 
 
@@ -87,7 +88,7 @@ def _solarize(image: Image.Image, strength: Strength) -> Image.Image:
 
 
 def _solarize_add(image: Image.Image, strength: Strength) -> Image.Image:
-    """Dark pixels get brighter."""
+    """Make dark pixels brighter."""
     added = int(110 * strength.severity)
     return image.point([min(255, value + added) if value < 128 else value for value in range(256)] * len(image.mode))
 
@@ -95,7 +96,7 @@ def _solarize_add(image: Image.Image, strength: Strength) -> Image.Image:
 def _enhance(
     enhancer: Callable[[Image.Image], Any],
 ) -> Callable[[Image.Image, Strength], Image.Image]:
-    """Colour, contrast, brightness or sharpness by a factor: 1 +- 0.9, or without `increasing` from 0.1 to 1.9."""
+    """Scale colour, contrast, brightness or sharpness by 1 +- 0.9, or by 0.1 to 1.9 without `increasing`."""
 
     def apply(image: Image.Image, strength: Strength) -> Image.Image:
         factor = 1.0 + 0.9 * strength.sign * strength.severity if strength.increasing else 0.1 + 1.8 * strength.severity
@@ -106,14 +107,14 @@ def _enhance(
 
 
 def _rotate(image: Image.Image, strength: Strength) -> Image.Image:
-    """Up to 30 degrees."""
+    """Rotate by up to 30 degrees."""
     return image.rotate(30.0 * strength.sign * strength.severity, _BICUBIC, fillcolor=_colour(image, strength))
 
 
 def _affine(
     coefficients: Callable[[float, Image.Image], tuple[float, ...]], largest: float
 ) -> Callable[[Image.Image, Strength], Image.Image]:
-    """Output pixel (x, y) is input pixel (a x + b y + c, d x + e y + f)."""
+    """Affine transform: output pixel (x, y) is input pixel (a x + b y + c, d x + e y + f)."""
 
     def apply(image: Image.Image, strength: Strength) -> Image.Image:
         amount = largest * strength.sign * strength.severity

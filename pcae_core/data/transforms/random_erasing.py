@@ -17,11 +17,11 @@ _TRIES = 10
 
 @dataclass(frozen=True)
 class RandomErasing:
-    """A rectangle of 2 to 33% of an image becomes noise of the images' statistics.
+    """Replace a rectangle of 2 to 33% of an image by normal noise.
 
     Attributes:
-        probability: of erasing.
-        mean, std: of pixel values in [0, 1], one number a channel.
+        probability: probability of erasing.
+        mean, std: mean and standard deviation of the noise, for pixel values in [0, 1], one number per channel.
     """
 
     probability: float
@@ -29,7 +29,7 @@ class RandomErasing:
     std: tuple[float, ...]
 
     def __call__(self, image: Pixels, rng: np.random.Generator) -> Pixels:
-        """Uint8 (C, H, W) to the same."""
+        """Erase a part of an image uint8 (C, H, W), with the given probability."""
         if rng.random() >= self.probability:
             return image
         chans, height, width = image.shape
