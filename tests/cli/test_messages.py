@@ -22,6 +22,7 @@ SHOWN_BY = {
     "pcae_core/training/pretrain.py": ("pretrain",),
     "pcae_core/training/finetune.py": ("finetune",),
     "pcae_core/evaluation": ("evaluate",),
+    "pcae_core/storage/run.py": ("pretrain", "finetune"),
     "pcae_core/config/data.py": ("pretrain", "finetune", "convert"),
     "pcae_core/data/classes.py": ("finetune", "evaluate", "report"),
     "pcae_core/convert": ("convert",),
