@@ -39,7 +39,7 @@ def patch_embed_macs(config: ModelConfig, num_patches: int) -> int:
 
 def encoder_macs(config: ModelConfig, keep: float = 1.0) -> int:
     """Inference on one image: CLS and all patches, of which each stage drops a share `1 - keep`."""
-    counts = config.tokens_per_block(config.num_patches, num_prefix_tokens=1, keep=keep)
+    counts = config.tokens_per_block(config.num_patches, config.num_prefix_tokens, keep=keep)
     head = config.num_classes * config.embed_dim
     blocks = _blocks_macs(counts, config.embed_dim, config.hidden_dim(config.embed_dim))
     return patch_embed_macs(config, config.num_patches) + blocks + head
@@ -57,12 +57,13 @@ def decoder_macs(config: ModelConfig, num_context: int, num_targets: int) -> int
 def pretraining_forward_macs(config: ModelConfig) -> dict[str, int]:
     """MACs of one image's forward pass in each part: "teacher", "student" and "decoder"."""
     dim, hidden = config.embed_dim, config.hidden_dim(config.embed_dim)
+    seen = config.num_prefix_tokens + config.num_visible
     teacher = _blocks_macs(config.tokens_per_block(config.num_masked), dim, hidden)
-    student = _blocks_macs([1 + config.num_visible] * config.depth, dim, hidden)
+    student = _blocks_macs([seen] * config.depth, dim, hidden)
     return {
         "teacher": patch_embed_macs(config, config.num_masked) + teacher,
         "student": patch_embed_macs(config, config.num_visible) + student,
-        "decoder": decoder_macs(config, 1 + config.num_visible, config.num_targets),
+        "decoder": decoder_macs(config, seen, config.num_targets),
     }
 
 
@@ -75,12 +76,13 @@ def pretraining_macs(config: ModelConfig) -> int:
 def mae_macs(config: ModelConfig) -> int:
     """One MAE training step of one image, with the same encoder and decoder.
 
-    As in the published MAE, every patch is embedded, and the decoder sees 1 + N tokens and predicts the pixels of all.
+    As in the published MAE, every patch is embedded, and the decoder sees P + N tokens and predicts the pixels of all.
     """
     dim, hidden = config.embed_dim, config.hidden_dim(config.embed_dim)
     patch_dim = config.in_chans * config.patch_size**2
     width = config.decoder_embed_dim
-    student = _blocks_macs([1 + config.num_visible] * config.depth, dim, hidden)
-    decoder = (1 + config.num_visible) * dim * width + (1 + config.num_patches) * width * patch_dim
-    decoder += _blocks_macs([1 + config.num_patches] * config.decoder_depth, width, config.hidden_dim(width))
+    seen, every = (config.num_prefix_tokens + patches for patches in (config.num_visible, config.num_patches))
+    student = _blocks_macs([seen] * config.depth, dim, hidden)
+    decoder = seen * dim * width + every * width * patch_dim
+    decoder += _blocks_macs([every] * config.decoder_depth, width, config.hidden_dim(width))
     return 3 * (patch_embed_macs(config, config.num_patches) + student + decoder)

@@ -1,7 +1,8 @@
 """The parameters: canonical names, shapes and initial values, the same in every framework.
 
 The encoder has timm's names, the decoder MAE's. The initial values are drawn here, on the host, so that runs in two
-frameworks start from the same numbers. Letters: D width, C channels, p patch size, N patches.
+frameworks start from the same numbers. Letters: D width, C channels, p patch size, N patches, P prefix
+tokens.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def encoder_shapes(config: ModelConfig) -> Shapes:
     dim, patch = config.embed_dim, config.patch_size
     shapes: Shapes = {
         "cls_token": (1, 1, dim),
-        "pos_embed": (1, 1 + config.num_patches, dim),
+        "pos_embed": (1, config.num_prefix_tokens + config.num_patches, dim),
         "patch_embed.proj.weight": (dim, config.in_chans, patch, patch),
         "patch_embed.proj.bias": (dim,),
     }
@@ -63,7 +64,7 @@ def decoder_shapes(config: ModelConfig) -> Shapes:
     dim = config.decoder_embed_dim
     shapes: Shapes = {
         "mask_token": (1, 1, dim),
-        "decoder_pos_embed": (1, 1 + config.num_patches, dim),
+        "decoder_pos_embed": (1, config.num_prefix_tokens + config.num_patches, dim),
         "decoder_embed.weight": (dim, config.embed_dim),
         "decoder_embed.bias": (dim,),
     }
@@ -119,8 +120,8 @@ def is_decayed(name: str, shape: tuple[int, ...]) -> bool:
     return name.endswith(".weight") and len(shape) >= 2
 
 
-def sincos_pos_embed(dim: int, grid_size: int) -> NDArray[np.float64]:
-    """Fixed 2-D sine-cosine position embeddings (1, 1 + N, D); the CLS row is zero.
+def sincos_pos_embed(dim: int, grid_size: int, num_prefix_tokens: int = 1) -> NDArray[np.float64]:
+    """Fixed 2-D sine-cosine position embeddings (1, P + N, D); the rows of the prefix tokens are zero.
 
     The first half of the width encodes the column, the second half the row. In each half, sines come before cosines, at
     frequencies `10000 ** -(i / (D / 4))`, as in MAE.
@@ -130,8 +131,8 @@ def sincos_pos_embed(dim: int, grid_size: int) -> NDArray[np.float64]:
     axis: NDArray[np.float64] = np.concatenate([np.sin(angle), np.cos(angle)], axis=1)  # (grid, D/2)
     column = np.broadcast_to(axis[None, :, :], (grid_size, grid_size, dim // 2))
     row = np.broadcast_to(axis[:, None, :], (grid_size, grid_size, dim // 2))
-    embeddings = np.zeros((1, 1 + grid_size * grid_size, dim))
-    embeddings[0, 1:] = np.concatenate([column, row], axis=2).reshape(-1, dim)
+    embeddings = np.zeros((1, num_prefix_tokens + grid_size * grid_size, dim))
+    embeddings[0, num_prefix_tokens:] = np.concatenate([column, row], axis=2).reshape(-1, dim)
     return embeddings
 
 
@@ -146,9 +147,9 @@ def _initial_value(
 ) -> NDArray[np.float64]:
     rng = generator(seed, Purpose.INIT, major=place)
     if name == "pos_embed":
-        return sincos_pos_embed(config.embed_dim, config.grid_size)
+        return sincos_pos_embed(config.embed_dim, config.grid_size, config.num_prefix_tokens)
     if name == "decoder_pos_embed":
-        return sincos_pos_embed(config.decoder_embed_dim, config.grid_size)
+        return sincos_pos_embed(config.decoder_embed_dim, config.grid_size, config.num_prefix_tokens)
     if name in ("cls_token", "mask_token"):
         return rng.normal(0.0, 0.02, shape)
     if name.endswith(".bias"):

@@ -58,10 +58,11 @@ def tokens_table(config: ModelConfig) -> Table:
     """Tokens that enter each block."""
     from rich.table import Table
 
+    seen = config.num_prefix_tokens + config.num_visible
     rows = {
         "teacher, masked patches": config.tokens_per_block(config.num_masked),
-        "student, CLS and visible": [1 + config.num_visible] * config.depth,
-        "decoder": [1 + config.num_visible + config.num_targets] * config.decoder_depth,
+        "student, CLS and visible": [seen] * config.depth,
+        "decoder": [seen + config.num_targets] * config.decoder_depth,
     }
     table = Table("", "tokens entering each block", title=f"{config.num_patches} patches, {config.num_targets} targets")
     for name, counts in rows.items():

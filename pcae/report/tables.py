@@ -28,7 +28,7 @@ def _step(model: ModelConfig) -> list[tuple[str, str, str, str]]:
 def _inference(model: ModelConfig) -> list[tuple[str, str, str, str]]:
     rows = []
     for found in inference_costs(model):
-        left = f"{found.tokens} of {1 + model.num_patches}"
+        left = f"{found.tokens} of {model.num_prefix_tokens + model.num_patches}"
         rows.append((f"{found.keep:.1f}", _mega(found.macs), f"{found.speedup:.2f}", left))
     return rows
 

@@ -97,6 +97,14 @@ class ModelConfig(Config):
         return self.grid_size**2
 
     @property
+    def num_prefix_tokens(self) -> int:
+        """P = 1, the tokens before an image's patch tokens (B, P + k, D): the class token, at index 0.
+
+        The position embeddings (1, P + N, D) have a row for each of them.
+        """
+        return 1
+
+    @property
     def num_visible(self) -> int:
         """V, the patches that the student sees."""
         return int(self.num_patches * (1 - self.mask_ratio))

@@ -1,8 +1,9 @@
 """The contract: the operations of a backend, with shapes, ties, NaN and dtypes. `pcae_numpy` is the reference.
 
 Letters: B images, C channels, H height, W width, p patch size, N patches (or tokens) of an image, V visible patches,
-M masked patches, K targets, k tokens kept, D width, L encoder blocks. Scores and losses are computed in float32 or
-better, for inputs of any dtype. Ids are integers. Every backend guarantees:
+M masked patches, K targets, k tokens kept, P prefix tokens (`ModelConfig.num_prefix_tokens`), D width, L encoder
+blocks. Scores and losses are computed in float32 or better, for inputs of any dtype. Ids are integers. Every backend
+guarantees:
 
 - Order: ties between scores go to the lower index, and kept ids are in ascending position order. Two tokens are always
   equally similar to the mean of their unit vectors. So rounding decides which of the last two tokens stays.

@@ -49,7 +49,7 @@ class EncoderOutput:
     """Output of the encoder.
 
     Attributes:
-        last_hidden_state: CLS and surviving patch tokens after the final norm (B, 1 + k, D).
+        last_hidden_state: prefix tokens, CLS first, and surviving patch tokens after the final norm (B, P + k, D).
         kept_ids: positions of the surviving patches (B, k), ascending.
         logits: (B, num_classes), or None without a head.
     """

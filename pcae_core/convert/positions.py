@@ -1,4 +1,4 @@
-"""Position embeddings for another grid. Letters: N patches of a grid of g * g, D width."""
+"""Position embeddings for another grid. Letters: N patches of a grid of g * g, P prefix tokens, D width."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ SHARPNESS = -0.75
 """Of the cubic kernel; PyTorch's `interpolate` has the same."""
 
 
-def resize(embeddings: NDArray[np.floating[Any]], grid: int) -> NDArray[np.floating[Any]]:
-    """(1, 1 + N, D) for a square grid -> (1, 1 + grid * grid, D), dtype kept; the class token's row stays.
+def resize(embeddings: NDArray[np.floating[Any]], grid: int, num_prefix_tokens: int) -> NDArray[np.floating[Any]]:
+    """(1, P + N, D) for a square grid -> (1, P + grid * grid, D), dtype kept; the prefix tokens' rows stay.
 
     Bicubic, pixel centres aligned (not corners), edges repeated, no antialiasing: as PyTorch's
     `interpolate(mode="bicubic", align_corners=False)`. Computed in float64.
     """
-    own = math.isqrt(embeddings.shape[1] - 1)
-    patches = embeddings[0, 1:].astype(np.float64).reshape(own, own, -1)
+    own = math.isqrt(embeddings.shape[1] - num_prefix_tokens)
+    patches = embeddings[0, num_prefix_tokens:].astype(np.float64).reshape(own, own, -1)
     weights = _weights(own, grid)
     resized = np.einsum("yr,xc,rcd->yxd", weights, weights, patches, optimize=True).reshape(1, grid * grid, -1)
-    return np.concatenate([embeddings[:, :1], resized.astype(embeddings.dtype)], axis=1)
+    return np.concatenate([embeddings[:, :num_prefix_tokens], resized.astype(embeddings.dtype)], axis=1)
 
 
 def _weights(size: int, new_size: int) -> NDArray[np.float64]:

@@ -206,7 +206,7 @@ def _resized(found: Pretrained, image_size: int | None, coverage: Coverage) -> P
         group = dict(group)
         for name in ("pos_embed", "decoder_pos_embed"):
             if name in group:
-                group[name] = positions.resize(group[name], new.grid_size)
+                group[name] = positions.resize(group[name], new.grid_size, new.num_prefix_tokens)
                 note = f"grid {old.grid_size} x {old.grid_size} to {new.grid_size} x {new.grid_size}, bicubic"
                 coverage.add_resized(name, note)
         groups.append(group)

@@ -37,7 +37,7 @@ class InferenceCost:
     Attributes:
         macs: multiply-accumulates.
         speedup: multiply-accumulates at keep 1.0 over these.
-        tokens: after the last stage, with the CLS token.
+        tokens: after the last stage, with the prefix tokens.
     """
 
     keep: float
@@ -58,5 +58,5 @@ def inference_costs(model: ModelConfig, keeps: Iterable[float] = KEEPS) -> list[
     for keep in keeps:
         macs = cost.encoder_macs(model, keep)
         left = list(model.kept_after_block(model.num_patches, keep).values())[-1]
-        found.append(InferenceCost(keep, macs, full / macs, 1 + left))
+        found.append(InferenceCost(keep, macs, full / macs, model.num_prefix_tokens + left))
     return found

@@ -55,7 +55,7 @@ def extract_features(
 
     def pooled(out: EncoderOutput) -> Array:
         hidden = out.last_hidden_state
-        return hidden[:, 1:].mean(1) if pooling == "mean" else hidden[:, 0]
+        return hidden[:, encoder.model.num_prefix_tokens :].mean(1) if pooling == "mean" else hidden[:, 0]
 
     return encoder.collect(source, pooled, log=log)
 

@@ -196,7 +196,7 @@ def test_bicubic_positions_equal_torch_s(own, new):
     embeddings = np.random.default_rng(0).normal(size=(1, 1 + own * own, 8))
     grid = torch.from_numpy(embeddings[:, 1:].reshape(1, own, own, 8)).permute(0, 3, 1, 2)
     expected = torch.nn.functional.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
-    resized = resize(embeddings, new)
+    resized = resize(embeddings, new, 1)
     np.testing.assert_array_equal(resized[:, :1], embeddings[:, :1])
     np.testing.assert_allclose(resized[0, 1:], expected[0].flatten(1).T.numpy(), rtol=0, atol=1e-12)
 
