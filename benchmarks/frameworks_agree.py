@@ -83,7 +83,7 @@ def nearest_scores(config: PretrainConfig, state, pixels: np.ndarray, noise: np.
     masked = np.sort(np.argsort(noise, axis=1, kind="stable")[:, config.model.num_visible :], axis=1)
     teacher = {name: value.astype(np.float64) for name, value in state.teacher.items()}
     found = stages(
-        config.model, teacher, pixels.astype(np.float64), masked, config.model.reduction.keep, with_cls=False
+        config.model, teacher, pixels.astype(np.float64), masked, config.model.reduction.keep, with_prefix=False
     )
     return np.min([stage.gaps() for stage in found], axis=0)
 

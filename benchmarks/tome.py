@@ -58,8 +58,8 @@ class ToMe(torch.nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, C, H, W) -> logits, or the tokens that are left when there is no head."""
         own = self.encoder
-        tokens = own.patch_embed(ops.patchify(images, own.config.patch_size)) + own.pos_embed[:, 1:]
-        x = own.prepend_cls(tokens)
+        positions = own.pos_embed[:, own.num_prefix_tokens :]
+        x = own.prepend_prefix(own.patch_embed(ops.patchify(images, own.config.patch_size)) + positions)
         size = torch.ones_like(x[:, :, :1])
         for part, r in zip(own.blocks, self.fewer, strict=True):
             x, size = block(part, x, size, r)
@@ -68,7 +68,7 @@ class ToMe(torch.nn.Module):
 
 def macs(config: ModelConfig, fewer: list[int]) -> int:
     """Multiply-accumulates of one image, the products that compare keys among them."""
-    dim, tokens = config.embed_dim, 1 + config.num_patches
+    dim, tokens = config.embed_dim, config.num_prefix_tokens + config.num_patches
     total = cost.patch_embed_macs(config, config.num_patches) + config.num_classes * dim
     for r in fewer:
         comparing = (tokens // 2) * (tokens - tokens // 2) * dim // config.num_heads if r else 0
@@ -80,10 +80,10 @@ def macs(config: ModelConfig, fewer: list[int]) -> int:
 
 def fewer_for(config: ModelConfig, wanted: int) -> list[int]:
     """Tokens to merge in each block, evenly, so that `macs` is as near to `wanted` as can be."""
-    found = []
+    found, tokens = [], config.num_prefix_tokens + config.num_patches
     for total in range(config.depth * (config.num_patches // 2)):  # the last blocks may have fewer left to merge
         each, more = divmod(total, config.depth)
-        found.append(_possible([each + (i < more) for i in range(config.depth)], 1 + config.num_patches))
+        found.append(_possible([each + (i < more) for i in range(config.depth)], tokens))
     return min(found, key=lambda fewer: abs(macs(config, fewer) - wanted))
 
 

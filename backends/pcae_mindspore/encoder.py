@@ -62,8 +62,8 @@ class Encoder(model.Encoder):
     def construct(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:  # type: ignore[override]
         """Normalised images (B, C, H, W) of any floating dtype -> hidden state, kept ids, logits.
 
-        The hidden state is the CLS token and those that stay (B, 1 + k, D) in the parameters' dtype, kept ids are their
-        patches (B, k), logits (B, classes) or None without a head.
+        The hidden state is the P prefix tokens, the class token first, and the tokens that stay (B, P + k, D) in the
+        parameters' dtype. Kept ids are their patches (B, k), logits (B, classes) or None without a head.
 
         Raises:
             ShapeError: the images are not of the model's size, or there are none.

@@ -1,7 +1,8 @@
 """The models as cells: `Encoder` (what is deployed), `Decoder`, and the two sides of pre-training made of them.
 
 Parameter names are timm's and MAE's. Cells are made with zeros; `load` gives them values. `dtype` is that of the
-parameters, `compute` that of the matrix products. Letters as in `ops`; T tokens with prefix, L blocks.
+parameters, `compute` that of the matrix products. Letters as in `ops`; P prefix tokens, T tokens with
+prefix, L blocks.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ class Encoder(nn.Cell):
 
     def __init__(self, config: ModelConfig, dtype: ms.Type = ms.float32, compute: ms.Type | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.num_prefix_tokens = config, config.num_prefix_tokens
         compute = compute or dtype
         dim, hidden = config.embed_dim, config.hidden_dim(config.embed_dim)
         self.center = config.reduction.center
         self.stage_blocks = tuple(config.kept_after_block(config.num_patches))
         self.cls_token = zeros("cls_token", 1, 1, dim, dtype=dtype)
-        self.pos_embed = zeros("pos_embed", 1, 1 + config.num_patches, dim, dtype=dtype, trainable=False)
+        num_tokens = config.num_prefix_tokens + config.num_patches
+        self.pos_embed = zeros("pos_embed", 1, num_tokens, dim, dtype=dtype, trainable=False)
         self.patch_embed = PatchEmbed(config, dtype, compute)
         eps = config.layer_norm_eps
         self.blocks = nn.CellList(
@@ -52,20 +54,22 @@ class Encoder(nn.Cell):
 
     def embed(self, patches: Tensor, ids: Tensor) -> Tensor:
         """Project only the patches (B, N, C*p*p) at ids (B, k) and add their positions: (B, k, D)."""
-        return self.patch_embed(gather_tokens(patches, ids)) + ops.gather(self.pos_embed[0], 1 + ids, 0)
+        positions = ops.gather(self.pos_embed[0], self.num_prefix_tokens + ids, 0)
+        return self.patch_embed(gather_tokens(patches, ids)) + positions
 
-    def prepend_cls(self, tokens: Tensor) -> Tensor:
-        """(B, k, D) -> (B, 1 + k, D)."""
-        cls = self.cls_token + self.pos_embed[:, :1]
-        return mint.cat([ops.broadcast_to(cls, (tokens.shape[0], 1, tokens.shape[2])), tokens], 1)
+    def prepend_prefix(self, tokens: Tensor) -> Tensor:
+        """(B, k, D) -> (B, P + k, D), the class token first."""
+        prefix = self.cls_token + self.pos_embed[:, : self.num_prefix_tokens]
+        shape = (tokens.shape[0], self.num_prefix_tokens, tokens.shape[2])
+        return mint.cat([ops.broadcast_to(prefix, shape), tokens], 1)
 
     def encode_visible(self, patches: Tensor, visible: Tensor, drop_path: Tensor | None) -> Tensor:
-        """The student's pass: CLS and the patches at `visible` (B, V) through all blocks: (B, 1 + V, D).
+        """The student's pass: prefix tokens and the patches at `visible` (B, V) through all blocks: (B, P + V, D).
 
         Args:
             drop_path: (L, 2, B, 1, 1), or None.
         """
-        tokens = self.prepend_cls(self.embed(patches, visible))
+        tokens = self.prepend_prefix(self.embed(patches, visible))
         for i, block in enumerate(self.blocks):
             tokens = block(tokens, None if drop_path is None else drop_path[i])
         return self.norm(tokens)
@@ -107,22 +111,23 @@ class Encoder(nn.Cell):
         drop_path: Tensor | None = None,
         stages: list[StageOutput] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """CLS and every patch of images (B, C, H, W) through `reduced_blocks`."""
+        """Prefix tokens and every patch of images (B, C, H, W) through `reduced_blocks`."""
         config = self.config
-        tokens = self.patch_embed(patchify(images, config.patch_size)) + self.pos_embed[:, 1:]
+        tokens = self.patch_embed(patchify(images, config.patch_size)) + self.pos_embed[:, self.num_prefix_tokens :]
         ids = ops.broadcast_to(ops.arange(config.num_patches, dtype=ms.int32), tokens.shape[:2])
-        return self.reduced_blocks(self.prepend_cls(tokens), ids, kept_after_block, 1, drop_path, stages)
+        tokens = self.prepend_prefix(tokens)
+        return self.reduced_blocks(tokens, ids, kept_after_block, self.num_prefix_tokens, drop_path, stages)
 
     def classify(self, tokens: Tensor) -> Tensor:
-        """The last block's output (B, 1 + k, D) -> logits (B, classes)."""
+        """The last block's output (B, P + k, D) -> logits (B, classes)."""
         if self.fc_norm is None:
             return self.head(self.norm(tokens[:, 0]))
-        return self.head(self.fc_norm(tokens[:, 1:].mean(1)))
+        return self.head(self.fc_norm(tokens[:, self.num_prefix_tokens :].mean(1)))
 
     def construct(
         self, images: Tensor, keep: float = 1.0, stages: list[StageOutput] | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Normalised images (B, C, H, W) -> hidden (B, 1 + k, D), kept ids (B, k), logits (B, classes) or None.
+        """Normalised images (B, C, H, W) -> hidden (B, P + k, D), kept ids (B, k), logits (B, classes) or None.
 
         Args:
             keep: share of the patch tokens that stays at each stage.
@@ -140,12 +145,12 @@ class Decoder(nn.Cell):
 
     def __init__(self, config: ModelConfig, dtype: ms.Type = ms.float32, compute: ms.Type | None = None) -> None:
         super().__init__()
+        self.num_prefix_tokens = config.num_prefix_tokens
         compute = compute or dtype
         dim, hidden = config.decoder_embed_dim, config.hidden_dim(config.decoder_embed_dim)
         self.mask_token = zeros("mask_token", 1, 1, dim, dtype=dtype)
-        self.decoder_pos_embed = zeros(
-            "decoder_pos_embed", 1, 1 + config.num_patches, dim, dtype=dtype, trainable=False
-        )
+        num_tokens = config.num_prefix_tokens + config.num_patches
+        self.decoder_pos_embed = zeros("decoder_pos_embed", 1, num_tokens, dim, dtype=dtype, trainable=False)
         self.decoder_embed = Linear(config.embed_dim, dim, dtype, compute)
         eps = config.layer_norm_eps
         self.decoder_blocks = nn.CellList(
@@ -156,19 +161,20 @@ class Decoder(nn.Cell):
         self.last = config.decoder_depth - 1
 
     def construct(self, latent: Tensor, visible: Tensor, target_ids: Tensor) -> Tensor:
-        """(B, 1 + V, D), (B, V), (B, K) -> predictions (B, K, D); only 1 + V + K tokens are decoded."""
-        positions = self.decoder_pos_embed[0]
+        """(B, P + V, D), (B, V), (B, K) -> predictions (B, K, D); only P + V + K tokens are decoded."""
+        num_prefix, positions = self.num_prefix_tokens, self.decoder_pos_embed[0]
         context = self.decoder_embed(latent).astype(latent.dtype)
-        seen = mint.cat([ops.zeros_like(visible[:, :1]), 1 + visible], 1)
+        of_prefix = ops.broadcast_to(ops.arange(num_prefix, dtype=visible.dtype), (visible.shape[0], num_prefix))
+        seen = mint.cat([of_prefix, num_prefix + visible], 1)
         context = context + ops.gather(positions, seen, 0)
-        tokens = mint.cat([context, self.mask_token + ops.gather(positions, 1 + target_ids, 0)], 1)
+        tokens = mint.cat([context, self.mask_token + ops.gather(positions, num_prefix + target_ids, 0)], 1)
         for i, block in enumerate(self.decoder_blocks):
             tokens = block(tokens, None, target_ids.shape[1] if i == self.last else 0)
         return self.decoder_pred(self.decoder_norm(tokens))
 
 
 class Teacher(nn.Cell):
-    """The encoder that makes the targets from the masked patches; no CLS token, no gradient."""
+    """The encoder that makes the targets from the masked patches; no prefix tokens, no gradient."""
 
     def __init__(self, config: ModelConfig, dtype: ms.Type = ms.float32, compute: ms.Type | None = None) -> None:
         super().__init__()
@@ -187,6 +193,7 @@ class Student(nn.Cell):
 
     def __init__(self, config: ModelConfig, dtype: ms.Type = ms.float32, compute: ms.Type | None = None) -> None:
         super().__init__()
+        self.num_prefix_tokens = config.num_prefix_tokens
         self.encoder = Encoder(config, dtype, compute)
         self.decoder = Decoder(config, dtype, compute)
 
@@ -196,7 +203,7 @@ class Student(nn.Cell):
         """Loss (scalar), prediction (B, K, D), and the mean visible token (B, D) without gradient."""
         latent = self.encoder.encode_visible(patches, visible, drop_path)
         prediction = self.decoder(latent, visible, target_ids)
-        features = ops.stop_gradient(latent)[:, 1:].mean(1)
+        features = ops.stop_gradient(latent)[:, self.num_prefix_tokens :].mean(1)
         return cosine_loss(prediction, target), prediction, features
 
 

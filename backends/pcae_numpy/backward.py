@@ -123,7 +123,7 @@ def cosine_loss_backward(prediction: Floats, target: Floats) -> Floats:
 
 
 def decoder_backward(config: ModelConfig, p: Parameters, grads: Gradients, trace: StudentTrace, grad: Floats) -> Floats:
-    """From the gradient by the prediction (B, K, D) to the one by the latent (B, 1 + V, D)."""
+    """From the gradient by the prediction (B, K, D) to the one by the latent (B, P + V, D)."""
     num_targets = grad.shape[1]
     answers = norm(p, "decoder_norm", trace.decoded, config.layer_norm_eps)[:, -num_targets:]
     d_answers = linear_backward(p, grads, "decoder_pred", answers, grad)
@@ -144,26 +144,26 @@ def soft_cross_entropy_backward(logits: Floats, targets: Floats) -> Floats:
 
 
 def head_backward(config: ModelConfig, p: Parameters, grads: Gradients, tokens: Floats, grad: Floats) -> Floats:
-    """From the gradient by the logits (B, classes) to the one by the last block's output (B, 1 + k, D)."""
+    """From the gradient by the logits (B, classes) to the one by the last block's output (B, P + k, D)."""
     grad = linear_backward(p, grads, "head", pooled(config, p, tokens), grad)
     d_tokens = np.zeros_like(tokens)
     if config.pooling == "cls":
         d_tokens[:, 0] = norm_backward(p, grads, "norm", tokens[:, 0], config.layer_norm_eps, grad)
     else:
-        patches = tokens[:, 1:]
+        patches = tokens[:, config.num_prefix_tokens :]
         d_mean = norm_backward(p, grads, "fc_norm", patches.mean(axis=1), config.layer_norm_eps, grad)
-        d_tokens[:, 1:] = d_mean[:, None] / patches.shape[1]
+        d_tokens[:, config.num_prefix_tokens :] = d_mean[:, None] / patches.shape[1]
     return d_tokens
 
 
-def gather_backward(kept: Ids, length: int, grad: Floats) -> Floats:
-    """Where tokens were gathered, their gradient is scattered: CLS and the kept (B, 1 + k, D) -> (B, 1 + n, D).
+def gather_backward(kept: Ids, length: int, num_prefix: int, grad: Floats) -> Floats:
+    """Where tokens were gathered, their gradient is scattered: prefix and the kept (B, P + k, D) -> (B, P + n, D).
 
     The choice itself is a step function of the scores and has no gradient.
     """
     scattered = np.zeros((grad.shape[0], length, grad.shape[2]))
-    scattered[:, 0] = grad[:, 0]
-    np.put_along_axis(scattered, 1 + kept[:, :, None], grad[:, 1:], axis=1)
+    scattered[:, :num_prefix] = grad[:, :num_prefix]
+    np.put_along_axis(scattered, num_prefix + kept[:, :, None], grad[:, num_prefix:], axis=1)
     return scattered
 
 
@@ -177,17 +177,21 @@ def classifier_backward(
     grad = head_backward(config, p, grads, trace.tokens, grad)
     for i in reversed(range(config.depth)):
         if i in trace.stages:
-            grad = gather_backward(trace.stages[i].kept, trace.inputs[i].shape[1], grad)
+            length = trace.inputs[i].shape[1]
+            grad = gather_backward(trace.stages[i].kept, length, config.num_prefix_tokens, grad)
         grad = block_backward(p, grads, f"blocks.{i}", trace.inputs[i], config.num_heads, drop_path[i], eps, grad)
     patches = ops.patchify(images, config.patch_size)
-    embed_backward(p, grads, patches, every_patch(config, len(images)), grad)
+    embed_backward(config, p, grads, patches, every_patch(config, len(images)), grad)
     return grads
 
 
-def embed_backward(p: Parameters, grads: Gradients, patches: Floats, visible: Ids, grad: Floats) -> None:
-    """CLS token and patch projection; the position embeddings are fixed."""
-    grads["cls_token"] += grad[:, :1].sum(axis=0)
-    linear_backward(p, grads, "patch_embed.proj", ops.gather_tokens(patches, visible), grad[:, 1:])
+def embed_backward(
+    config: ModelConfig, p: Parameters, grads: Gradients, patches: Floats, visible: Ids, grad: Floats
+) -> None:
+    """Prefix tokens and patch projection; the position embeddings are fixed."""
+    d_prefix, d_patches = grad[:, : config.num_prefix_tokens], grad[:, config.num_prefix_tokens :]
+    grads["cls_token"] += d_prefix.sum(axis=(0, 1))
+    linear_backward(p, grads, "patch_embed.proj", ops.gather_tokens(patches, visible), d_patches)
 
 
 def student_backward(
@@ -200,5 +204,5 @@ def student_backward(
     heads, eps = config.num_heads, config.layer_norm_eps
     grad = norm_backward(p, grads, "norm", trace.encoded, eps, grad)
     grad = blocks_backward(p, grads, "blocks", trace.encoder_inputs, heads, drop_path, eps, grad)
-    embed_backward(p, grads, trace.patches, trace.visible, grad)
+    embed_backward(config, p, grads, trace.patches, trace.visible, grad)
     return grads

@@ -72,17 +72,17 @@ def blocks(
     return x, inputs
 
 
-def embed_patches(p: Parameters, patches: Floats, ids: Ids) -> Floats:
+def embed_patches(config: ModelConfig, p: Parameters, patches: Floats, ids: Ids) -> Floats:
     """Patches (B, N, C*p*p) at ids (B, k), projected, with their position embeddings: (B, k, D)."""
     weight = p["patch_embed.proj.weight"]
     embedded = ops.linear(ops.gather_tokens(patches, ids), weight.reshape(len(weight), -1), p["patch_embed.proj.bias"])
-    return embedded + p["pos_embed"][0, 1 + ids]
+    return embedded + p["pos_embed"][0, config.num_prefix_tokens + ids]
 
 
-def prepend_cls(p: Parameters, tokens: Floats) -> Floats:
-    """(B, k, D) -> (B, 1 + k, D)."""
-    cls = np.broadcast_to(p["cls_token"] + p["pos_embed"][:, :1], (len(tokens), 1, tokens.shape[2]))
-    return np.concatenate([cls, tokens], axis=1)
+def prepend_prefix(config: ModelConfig, p: Parameters, tokens: Floats) -> Floats:
+    """(B, k, D) -> (B, P + k, D), the class token first."""
+    prefix = p["cls_token"] + p["pos_embed"][:, : config.num_prefix_tokens]
+    return np.concatenate([np.broadcast_to(prefix, (len(tokens), *prefix.shape[1:])), tokens], axis=1)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def reduced_encoder(
 
 def teacher_targets(config: ModelConfig, p: Parameters, patches: Floats, masked: Ids) -> tuple[Floats, Ids]:
     """Standardised features (B, K, D) of the masked patches that stay, and their ids (B, K)."""
-    tokens = embed_patches(p, patches, masked)
+    tokens = embed_patches(config, p, patches, masked)
     latent, target_ids = reduced_encoder(config, p, tokens, masked, config.reduction.keep, num_prefix_tokens=0)
     return ops.standardize(latent), target_ids
 
@@ -158,7 +158,7 @@ class StudentTrace:
 
     patches: Floats  # (B, N, C*p*p)
     visible: Ids  # (B, V)
-    encoder_inputs: list[Floats]  # L times (B, 1 + V, D)
+    encoder_inputs: list[Floats]  # L times (B, P + V, D)
     encoded: Floats  # before the final norm
     latent: Floats  # after it
     decoder_inputs: list[Floats]
@@ -169,17 +169,16 @@ class StudentTrace:
 def student_forward(
     config: ModelConfig, p: Parameters, patches: Floats, visible: Ids, target_ids: Ids, drop_path: Floats
 ) -> StudentTrace:
-    """Encode CLS and the visible patches, then decode at the target positions only."""
-    tokens = prepend_cls(p, embed_patches(p, patches, visible))
+    """Encode the prefix tokens and the visible patches, then decode at the target positions only."""
+    tokens = prepend_prefix(config, p, embed_patches(config, p, patches, visible))
     encoded, encoder_inputs = blocks(p, "blocks", tokens, config.num_heads, drop_path, config.layer_norm_eps)
     latent = norm(p, "norm", encoded, config.layer_norm_eps)
 
     context = ops.linear(latent, p["decoder_embed.weight"], p["decoder_embed.bias"])
-    positions = p["decoder_pos_embed"][0]
-    context = context + np.concatenate(
-        [np.broadcast_to(positions[0], (len(visible), 1, positions.shape[1])), positions[1 + visible]], axis=1
-    )
-    queries = p["mask_token"] + positions[1 + target_ids]
+    num_prefix, positions = config.num_prefix_tokens, p["decoder_pos_embed"][0]
+    of_prefix = np.broadcast_to(positions[:num_prefix], (len(visible), num_prefix, positions.shape[1]))
+    context = context + np.concatenate([of_prefix, positions[num_prefix + visible]], axis=1)
+    queries = p["mask_token"] + positions[num_prefix + target_ids]
     no_drop_path = np.ones((config.decoder_depth, 2, len(visible)))
     decoded, decoder_inputs = blocks(
         p,
@@ -212,26 +211,26 @@ def every_patch(config: ModelConfig, batch: int) -> Ids:
 
 
 def encoder_trace(config: ModelConfig, p: Parameters, images: Floats, keep: float, scales: Floats) -> ReductionTrace:
-    """CLS and all patches through the blocks with token reduction."""
+    """Prefix tokens and all patches through the blocks with token reduction."""
     patches, ids = ops.patchify(images, config.patch_size), every_patch(config, len(images))
-    tokens = prepend_cls(p, embed_patches(p, patches, ids))
-    return reduced_blocks(config, p, tokens, ids, keep, 1, scales)
+    tokens = prepend_prefix(config, p, embed_patches(config, p, patches, ids))
+    return reduced_blocks(config, p, tokens, ids, keep, config.num_prefix_tokens, scales)
 
 
 def pooled(config: ModelConfig, p: Parameters, tokens: Floats) -> Floats:
-    """What the head reads (B, D), of the last block's output (B, 1 + k, D)."""
+    """What the head reads (B, D), of the last block's output (B, P + k, D)."""
     if config.pooling == "cls":
         return norm(p, "norm", tokens[:, 0], config.layer_norm_eps)
-    return norm(p, "fc_norm", tokens[:, 1:].mean(axis=1), config.layer_norm_eps)
+    return norm(p, "fc_norm", tokens[:, config.num_prefix_tokens :].mean(axis=1), config.layer_norm_eps)
 
 
 def classify(config: ModelConfig, p: Parameters, tokens: Floats) -> Floats:
-    """Logits (B, classes) of the last block's output (B, 1 + k, D)."""
+    """Logits (B, classes) of the last block's output (B, P + k, D)."""
     return ops.linear(pooled(config, p, tokens), p["head.weight"], p["head.bias"])
 
 
 def encode(config: ModelConfig, p: Parameters, images: Floats, keep: float) -> EncoderTrace:
-    """CLS and all patches through the encoder with token reduction, with its stages."""
+    """Prefix tokens and all patches through the encoder with token reduction, with its stages."""
     trace = encoder_trace(config, p, images, keep, np.ones((config.depth, 2, len(images))))
     hidden = norm(p, "norm", trace.tokens, config.layer_norm_eps)
     logits = classify(config, p, trace.tokens) if config.num_classes else None

@@ -101,7 +101,7 @@ class NumpyPretrainer(Pretrainer):
                 total[name] += grad / parts
             losses.append(out.loss)
             targets.append(out.target)
-            features.append(trace.latent[:, 1:].mean(axis=1))
+            features.append(trace.latent[:, config.model.num_prefix_tokens :].mean(axis=1))
         loss = np.asarray(np.mean(losses))
         norm, finite = update(self._state, total, loss, config, learning_rate)
         self._state.teacher = ops.ema_update(self._state.teacher, self._state.student, momentum)

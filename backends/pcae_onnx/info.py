@@ -50,7 +50,7 @@ class Schedule(Config):
     Attributes:
         keep: share of the patch tokens that each stage keeps; None when it is an input of the model.
         blocks: after which blocks, 0-based.
-        tokens_per_block: tokens that enter each block, CLS included; None when it depends on the input.
+        tokens_per_block: tokens that enter each block, prefix tokens included; None when it depends on the input.
     """
 
     keep: float | None
@@ -120,7 +120,7 @@ def preprocessing_of(model: ModelConfig, loader: DataConfig) -> Preprocessing:
 def schedule_of(model: ModelConfig, keep: float | None) -> Schedule:
     """The schedule at a keep ratio, or with one that is an input."""
     blocks = tuple(model.kept_after_block(model.num_patches))
-    counts = None if keep is None else tuple(model.tokens_per_block(model.num_patches, 1, keep))
+    counts = None if keep is None else tuple(model.tokens_per_block(model.num_patches, model.num_prefix_tokens, keep))
     return Schedule(keep=keep, blocks=blocks, tokens_per_block=counts)
 
 

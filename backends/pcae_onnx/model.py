@@ -1,7 +1,7 @@
 """The encoder with token reduction as an ONNX graph.
 
 Weights are read by canonical name from a mapping when the file is written. Letters: B images, C channels, p patch size,
-N patches, n of them that are left, T tokens of a sequence with its prefix, D width.
+N patches, n of them that are left, P prefix tokens, T tokens of a sequence with its prefix, D width.
 """
 
 from __future__ import annotations
@@ -85,14 +85,15 @@ class Layers:
         weight, bias = self.weight("patch_embed.proj.weight"), self.weight("patch_embed.proj.bias")
         grid = g.add("Conv", images, weight, bias, kernel_shape=[size, size], strides=[size, size])
         flat = g.add("Reshape", grid, g.ints(0, self.dim, self.config.num_patches))
-        positions = self.weight_part("pos_embed", "pos_embed.patches", 1, None)
+        positions = self.weight_part("pos_embed", "pos_embed.patches", self.config.num_prefix_tokens, None)
         return g.add("Add", g.add("Transpose", flat, perm=[0, 2, 1]), positions)
 
-    def prepend_cls(self, tokens: str) -> str:
-        """(B, n, D) -> (B, 1 + n, D)."""
-        position = self.weight_part("pos_embed", "pos_embed.cls", 0, 1)
-        cls = self.g.add("Add", self.weight("cls_token"), position)
-        return self.g.add("Concat", repeat(self.g, cls, tokens, (1, self.dim)), tokens, axis=1)
+    def prepend_prefix(self, tokens: str) -> str:
+        """(B, n, D) -> (B, P + n, D), the class token first."""
+        num_prefix = self.config.num_prefix_tokens
+        positions = self.weight_part("pos_embed", "pos_embed.cls", 0, num_prefix)
+        prefix = self.g.add("Add", self.weight("cls_token"), positions)
+        return self.g.add("Concat", repeat(self.g, prefix, tokens, (num_prefix, self.dim)), tokens, axis=1)
 
     def weight_part(self, name: str, part: str, start: int, end: int | None) -> str:
         """Rows start:end of position embeddings."""
@@ -117,19 +118,19 @@ def reduced_blocks(layers: Layers, tokens: str, keep: float | str, every_score: 
     """All blocks, dropping tokens at each stage; the stages' values have the names that `stages` gives them.
 
     Args:
-        tokens: CLS and all patches (B, 1 + N, D).
+        tokens: prefix tokens and all patches (B, P + N, D).
         keep: the ratio, or the name of a float32 scalar.
         every_score: compute scores also at a stage at which all tokens stay.
 
     Returns:
-        What is left (B, 1 + k, D), before the final norm, and which patches of those that entered (B, k); None when
+        What is left (B, P + k, D), before the final norm, and which patches of those that entered (B, k); None when
         all of them stay.
     """
     g, config = layers.g, layers.config
     static = config.kept_after_block(config.num_patches, keep) if isinstance(keep, float) else None
     ratio = ops.read_keep_nodes(g, keep) if isinstance(keep, str) else ""
     count: ops.Count = config.num_patches
-    ids = None
+    ids, num_prefix = None, config.num_prefix_tokens
     blocks, center = list(config.kept_after_block(config.num_patches)), config.reduction.center
     for i in range(config.depth):
         tokens = layers.block(tokens, f"blocks.{i}", config.num_heads)
@@ -137,12 +138,13 @@ def reduced_blocks(layers: Layers, tokens: str, keep: float | str, every_score: 
             continue
         k = static[i] if static is not None else ops.num_kept(g, count, ratio)
         if k != count:
-            tokens, chosen, scores = ops.reduce_tokens(g, tokens, k, 1, center, g.dtype)
+            tokens, chosen, scores = ops.reduce_tokens(g, tokens, k, num_prefix, center, g.dtype)
             ids = chosen if ids is None else ops.gather(g, ids, chosen)
             ids = g.rename(ids, stages.kept_ids_name(blocks.index(i)))
             g.rename(scores, stages.scores_name(blocks.index(i)))
         elif every_score:
-            g.rename(ops.patch_scores(g, tokens, 1, center, g.dtype)[1], stages.scores_name(blocks.index(i)))
+            scores = ops.patch_scores(g, tokens, num_prefix, center, g.dtype)[1]
+            g.rename(scores, stages.scores_name(blocks.index(i)))
         count = k
     return tokens, ids
 
@@ -168,14 +170,15 @@ def encoder(
     images = g.input("pixel_values", "float32", ["batch_size", config.in_chans, size, size])
     default = np.array(1.0, np.float32) if keep_default else None
     ratio = g.input("keep", "float32", [], default) if keep is None else keep
-    tokens = layers.prepend_cls(layers.patches(g.cast(images, g.dtype) if g.dtype != "float32" else images))
+    tokens = layers.prepend_prefix(layers.patches(g.cast(images, g.dtype) if g.dtype != "float32" else images))
     tokens, ids = reduced_blocks(layers, tokens, ratio, every_score)
     hidden = layers.norm(tokens, "norm")
     if ids is None:
         every = g.constant(np.arange(config.num_patches)[None], "int64")
         ids = repeat(g, every, images, (config.num_patches,))
     kept = "kept_patches" if keep is None else list(config.kept_after_block(config.num_patches, keep).values())[-1]
-    length = f"1 + {kept}" if isinstance(kept, str) else 1 + kept
+    num_prefix = config.num_prefix_tokens
+    length = f"{num_prefix} + {kept}" if isinstance(kept, str) else num_prefix + kept
     _output_float32(g, hidden, "last_hidden_state", ["batch_size", length, config.embed_dim])
     g.output(ids, "kept_ids", "int64", ["batch_size", kept])
     if logits:
@@ -184,11 +187,11 @@ def encoder(
 
 
 def _pooled(layers: Layers, tokens: str, hidden: str) -> str:
-    """What the head reads (B, D), of tokens (B, 1 + k, D) before and after the final norm."""
+    """What the head reads (B, D), of tokens (B, P + k, D) before and after the final norm."""
     g = layers.g
     if layers.config.pooling == "cls":
         return g.add("Squeeze", ops.slice_tokens(g, hidden, 0, 1), g.ints(1))
-    mean = ops.token_mean(g, ops.slice_tokens(g, tokens, 1), g.dtype)
+    mean = ops.token_mean(g, ops.slice_tokens(g, tokens, layers.config.num_prefix_tokens), g.dtype)
     return layers.norm(g.add("Squeeze", mean, g.ints(1)), "fc_norm")
 
 

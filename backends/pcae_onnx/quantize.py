@@ -38,7 +38,7 @@ class Agreement:
         images: how many were compared.
         keep: at which ratio.
         kept_ids: mean share of the kept patches that both keep.
-        cosine: mean cosine of the features that both keep, CLS included.
+        cosine: mean cosine of the features that both keep, prefix tokens included.
         top1: share of the images with the same best class; None without a head.
         speed: (batch, float32 CPU time / own CPU time) pairs, interleaved, medians.
     """
@@ -98,13 +98,13 @@ def to_int8(source: Path, target: Path, info: ModelInfo) -> None:
 def measure(exact: InferenceSession, narrow: InferenceSession, images: NDArray[Any]) -> Agreement:
     """Compare two models on normalised images, float32 (n, C, H, W); at `MEASURED_KEEP` where the ratio is an input."""
     ratio = exact.info.schedule.keep or MEASURED_KEEP
-    keep = ratio if exact.dynamic_keep else None
+    keep, num_prefix = ratio if exact.dynamic_keep else None, exact.info.model.num_prefix_tokens
     shares, cosines, same = [], [], []
     for start in range(0, len(images), _BATCH):
         batch = images[start : start + _BATCH]
         one, other = exact.run(batch, keep), narrow.run(batch, keep)
         for i in range(len(batch)):
-            share, cosine = _compare_row(one, other, i)
+            share, cosine = _compare_row(one, other, i, num_prefix)
             shares.append(share)
             cosines.append(cosine)
         if one.logits is not None and other.logits is not None:
@@ -116,10 +116,11 @@ def measure(exact: InferenceSession, narrow: InferenceSession, images: NDArray[A
     return Agreement(len(images), ratio, float(np.mean(shares)), float(np.mean(cosines)), top1, speed)
 
 
-def _compare_row(one: Outputs, other: Outputs, row: int) -> tuple[float, float]:
+def _compare_row(one: Outputs, other: Outputs, row: int, num_prefix: int) -> tuple[float, float]:
     ids, places, other_places = np.intersect1d(one.kept_ids[row], other.kept_ids[row], return_indices=True)
-    a = one.last_hidden_state[row][np.concatenate([[0], 1 + places])]
-    b = other.last_hidden_state[row][np.concatenate([[0], 1 + other_places])]
+    prefix = np.arange(num_prefix)
+    a = one.last_hidden_state[row][np.concatenate([prefix, num_prefix + places])]
+    b = other.last_hidden_state[row][np.concatenate([prefix, num_prefix + other_places])]
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return len(ids) / one.kept_ids.shape[1], float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-12)).mean())
 

@@ -1,6 +1,6 @@
 """`InferenceSession`: an exported model, run on pictures.
 
-Letters: B images, C channels, H = W pixels, k patches kept, D width.
+Letters: B images, C channels, H = W pixels, P prefix tokens, k patches kept, D width.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Outputs:
     """What a batch gives.
 
     Attributes:
-        last_hidden_state: CLS and surviving patch tokens, float32 (B, 1 + k, D).
+        last_hidden_state: prefix tokens, CLS first, and surviving patch tokens, float32 (B, P + k, D).
         kept_ids: positions of the surviving patches, row by row of the grid, int64 (B, k), ascending.
         logits: float32 (B, num_classes), or None without a head.
     """
@@ -58,7 +58,7 @@ class Prediction:
 
     Attributes:
         classes: the most probable ones, best first; None without a head.
-        last_hidden_state: float32 (1 + k, D).
+        last_hidden_state: float32 (P + k, D).
         kept_ids: int64 (k,), ascending.
     """
 
@@ -201,7 +201,7 @@ class InferenceSession:
         if (
             ids.ndim != 2
             or ids.dtype != np.int64
-            or outputs.last_hidden_state.shape != (batch, 1 + ids.shape[1], model.embed_dim)
+            or outputs.last_hidden_state.shape != (batch, model.num_prefix_tokens + ids.shape[1], model.embed_dim)
             or heads not in (None, (batch, model.num_classes))
             or (ids < 0).any()
             or (ids >= model.num_patches).any()
@@ -249,5 +249,6 @@ def images_together(info: ModelInfo, provider: str) -> int | None:
 
 def _images_in_cache(model: ModelConfig) -> int:
     """Images whose widest activations, or pixels, fit."""
-    widest = max((1 + model.num_patches) * model.hidden_dim(model.embed_dim), model.in_chans * model.image_size**2)
+    tokens = model.num_prefix_tokens + model.num_patches
+    widest = max(tokens * model.hidden_dim(model.embed_dim), model.in_chans * model.image_size**2)
     return max(1, _CACHE_BYTES // (widest * 4))

@@ -55,7 +55,8 @@ class Encoder(model.Encoder):
     def forward(self, images: Tensor) -> EncoderOutput:  # type: ignore[override]  # the ratio is in `reduction`
         """Normalised images (B, C, H, W) of any floating dtype -> `EncoderOutput` of the parameters' dtype.
 
-        `last_hidden_state` is the CLS token and those that stay (B, 1 + k, D), `kept_ids` their patches (B, k).
+        `last_hidden_state` is the P prefix tokens, the class token first, and the tokens that stay (B, P + k, D).
+        `kept_ids` are their patches (B, k).
 
         Raises:
             ShapeError: the images are not of the model's size, or there are none.

@@ -1,6 +1,6 @@
 """The models as modules: `Encoder` (what is deployed), `Decoder`, and the two sides of pre-training made of them.
 
-Parameter names are timm's and MAE's. Letters as in `ops`; T tokens with prefix, L blocks.
+Parameter names are timm's and MAE's. Letters as in `ops`; P prefix tokens, T tokens with prefix, L blocks.
 """
 
 from __future__ import annotations
@@ -103,10 +103,11 @@ class Encoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.num_prefix_tokens = config, config.num_prefix_tokens
         dim, hidden = config.embed_dim, config.hidden_dim(config.embed_dim)
+        num_tokens = config.num_prefix_tokens + config.num_patches
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.num_patches, dim), requires_grad=False)
+        self.pos_embed = nn.Parameter(torch.zeros(1, num_tokens, dim), requires_grad=False)
         self.patch_embed = PatchEmbed(config)
         eps = config.layer_norm_eps
         self.blocks = nn.ModuleList(Block(dim, config.num_heads, hidden, eps) for _ in range(config.depth))
@@ -117,16 +118,16 @@ class Encoder(nn.Module):
 
     def embed(self, patches: Tensor, ids: Tensor) -> Tensor:
         """Project only the patches (B, N, C*p*p) at ids (B, k) and add their positions: (B, k, D)."""
-        return self.patch_embed(ops.gather_tokens(patches, ids)) + self.pos_embed[0, 1 + ids]
+        return self.patch_embed(ops.gather_tokens(patches, ids)) + self.pos_embed[0, self.num_prefix_tokens + ids]
 
-    def prepend_cls(self, tokens: Tensor) -> Tensor:
-        """(B, k, D) -> (B, 1 + k, D)."""
-        cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(tokens), -1, -1)
-        return torch.cat([cls, tokens], dim=1)
+    def prepend_prefix(self, tokens: Tensor) -> Tensor:
+        """(B, k, D) -> (B, P + k, D), the class token first."""
+        prefix = self.cls_token + self.pos_embed[:, : self.num_prefix_tokens]
+        return torch.cat([prefix.expand(len(tokens), -1, -1), tokens], dim=1)
 
     def encode_visible(self, patches: Tensor, visible: Tensor, drop_path: Tensor | None) -> Tensor:
-        """The student's pass: CLS and the patches at `visible` (B, V) through all blocks: (B, 1 + V, D)."""
-        tokens = self.prepend_cls(self.embed(patches, visible))
+        """The student's pass: prefix tokens and the patches at `visible` (B, V) through all blocks: (B, P + V, D)."""
+        tokens = self.prepend_prefix(self.embed(patches, visible))
         for i, block in enumerate(self.blocks):
             tokens = block(tokens, None if drop_path is None else drop_path[i])
         return self.norm(tokens)
@@ -176,18 +177,18 @@ class Encoder(nn.Module):
         drop_path: Tensor | None = None,
         stages: list[StageOutput] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """CLS and every patch of images (B, C, H, W) through `reduced_blocks`: (B, 1 + k, D), (B, k)."""
+        """Prefix tokens and every patch of images (B, C, H, W) through `reduced_blocks`: (B, P + k, D), (B, k)."""
         patches = ops.patchify(images, self.config.patch_size)
         ids = torch.arange(self.config.num_patches, device=images.device).expand(len(images), -1)
-        tokens = self.patch_embed(patches) + self.pos_embed[:, 1:]
-        return self.reduced_blocks(self.prepend_cls(tokens), ids, keep, 1, drop_path, stages)
+        tokens = self.patch_embed(patches) + self.pos_embed[:, self.num_prefix_tokens :]
+        return self.reduced_blocks(self.prepend_prefix(tokens), ids, keep, self.num_prefix_tokens, drop_path, stages)
 
     def classify(self, tokens: Tensor) -> Tensor:
-        """The last block's output (B, 1 + k, D) -> logits (B, classes)."""
+        """The last block's output (B, P + k, D) -> logits (B, classes)."""
         assert self.head is not None  # nosec B101 # callers check first; tells mypy
         if self.fc_norm is None:
             return self.head(self.norm(tokens[:, 0]))
-        return self.head(self.fc_norm(tokens[:, 1:].mean(dim=1)))
+        return self.head(self.fc_norm(tokens[:, self.num_prefix_tokens :].mean(dim=1)))
 
     def forward(self, images: Tensor, keep: float = 1.0, stages: list[StageOutput] | None = None) -> EncoderOutput:
         """Normalised images (B, C, H, W) -> EncoderOutput, keeping a share `keep` of the patches at each stage.
@@ -205,9 +206,11 @@ class Decoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.num_prefix_tokens = config.num_prefix_tokens
         dim, hidden = config.decoder_embed_dim, config.hidden_dim(config.decoder_embed_dim)
+        num_tokens = config.num_prefix_tokens + config.num_patches
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.decoder_pos_embed = nn.Parameter(torch.zeros(1, 1 + config.num_patches, dim), requires_grad=False)
+        self.decoder_pos_embed = nn.Parameter(torch.zeros(1, num_tokens, dim), requires_grad=False)
         self.decoder_embed = nn.Linear(config.embed_dim, dim)
         self.decoder_blocks = nn.ModuleList(
             Block(dim, config.decoder_num_heads, hidden, config.layer_norm_eps) for _ in range(config.decoder_depth)
@@ -216,11 +219,12 @@ class Decoder(nn.Module):
         self.decoder_pred = nn.Linear(dim, config.embed_dim)
 
     def forward(self, latent: Tensor, visible: Tensor, target_ids: Tensor) -> Tensor:
-        """(B, 1 + V, D), (B, V), (B, K) -> predictions (B, K, D); only 1 + V + K tokens are decoded."""
-        positions = self.decoder_pos_embed[0]
+        """(B, P + V, D), (B, V), (B, K) -> predictions (B, K, D); only P + V + K tokens are decoded."""
+        num_prefix, positions = self.num_prefix_tokens, self.decoder_pos_embed[0]
         context = self.decoder_embed(latent)
-        cls, patches = context[:, :1] + positions[0], context[:, 1:] + positions[1 + visible]
-        tokens = torch.cat([cls, patches, self.mask_token + positions[1 + target_ids]], dim=1)
+        prefix = context[:, :num_prefix] + positions[:num_prefix]
+        patches = context[:, num_prefix:] + positions[num_prefix + visible]
+        tokens = torch.cat([prefix, patches, self.mask_token + positions[num_prefix + target_ids]], dim=1)
         *blocks, last = self.decoder_blocks
         for block in blocks:
             tokens = block(tokens)
@@ -229,7 +233,7 @@ class Decoder(nn.Module):
 
 
 class Teacher(nn.Module):
-    """The encoder that makes the targets from the masked patches; no CLS token.
+    """The encoder that makes the targets from the masked patches; no prefix tokens.
 
     Args of the constructor:
         score: decides which tokens stay; None for the method's own.
@@ -262,7 +266,8 @@ class Student(nn.Module):
         """Loss (scalar), prediction (B, K, D), and the mean visible token (B, D) without gradient."""
         latent = self.encoder.encode_visible(patches, visible, drop_path)
         prediction = self.decoder(latent, visible, target_ids)
-        return ops.cosine_loss(prediction, target), prediction, latent[:, 1:].detach().mean(dim=1)
+        features = latent[:, self.encoder.num_prefix_tokens :].detach().mean(dim=1)
+        return ops.cosine_loss(prediction, target), prediction, features
 
 
 class Classifier(nn.Module):

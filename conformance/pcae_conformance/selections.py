@@ -40,7 +40,7 @@ def stages(
     images: Floats,
     ids: Ids,
     keep: float,
-    with_cls: bool,
+    with_prefix: bool,
     drop_path: NDArray[np.float32] | None = None,
 ) -> list[model.Stage]:
     """The reductions of the reference when its encoder starts from the patches at ids (B, n).
@@ -48,11 +48,12 @@ def stages(
     Args:
         drop_path: factors of the residual branches (L, 2, B), or None.
     """
-    tokens = model.embed_patches(parameters, ops.patchify(images, config.patch_size), ids)
-    if with_cls:
-        tokens = model.prepend_cls(parameters, tokens)
+    tokens = model.embed_patches(config, parameters, ops.patchify(images, config.patch_size), ids)
+    if with_prefix:
+        tokens = model.prepend_prefix(config, parameters, tokens)
     scales = np.ones((config.depth, 2, len(tokens))) if drop_path is None else drop_path.astype(np.float64)
-    return list(model.reduced_blocks(config, parameters, tokens, ids, keep, int(with_cls), scales).stages.values())
+    num_prefix = config.num_prefix_tokens if with_prefix else 0
+    return list(model.reduced_blocks(config, parameters, tokens, ids, keep, num_prefix, scales).stages.values())
 
 
 def near_ties(found: list[model.Stage], margin: float) -> bool:

@@ -70,7 +70,7 @@ def near_ties(subject: Subject, case: TrainCase) -> bool:
     masked = np.sort(np.argsort(case.step_noise(0), axis=1, kind="stable")[:, case.config().num_visible :], axis=1)
     images, teacher = normalized(case, case.step_images(0)), case.state(subject.dtype).teacher
     parameters = {name: value.astype(np.float64) for name, value in teacher.items()}
-    found = selections.stages(case.config(), parameters, images, masked, case.keep, with_cls=False)
+    found = selections.stages(case.config(), parameters, images, masked, case.keep, with_prefix=False)
     return selections.near_ties(found, SCORE_MARGIN[subject.dtype])
 
 

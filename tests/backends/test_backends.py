@@ -124,6 +124,33 @@ def test_torch_encoder_equals_reference(keep):
     np.testing.assert_allclose(other.logits, reference.logits, atol=1e-12)
 
 
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_prefix_tokens_are_counted_as_the_model_says(pooling, monkeypatch):
+    """With two, the class token stands at both places: no backend may count on one."""
+    monkeypatch.setattr(ModelConfig, "num_prefix_tokens", property(lambda self: 2))
+    # A model that no other test has, since backends remember the last ones
+    config = TINY.model_copy(update={"num_classes": 5, "pooling": pooling, "mlp_ratio": 2.0})
+    student, teacher, images, noise, drop_path = _inputs(config)
+    reference, torch_backend, onnx_backend = (
+        registry.create(name, device="cpu") for name in ("numpy", "torch", "onnx")
+    )
+    expected = reference.encode(config, teacher, images, 0.7)
+    assert expected.last_hidden_state.shape[1] == 2 + expected.kept_ids.shape[1]
+    narrow = {name: np.float32(value) for name, value in teacher.items()}
+    for own, weights, atol in ((torch_backend, teacher, 1e-12), (onnx_backend, narrow, 1e-5)):
+        found = own.encode(config, weights, images, 0.7)
+        np.testing.assert_array_equal(own.to_numpy(found.kept_ids), expected.kept_ids)
+        for name in ("last_hidden_state", "logits"):
+            np.testing.assert_allclose(own.to_numpy(getattr(found, name)), getattr(expected, name), atol=atol)
+    for call, given in (
+        ("pretraining_loss_and_gradients", (student, teacher, images, noise, drop_path)),
+        ("finetuning_loss_and_gradients", (teacher, images, np.eye(5)[:3], 0.7, drop_path)),
+    ):
+        (_, gradients), (_, found) = (getattr(own, call)(config, *given) for own in (reference, torch_backend))
+        for name, gradient in gradients.items():
+            np.testing.assert_allclose(torch_backend.to_numpy(found[name]), gradient, atol=1e-12, err_msg=name)
+
+
 def test_the_reference_is_not_in_memory_twice():
     """It makes parameters float64 one at a time, so that a large model can be verified."""
     config = ModelConfig(

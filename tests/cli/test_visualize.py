@@ -78,7 +78,7 @@ def test_stages_are_the_reference_s(backend, atol, checkpoint, images):
     student = load(checkpoint).state.student
     every = np.tile(np.arange(MODEL.num_patches), (len(images), 1))
     wide = {name: value.astype(np.float64) for name, value in student.items()}
-    expected = selections.stages(MODEL, wide, images.astype(np.float64), every, 0.5, with_cls=True)
+    expected = selections.stages(MODEL, wide, images.astype(np.float64), every, 0.5, with_prefix=True)
     found = stages.encoder_stages(registry.create(backend), MODEL, student, images, 0.5)
     assert [stage.block for stage in found] == [0, 2, 4]
     for ours, theirs in zip(found, expected, strict=True):

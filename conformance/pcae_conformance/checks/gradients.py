@@ -48,7 +48,7 @@ def _near_ties(subject: Subject, case: ModelCase) -> bool:
     """Whether the teacher's choice of targets hangs on rounding, in which case gradients cannot be compared."""
     masked = np.sort(np.argsort(case.noise(), axis=1, kind="stable")[:, case.config().num_visible :], axis=1)
     images, teacher = case.images(subject.dtype), case.teacher(subject.dtype)
-    found = selections.stages(case.config(), teacher, images, masked, case.keep, with_cls=False)
+    found = selections.stages(case.config(), teacher, images, masked, case.keep, with_prefix=False)
     return selections.near_ties(found, SCORE_MARGIN[subject.dtype])
 
 

@@ -62,7 +62,7 @@ def encoder(subject: Subject, case: ModelCase) -> None:
     config, images, student = case.config(), case.images(subject.dtype), case.student(subject.dtype)
     got = encode(subject, case, images)
     expected = subject.reference.encode(config, student, images, case.keep)
-    found = selections.stages(config, student, images, _every_patch(case), case.keep, with_cls=True)
+    found = selections.stages(config, student, images, _every_patch(case), case.keep, with_prefix=True)
     ids = subject.ids("kept ids", got.kept_ids, expected.kept_ids.shape, case.grid**2)
     clear = selections.comparable_rows("kept ids", ids, found, SCORE_MARGIN[subject.dtype])
     hidden = subject.host("last hidden state", got.last_hidden_state, subject.dtype)
@@ -92,7 +92,7 @@ def pretraining(subject: Subject, case: ModelCase) -> None:
     expected = subject.reference.pretraining_forward(config, student, teacher, images, noise)
     visible = subject.ids("visible ids", got.visible_ids, expected.visible_ids.shape, case.grid**2)
     subject.near("visible ids", visible, expected.visible_ids, 0)
-    found = selections.stages(config, teacher, images, _masked(case, noise), case.keep, with_cls=False)
+    found = selections.stages(config, teacher, images, _masked(case, noise), case.keep, with_prefix=False)
     targets = subject.ids("target ids", got.target_ids, expected.target_ids.shape, case.grid**2)
     clear = selections.comparable_rows("target ids", targets, found, SCORE_MARGIN[subject.dtype])
     for name, value, dtype in (("target", got.target, AT_LEAST_FLOAT32), ("prediction", got.prediction, subject.dtype)):
@@ -215,13 +215,13 @@ def dropped(subject: Subject, case: ModelCase) -> None:
     """
     config, images, student = case.config(), case.images(subject.dtype), case.student(subject.dtype)
     student["blocks.0.attn.proj.weight"] *= 0.0
-    first = selections.stages(config, student, images, _every_patch(case), case.keep, with_cls=True)[0]
+    first = selections.stages(config, student, images, _every_patch(case), case.keep, with_prefix=True)[0]
     gone = [np.setdiff1d(all_ids, kept) for all_ids, kept in zip(first.ids, first.kept_ids, strict=True)]
     changed = images.copy()
     for i, ids in enumerate(gone):
         for row, column in zip(ids // case.grid * case.patch, ids % case.grid * case.patch, strict=True):
             changed[i, :, row : row + case.patch, column : column + case.patch] += 1e-4
-    stage = selections.stages(config, student, changed, _every_patch(case), case.keep, with_cls=True)[0]
+    stage = selections.stages(config, student, changed, _every_patch(case), case.keep, with_prefix=True)[0]
     if selections.near_ties([stage], 1e-9) or not np.array_equal(stage.kept_ids, first.kept_ids):
         return
     own = subject.own_all(student)

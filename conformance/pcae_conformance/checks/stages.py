@@ -42,7 +42,7 @@ def _trace(subject: Subject, case: ModelCase, images: Floats) -> tuple[EncoderOu
 def _reference(subject: Subject, case: ModelCase) -> list[Stage]:
     every: Ids = np.broadcast_to(np.arange(case.grid**2), (case.batch, case.grid**2))
     images, student = case.images(subject.dtype), case.student(subject.dtype)
-    return selections.stages(case.config(), student, images, every, case.keep, with_cls=True)
+    return selections.stages(case.config(), student, images, every, case.keep, with_prefix=True)
 
 
 def _places(ids: Ids, among: Ids) -> Ids:

@@ -6,7 +6,7 @@ from faults.fault import numpy_edit, numpy_override, torch_edit, torch_override
 from faults.trainers import finetuner
 from pcae_core.parameters import finetuning_state
 
-SCATTER = "np.put_along_axis(scattered, 1 + kept[:, :, None], grad[:, 1:], axis=1)"
+SCATTER = "np.put_along_axis(scattered, num_prefix + kept[:, :, None], grad[:, num_prefix:], axis=1)"
 COPIED = "self._state = copy_state(state or finetuning_state(config.model, config.seed, None, ema))"
 
 
@@ -47,12 +47,12 @@ FAULTS = (
     numpy_edit(
         "gradients not scattered to where tokens were",
         "finetune-gradients",
-        ("backward", SCATTER, "scattered[:, 1 : grad.shape[1]] = grad[:, 1:]"),
+        ("backward", SCATTER, "scattered[:, num_prefix : grad.shape[1]] = grad[:, num_prefix:]"),
     ),
     numpy_edit(
         "CLS loses its gradient at a stage",
         "finetune-differences",
-        ("backward", "scattered[:, 0] = grad[:, 0]", "scattered[:, 0] = 0.0"),
+        ("backward", "scattered[:, :num_prefix] = grad[:, :num_prefix]", "scattered[:, :num_prefix] = 0.0"),
     ),
     numpy_edit(
         "the mean's gradient divided by all patches",

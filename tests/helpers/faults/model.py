@@ -7,12 +7,13 @@ import dataclasses
 from faults.fault import numpy_edit, numpy_override
 
 KEPT = "kept_after_block = config.kept_after_block(ids.shape[1], keep)"
-QUERIES = 'queries = p["mask_token"] + positions[1 + target_ids]'
-EMBED = 'return embedded + p["pos_embed"][0, 1 + ids]'
-TEACHER = """    tokens = embed_patches(p, patches, masked)
+QUERIES = 'queries = p["mask_token"] + positions[num_prefix + target_ids]'
+EMBED = 'return embedded + p["pos_embed"][0, config.num_prefix_tokens + ids]'
+TEACHER = """    tokens = embed_patches(config, p, patches, masked)
     latent, target_ids = reduced_encoder(config, p, tokens, masked, config.reduction.keep, num_prefix_tokens=0)
 """
-STUDENT = "tokens = prepend_cls(p, embed_patches(p, patches, visible))"
+STUDENT = "tokens = prepend_prefix(config, p, embed_patches(config, p, patches, visible))"
+MEAN = '"fc_norm", tokens[:, config.num_prefix_tokens :].mean(axis=1)'
 LATENT = 'latent = norm(p, "norm", encoded, config.layer_norm_eps)'
 
 
@@ -120,7 +121,7 @@ FAULTS = (
     numpy_edit(
         "CLS without its position",
         "model-encoder",
-        ("model", 'p["cls_token"] + p["pos_embed"][:, :1]', 'p["cls_token"]'),
+        ("model", 'p["cls_token"] + p["pos_embed"][:, : config.num_prefix_tokens]', 'p["cls_token"]'),
     ),
     numpy_edit(
         "head on the mean token",
@@ -130,15 +131,15 @@ FAULTS = (
     numpy_edit(
         "mean pooling with CLS",
         "model-encoder",
-        ("model", '"fc_norm", tokens[:, 1:].mean(axis=1)', '"fc_norm", tokens.mean(axis=1)'),
+        ("model", MEAN, '"fc_norm", tokens.mean(axis=1)'),
     ),
     numpy_edit(
         "mean pooling after the final norm",
         "model-encoder",
         (
             "model",
-            '"fc_norm", tokens[:, 1:].mean(axis=1)',
-            '"fc_norm", norm(p, "norm", tokens[:, 1:], 1e-6).mean(axis=1)',
+            MEAN,
+            '"fc_norm", norm(p, "norm", tokens[:, config.num_prefix_tokens :], 1e-6).mean(axis=1)',
         ),
     ),
     numpy_override("logits though there is no head", "model-encoder", encode=logits_without_a_head),
@@ -172,14 +173,16 @@ FAULTS = (
         "model-batch",
         ("ops", "centered = x - x.mean(axis=-1, keepdims=True)", "centered = x - x.mean(axis=(0, -1), keepdims=True)"),
     ),
-    numpy_edit("target positions one off", "model-pretraining", ("model", QUERIES, QUERIES.replace("1 + ", ""))),
+    numpy_edit(
+        "target positions one off", "model-pretraining", ("model", QUERIES, QUERIES.replace("num_prefix + ", ""))
+    ),
     numpy_edit(
         "target positions of the visible patches",
         "model-pretraining",
-        ("model", QUERIES, QUERIES.replace("1 + target_ids", "1 + visible[:, :1] + 0 * target_ids")),
+        ("model", QUERIES, QUERIES.replace("+ target_ids", "+ visible[:, :1] + 0 * target_ids")),
     ),
     numpy_edit(
-        "positions by rank", "model-golden", ("model", EMBED, EMBED.replace("1 + ids", "1 + np.argsort(ids, axis=1)"))
+        "positions by rank", "model-golden", ("model", EMBED, EMBED.replace("+ ids", "+ np.argsort(ids, axis=1)"))
     ),
     numpy_edit(
         "teacher sees a CLS token",
@@ -187,9 +190,10 @@ FAULTS = (
         (
             "model",
             TEACHER,
-            """    tokens = prepend_cls(p, embed_patches(p, patches, masked))
-    latent, target_ids = reduced_encoder(config, p, tokens, masked, config.reduction.keep, num_prefix_tokens=1)
-    latent = latent[:, 1:]
+            """    num_prefix = config.num_prefix_tokens
+    tokens = prepend_prefix(config, p, embed_patches(config, p, patches, masked))
+    latent, target_ids = reduced_encoder(config, p, tokens, masked, config.reduction.keep, num_prefix)
+    latent = latent[:, num_prefix:]
 """,
         ),
     ),
@@ -200,7 +204,7 @@ FAULTS = (
             "model",
             TEACHER,
             """    every = np.broadcast_to(np.arange(patches.shape[1]), patches.shape[:2])
-    tokens = embed_patches(p, patches, every)
+    tokens = embed_patches(config, p, patches, every)
     latent, _ = reduced_encoder(config, p, tokens, every, 1.0, num_prefix_tokens=0)
     target_ids = masked[:, :config.num_targets]
     latent = ops.gather_tokens(latent, target_ids)
@@ -220,7 +224,7 @@ FAULTS = (
             "model",
             STUDENT,
             "leak = 1e-6 * patches.mean(axis=1, keepdims=True)\n"
-            "    tokens = prepend_cls(p, embed_patches(p, patches + leak, visible))",
+            "    tokens = prepend_prefix(config, p, embed_patches(config, p, patches + leak, visible))",
         ),
     ),
     numpy_edit("no CLS for the student", "model-pretraining", ("model", STUDENT, STUDENT + "\n    tokens[:, 0] = 0.0")),
@@ -233,13 +237,13 @@ FAULTS = (
             QUERIES,
             """everything = np.argsort(np.isin(np.arange(config.num_patches), target_ids[0]), kind="stable")
     others = np.stack([np.setdiff1d(everything, np.r_[v, t]) for v, t in zip(visible, target_ids, strict=True)])
-    queries = p["mask_token"] + positions[1 + np.concatenate([others, target_ids], axis=1)]""",
+    queries = p["mask_token"] + positions[num_prefix + np.concatenate([others, target_ids], axis=1)]""",
         ),
     ),
     numpy_edit(
         "decoder without visible positions",
         "model-golden",
-        ("model", "positions[1 + visible]]", "0 * positions[1 + visible]]"),
+        ("model", "positions[num_prefix + visible]]", "0 * positions[num_prefix + visible]]"),
     ),
     numpy_override("loss of the wrong pairs", "model-pretraining", pretraining_forward=wrong_pairs),
     numpy_override("inference depends on the decoder", "model-decoder-ignored", encode=counts_parameters),

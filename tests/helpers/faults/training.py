@@ -100,7 +100,7 @@ FAULTS = (
     numpy_edit(
         "CLS in the mean features",
         "train-step",
-        ("pretraining", "trace.latent[:, 1:].mean(axis=1)", "trace.latent.mean(axis=1)"),
+        ("pretraining", "trace.latent[:, config.model.num_prefix_tokens :].mean(axis=1)", "trace.latent.mean(axis=1)"),
     ),
     numpy_edit("a NaN gets in", "train-skips-nonfinite", ("pretraining", "    if finite:", "    if True:")),
     numpy_edit(
