@@ -38,7 +38,7 @@ def patch_embed_macs(config: ModelConfig, num_patches: int) -> int:
 
 
 def encoder_macs(config: ModelConfig, keep: float = 1.0) -> int:
-    """Inference on one image: CLS and all patches, of which each stage drops a share `1 - keep`."""
+    """Inference on one image: prefix tokens and all patches, of which each stage drops a share `1 - keep`."""
     counts = config.tokens_per_block(config.num_patches, config.num_prefix_tokens, keep=keep)
     head = config.num_classes * config.embed_dim
     blocks = _blocks_macs(counts, config.embed_dim, config.hidden_dim(config.embed_dim))

@@ -110,7 +110,9 @@ class Backend(abc.ABC):
     def encode(
         self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float = 1.0
     ) -> EncoderOutput:
-        """Encode CLS and all N patches of whole images. Each stage drops a share `1 - keep` of the patch tokens.
+        """Encode the prefix tokens and all N patches of whole images.
+
+        Each stage drops a share `1 - keep` of the patch tokens.
 
         The head, if there is one, reads the CLS token after the final norm. With `config.pooling == "mean"`, it reads
         `fc_norm` of the mean of the surviving patch tokens before the final norm. Parameters of a decoder are ignored.
