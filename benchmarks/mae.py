@@ -35,7 +35,8 @@ class MAE(nn.Module):
         """
         latent = self.encoder.encode_visible(patches, visible, drop_path)
         prediction = self.decoder(latent, visible, masked)
-        return nn.functional.mse_loss(prediction, target), prediction, latent[:, 1:].detach().mean(dim=1)
+        features = latent[:, self.encoder.num_prefix_tokens :].detach().mean(dim=1)
+        return nn.functional.mse_loss(prediction, target), prediction, features
 
 
 def pixel_targets(patches: Tensor, masked: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ def create(config: ModelConfig, device: str) -> MAE:
 def macs(config: ModelConfig) -> int:
     """Multiply-accumulates of one image in one training step."""
     width = config.decoder_embed_dim
-    decoder = cost.decoder_macs(config, 1 + config.num_visible, config.num_masked)
+    decoder = cost.decoder_macs(config, config.num_prefix_tokens + config.num_visible, config.num_masked)
     decoder += config.num_masked * width * (patch_dim(config) - config.embed_dim)  # pixels, not features
     return 3 * (cost.pretraining_forward_macs(config)["student"] + decoder)
 

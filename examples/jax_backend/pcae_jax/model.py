@@ -51,10 +51,10 @@ def block(p: Parameters, name: str, x: Array, num_heads: int, eps: float) -> Arr
 
 
 def embed(config: ModelConfig, p: Parameters, images: Array) -> Array:
-    """CLS and all patches of images (B, C, H, W), projected, with their positions: (B, 1 + N, D)."""
+    """Prefix tokens and all patches of images (B, C, H, W), projected, with their positions: (B, P + N, D)."""
     patches = linear(p, "patch_embed.proj", ops.patchify(images, config.patch_size))
-    cls = jnp.broadcast_to(p["cls_token"], (len(images), 1, config.embed_dim))
-    return jnp.concatenate([cls, patches], axis=1) + p["pos_embed"]
+    prefix = jnp.broadcast_to(p["cls_token"], (len(images), config.num_prefix_tokens, config.embed_dim))
+    return jnp.concatenate([prefix, patches], axis=1) + p["pos_embed"]
 
 
 Stages = list[tuple[Array, Array, Array]]
@@ -62,29 +62,31 @@ Stages = list[tuple[Array, Array, Array]]
 
 
 def reduced_blocks(config: ModelConfig, p: Parameters, tokens: Array, keep: float) -> tuple[Array, Stages]:
-    """Tokens (B, 1 + N, D) through all blocks, dropping some at each stage.
+    """Tokens (B, P + N, D) through all blocks, dropping some at each stage.
 
-    Returns what is left (B, 1 + k, D), before the final norm, and what each stage did.
+    Returns what is left (B, P + k, D), before the final norm, and what each stage did.
     """
     ids = jnp.broadcast_to(jnp.arange(config.num_patches), (len(tokens), config.num_patches))
     kept_after_block = config.kept_after_block(config.num_patches, keep)
     stages: Stages = []
+    num_prefix = config.num_prefix_tokens
     for i in range(config.depth):
         tokens = block(p, f"blocks.{i}", tokens, config.num_heads, config.layer_norm_eps)
         if i in kept_after_block:
-            scores = ops.similarity_scores(tokens[:, 1:], config.reduction.center)
+            prefix, patches = tokens[:, :num_prefix], tokens[:, num_prefix:]
+            scores = ops.similarity_scores(patches, config.reduction.center)
             kept = ops.select_tokens(scores, kept_after_block[i])
             stages.append((ids, scores, jnp.take_along_axis(ids, kept, axis=1)))
-            tokens, ids = jnp.concatenate([tokens[:, :1], ops.gather_tokens(tokens[:, 1:], kept)], 1), stages[-1][2]
+            tokens, ids = jnp.concatenate([prefix, ops.gather_tokens(patches, kept)], axis=1), stages[-1][2]
     return tokens, stages
 
 
 def classify(config: ModelConfig, p: Parameters, tokens: Array) -> Array:
-    """Logits (B, classes) of the last block's output (B, 1 + k, D)."""
+    """Logits (B, classes) of the last block's output (B, P + k, D)."""
     eps = config.layer_norm_eps
     if config.pooling == "cls":
         return linear(p, "head", norm(p, "norm", tokens[:, 0], eps))
-    return linear(p, "head", norm(p, "fc_norm", tokens[:, 1:].mean(axis=1), eps))
+    return linear(p, "head", norm(p, "fc_norm", tokens[:, config.num_prefix_tokens :].mean(axis=1), eps))
 
 
 Output = tuple[Array, Array, Array | None]
@@ -93,7 +95,7 @@ Output = tuple[Array, Array, Array | None]
 
 @functools.partial(jax.jit, static_argnames=("config", "keep"))
 def encode_stages(config: ModelConfig, p: Parameters, images: Array, keep: float) -> tuple[Output, Stages]:
-    """CLS and all patches of images (B, C, H, W) through the encoder, and what each stage did."""
+    """Prefix tokens and all patches of images (B, C, H, W) through the encoder, and what each stage did."""
     tokens, stages = reduced_blocks(config, p, embed(config, p, images), keep)
     logits = classify(config, p, tokens) if config.num_classes else None
     return (norm(p, "norm", tokens, config.layer_norm_eps), stages[-1][2], logits), stages
