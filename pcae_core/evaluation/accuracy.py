@@ -1,4 +1,4 @@
-"""How often a classifier is right.
+"""Accuracy of a classifier.
 
 Letters: n images.
 """
@@ -22,10 +22,10 @@ from pcae_core.parameters import Arrays
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares of test samples, in percent, whose class is the first, or among the first five, answers.
+    """Top-1 and top-5 accuracy, in percent.
 
     Attributes:
-        samples: how many were scored.
+        samples: number of scored samples.
     """
 
     top1: float
@@ -34,33 +34,38 @@ class Accuracy:
 
 
 def accuracy(scores: Floats, labels: NDArray[np.int64]) -> Accuracy:
-    """From the classes' scores (n, classes) and the true classes (n,)."""
+    """Accuracy from the scores of all classes (n, classes) and the true classes (n,)."""
     order = np.argsort(-scores, axis=1, kind="stable")[:, :5]
     hits = order == labels[:, None]
     return Accuracy(100.0 * float(hits[:, 0].mean()), 100.0 * float(hits.any(axis=1).mean()), len(labels))
 
 
 def best_parameters(state: TrainState) -> Arrays:
-    """What is evaluated: the moving average where there is one."""
+    """The parameters to evaluate: the moving average if there is one, else the weights."""
     return state.teacher or state.student
 
 
 def score(encoder: LoadedEncoder, test: Labelled, keep: float, log: CorruptLog | None = None) -> Accuracy:
-    """Top-1 and top-5 of the readable images labelled with the model's numbers.
+    """Top-1 and top-5 accuracy on the readable images of `test`, whose labels are the model's class numbers.
+
+    Args:
+        log: as in `LoadedEncoder.collect`.
 
     Raises:
-        DataError, TrainingError: as `LoadedEncoder.collect`, which also says what `log` is.
+        DataError, TrainingError: as `LoadedEncoder.collect`.
     """
     logits, ids = encoder.collect(test.source, lambda out: out.logits, keep, log=log)
     return accuracy(logits, test.labels[ids])
 
 
 def one_class_warning(found: Accuracy, labels: NDArray[np.int64], names: Sequence[str] | None) -> str | None:
-    """Whether top-1 is just the share of the most frequent class, as when the model gives one answer to everything.
+    """A warning if top-1 equals the share of the most frequent class, else None.
+
+    A model that predicts one class for every image has this accuracy.
 
     Args:
-        labels: of the images that were scored (n,).
-        names: of the classes, where they have names.
+        labels: labels of the scored images (n,).
+        names: names of the classes, or None.
     """
     counts = np.bincount(labels)
     share = 100.0 * float(counts.max() / counts.sum())

@@ -1,4 +1,4 @@
-"""The cost of one image, by arithmetic on the shapes."""
+"""The cost of one image, computed from shapes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class PartCost:
 
     Attributes:
         forward: multiply-accumulates of one forward pass.
-        passes: 3 where there is a backward pass, which costs two forward passes; else 1.
+        passes: 3 if there is a backward pass, which costs as much as two forward passes; else 1.
     """
 
     name: str
@@ -36,8 +36,8 @@ class InferenceCost:
 
     Attributes:
         macs: multiply-accumulates.
-        speedup: multiply-accumulates at keep 1.0 over these.
-        tokens: after the last stage, with the prefix tokens.
+        speedup: multiply-accumulates at keep 1.0 divided by `macs`.
+        tokens: number of tokens after the last stage, with the prefix tokens.
     """
 
     keep: float
@@ -47,13 +47,13 @@ class InferenceCost:
 
 
 def pretraining_costs(model: ModelConfig) -> list[PartCost]:
-    """Teacher, student and decoder."""
+    """Cost of teacher, student and decoder."""
     forward = cost.pretraining_forward_macs(model)
     return [PartCost(name, macs, passes=1 if name == "teacher" else 3) for name, macs in forward.items()]
 
 
 def inference_costs(model: ModelConfig, keeps: Iterable[float] = KEEPS) -> list[InferenceCost]:
-    """One row a keep ratio."""
+    """Cost of the encoder at each keep ratio."""
     full, found = cost.encoder_macs(model), []
     for keep in keeps:
         macs = cost.encoder_macs(model, keep)

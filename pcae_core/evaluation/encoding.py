@@ -1,4 +1,4 @@
-"""Whole images through an encoder that is not trained.
+"""Encode whole images with fixed weights.
 
 Letters: n images, B images of a batch, C channels, H = W pixels.
 """
@@ -25,14 +25,14 @@ class LoadedEncoder:
         """Move the weights to the device.
 
         Args:
-            loader: says how images are read and normalised.
-            parameters: by canonical name; those that the encoder does not have are ignored.
+            loader: settings of image reading and normalisation.
+            parameters: parameters by canonical name. Names that the encoder does not have are ignored.
         """
         self.backend, self.model, self._loader = backend, model, loader
         self._parameters = {name: backend.asarray(parameters[name]) for name in encoder_shapes(model)}
 
     def encode(self, images: Array, keep: float = 1.0) -> EncoderOutput:
-        """Encode normalised images (B, C, H, W), keeping a share `keep` of the patch tokens at each stage."""
+        """Encode normalised images (B, C, H, W). Each stage keeps a share `keep` of the patch tokens."""
         return self.backend.encode(self.model, self._parameters, images, keep)
 
     def collect(
@@ -46,11 +46,11 @@ class LoadedEncoder:
         """Encode all readable images of a source.
 
         Args:
-            take: gives the wanted rows (B, ...) of the output of a batch.
-            log: account of the images that cannot be read, as `eval_batches` takes it.
+            take: function from the output of a batch to the rows (B, ...) to collect.
+            log: record of unreadable images, as in `eval_batches`.
 
         Returns:
-            The rows (n, ...), and the numbers (n,) of the images in the source.
+            The rows (n, ...) of the readable images, and their numbers (n,) in the source.
 
         Raises:
             DataError, TrainingError: as `eval_batches`.

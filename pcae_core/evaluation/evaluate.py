@@ -1,4 +1,4 @@
-"""Evaluation of frozen features: what a checkpoint's encoder is worth, next to the same encoder untrained.
+"""Evaluate the frozen features of a checkpoint, next to those of the same encoder at random initialisation.
 
 Letters: n samples, D width.
 """
@@ -34,7 +34,7 @@ Pooling = Literal["mean", "cls"]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results of one encoder; accuracies in percent, effective rank of the pooled test features."""
+    """Results of one encoder. The effective rank is that of the pooled test features."""
 
     knn: Accuracy
     linear: Accuracy
@@ -46,11 +46,14 @@ def extract_features(
 ) -> tuple[Floats, NDArray[np.int64]]:
     """Pooled features (n, D) of whole images: the mean patch token ("mean") or the CLS token ("cls").
 
+    Args:
+        log: as in `LoadedEncoder.collect`.
+
     Returns:
-        The features, and the numbers (n,) of the images in the source: of those that can be read.
+        The features of the readable images, and their numbers (n,) in the source.
 
     Raises:
-        DataError, TrainingError: as `LoadedEncoder.collect`, which also says what `log` is.
+        DataError, TrainingError: as `LoadedEncoder.collect`.
     """
 
     def pooled(out: EncoderOutput) -> Array:
@@ -71,24 +74,26 @@ def evaluate(
     reading: Reading = USUAL,
     max_corrupt: float = 1.0,
 ) -> tuple[dict[str, Evaluation], list[str]]:
-    """Probe the checkpoint's encoders, and the same encoder at random initialisation. Warns of what is assumed.
+    """Probe the encoders of a checkpoint, and the same encoder at random initialisation. Logs assumptions as warnings.
 
     Args:
-        run: a run's folder, one of its checkpoints, or an encoder's folder, which holds one encoder.
-        data: data set with labels; features are fitted on its train split and scored on another.
-        split: which split is scored; by default test, else val, whichever has labels first.
-        ignore_unknown: leave out scored images of classes that the train split does not have, instead of raising.
-        reading: how image files are read where not as in training.
-        max_corrupt: largest share of a split that may be unreadable; the results leave such images out.
+        run: run folder, checkpoint, or encoder folder. The latter holds one encoder only.
+        data: data set with labels. Probes are fitted on its train split and scored on another split.
+        encoders: encoders of a run to probe.
+        split: split to score. Default: the first of test and val that has labels.
+        ignore_unknown: leave out scored images whose class the train split does not have, instead of raising.
+        reading: settings of image reading that replace those of training.
+        max_corrupt: largest share of a split that may be unreadable. Unreadable images are left out.
 
     Returns:
-        By name: the encoders asked for, or "encoder", and "random". And a line about each split of which images cannot
-        be read.
+        The results by name of the encoder ("encoder" for an encoder folder) and "random", and one line about each split
+        with unreadable images.
 
     Raises:
-        CheckpointError, DataError.
-        TrainingError: too many images cannot be read.
-        ConfigError: no encoder is asked for.
+        CheckpointError: the checkpoint cannot be read.
+        DataError: the data cannot be read, has no labels, or its classes do not fit.
+        TrainingError: too many images are unreadable.
+        ConfigError: `encoders` is empty.
     """
     if not encoders:
         raise ConfigError("name the encoders to evaluate: student, teacher or both")
@@ -114,18 +119,18 @@ def evaluate(
 
 
 def _splits(data: Path, config: EncoderInfo, split: str | None, ignore_unknown: bool) -> tuple[Labelled, Labelled]:
-    """The images to fit on and those to score, with numbers of the train split's classes. Warns of what is assumed."""
+    """The images to fit on and the images to score, labelled with the train split's class numbers. Logs assumptions."""
     in_chans, reading = config.model.in_chans, config.loader.reading
     train = open_train(data, in_chans, reading)
     count, whose = int(train.labels.max()) + 1, f"the train split of {data}"
     test = match(open_scored(data, in_chans, split, reading), train.names, count, whose, ignore_unknown)
     if train.names:
-        train = match(train, train.names, count, whose)  # which notes the classes that have no images
+        train = match(train, train.names, count, whose)  # adds a note about classes without images
     warn([*train.notes, *test.notes])
     return train, test
 
 
 def _numbered(train: NDArray[np.int64], test: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The classes that there are, numbered from 0: labels may be any numbers."""
+    """The labels, renumbered from 0 without gaps: the given ones may be any numbers."""
     numbers = np.unique(np.concatenate([train, test]), return_inverse=True)[1]
     return numbers[: len(train)], numbers[len(train) :]

@@ -1,4 +1,4 @@
-"""How good a classifier is, and how fast, at several keep ratios (the paper's table of inference)."""
+"""Accuracy and speed of a classifier at several keep ratios, as in the paper's inference table."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class KeepRow:
-    """One keep ratio.
+    """Results at one keep ratio.
 
     Attributes:
-        accuracy: top-1 and top-5, in percent.
-        images_per_second: of the encoder with its head, at batch 64, the median of several rounds.
-        gmacs: of one image.
-        speedup, predicted: against keep 1.0, measured (the median of the rounds' ratios) and by the
-            multiply-accumulates.
+        accuracy: top-1 and top-5 accuracy, in percent.
+        images_per_second: speed of encoder and head at batch 64, the median of several rounds.
+        gmacs: billions of multiply-accumulates for one image.
+        speedup: measured speed-up over keep 1.0, the median of the rounds' ratios.
+        predicted: speed-up over keep 1.0 that the multiply-accumulates predict.
     """
 
     keep: float
@@ -55,21 +55,25 @@ def keep_table(
     reading: Reading = USUAL,
     max_corrupt: float = 1.0,
 ) -> tuple[Path, list[KeepRow], list[str]]:
-    """The best checkpoint of a fine-tuned run, a row for each keep ratio, and a line about unreadable images, if any.
-
-    Warns of what is assumed or left out.
+    """Score the best checkpoint of a fine-tuned run at several keep ratios. Logs assumptions as warnings.
 
     Args:
-        run: a run's folder, or one of its checkpoints.
-        data: labelled data set with a test (or val) split.
-        split: which split is scored; by default test, else val, whichever has labels first.
-        ignore_unknown: leave out images of classes that the run does not have, instead of raising.
-        reading: how image files are read where not as in training.
-        max_corrupt: largest share of the images that may be unreadable; the results leave them out.
+        run: run folder or checkpoint.
+        data: labelled data set with a test or val split.
+        keeps: keep ratios, in (0, 1].
+        split: split to score. Default: the first of test and val that has labels.
+        ignore_unknown: leave out images whose class the run does not have, instead of raising.
+        reading: settings of image reading that replace those of training.
+        max_corrupt: largest share of the images that may be unreadable. Unreadable images are left out.
+
+    Returns:
+        The checkpoint's path, one row for each keep ratio, and one line about unreadable images, if there are any.
 
     Raises:
-        CheckpointError, ConfigError, DataError.
-        TrainingError: too many images cannot be read.
+        CheckpointError: the checkpoint cannot be read.
+        ConfigError: a keep ratio is out of range, or the run is not a fine-tuned one.
+        DataError: the data cannot be read, has no labels, or its classes do not fit.
+        TrainingError: too many images are unreadable.
     """
     for keep in keeps:
         check_keep(keep, "--keep")
@@ -102,7 +106,7 @@ def keep_table(
 
 
 def measure_speed(encoder: LoadedEncoder, keeps: Collection[float]) -> dict[float, Floats]:
-    """Keep ratio -> seconds of a batch of 64 in each of several rounds, which visit all ratios: load hits all alike."""
+    """Keep ratio -> seconds for a batch of 64 in each round. A round visits all ratios, so other load affects all."""
     model, to_numpy = encoder.model, encoder.backend.to_numpy
     shape = (BATCH, model.in_chans, model.image_size, model.image_size)
     images = encoder.backend.asarray(np.random.default_rng(0).normal(size=shape).astype(np.float32))

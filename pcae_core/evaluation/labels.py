@@ -1,4 +1,4 @@
-"""Labels to learn from: at least two classes.
+"""Open a labelled train split, and check that it has two classes.
 
 Letters: n images.
 """
@@ -20,7 +20,7 @@ def open_train(data: Path, in_chans: int, reading: Reading) -> Labelled:
     """Open the train split of a labelled data set.
 
     Raises:
-        DataError: there is none, it has no labels, or its images are of one class.
+        DataError: there is no such data set, it has no labels, or its images are of one class.
     """
     train = labelled(open_source(data, in_chans, "train", reading))
     check_two_classes(train.labels, data)
@@ -28,6 +28,6 @@ def open_train(data: Path, in_chans: int, reading: Reading) -> Labelled:
 
 
 def check_two_classes(labels: NDArray[np.int64], data: Path) -> None:
-    """Raise DataError unless labels (n,) of the train split of `data` name two classes."""
+    """Raise DataError unless the labels (n,) of the train split of `data` have at least two classes."""
     if len(np.unique(labels)) < 2:
         raise DataError(f"the train split of {data} has images of one class only; at least two are needed")

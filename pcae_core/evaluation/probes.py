@@ -1,4 +1,4 @@
-"""How good frozen features are: weighted k-nearest neighbours, a linear probe, and their effective rank.
+"""Probes of frozen features: weighted k-nearest neighbours, a linear probe, and the effective rank.
 
 Letters: n training samples, m test samples, D width.
 """
@@ -22,10 +22,10 @@ CHUNK = 1024  # test samples whose similarities are in memory at once
 def knn(
     train: Features, train_labels: Labels, test: Features, test_labels: Labels, k: int = 20, temperature: float = 0.07
 ) -> Accuracy:
-    """The k nearest neighbours by cosine vote with weight `exp(cosine / temperature)` (Wu et al. 2018).
+    """Weighted k-NN: the k nearest neighbours by cosine vote with weight `exp(cosine / temperature)` (Wu et al. 2018).
 
     Args:
-        train, test: (n, D) and (m, D).
+        train, test: features (n, D) and (m, D).
     """
     train, test = _unit(train), _unit(test)
     k, classes = min(k, len(train)), int(max(train_labels.max(), test_labels.max())) + 1
@@ -54,7 +54,7 @@ def linear_probe(train: Features, train_labels: Labels, test: Features, test_lab
 
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the last tenth of a percent is not worth minutes
+        warnings.simplefilter("ignore", ConvergenceWarning)  # full convergence gains 0.1% and takes minutes
         classifier.fit(train.astype(np.float64), train_labels)
     scores = np.full((len(test), int(max(train_labels.max(), test_labels.max())) + 1), -np.inf)
     scores[:, classifier.classes_] = classifier.predict_log_proba(test.astype(np.float64))
@@ -68,12 +68,12 @@ def effective_rank(features: Floats) -> float:
         features: (n, D), n >= 2.
 
     Returns:
-        1 to D; 1.0 also when all rows are equal; NaN when a feature is not finite.
+        A number from 1 to D: 1.0 if all rows are equal, NaN if a feature is not finite.
     """
     if not np.isfinite(features).all():
         return float("nan")
     centered = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
-    few, many = sorted((centered, centered.T), key=len)  # the smaller of the two products has the same eigenvalues
+    few, many = sorted((centered, centered.T), key=len)  # the smaller product has the same nonzero eigenvalues
     variances = np.linalg.eigvalsh(few @ many).clip(min=0.0)
     total = variances.sum()
     if total == 0:

@@ -1,4 +1,4 @@
-"""Results as headings and rows of text, which the terminal and pages draw."""
+"""Results as headings and rows of text, for the terminal and for pages."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pcae_core.evaluation.keep_table import KeepRow
 
 
 class Table(NamedTuple):
-    """Cells, row by row."""
+    """A table of text: headings, and rows of cells."""
 
     headings: tuple[str, ...]
     rows: Sequence[Sequence[str]]
 
 
 def evaluation_table(results: Mapping[str, Evaluation]) -> Table:
-    """One row an encoder; accuracies in percent."""
+    """One row for each encoder; accuracies in percent."""
     rows = []
     for name, found in results.items():
         percent = (found.knn.top1, found.knn.top5, found.linear.top1, found.linear.top5)
@@ -26,7 +26,7 @@ def evaluation_table(results: Mapping[str, Evaluation]) -> Table:
 
 
 def keep_ratio_table(found: Sequence[KeepRow]) -> Table:
-    """One row a keep ratio; accuracies in percent."""
+    """One row for each keep ratio; accuracies in percent."""
     rows = []
     for row in found:
         accuracy = (f"{row.accuracy.top1:.2f}", f"{row.accuracy.top5:.2f}")
