@@ -1,1 +1,1 @@
-"""Other people's Vision Transformers into PCAE's form, and PCAE's encoders into theirs."""
+"""Convert Vision Transformers of other projects to PCAE's form, and PCAE's encoders to theirs."""

@@ -1,4 +1,4 @@
-"""Tensors out of the files that people publish: safetensors, a framework's own, and both in shards."""
+"""Read tensors from published files: safetensors and frameworks' own files, whole or in shards."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from pcae_core.storage.tensors import load_safetensors
 
 SAFETENSORS, INDEX = ".safetensors", ".index.json"
 _ENDINGS = {".pt": ".pth", ".bin": ".pth", ".pth.tar": ".pth"}
-"""Other endings that are in use -> that of the framework which reads them."""
+"""Other suffixes in use -> suffix of the framework that reads such files."""
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
-"""First bytes of PyTorch's files, today's and old ones, which Lightning ends in `.ckpt` as MindSpore does its own."""
+"""First bytes of PyTorch's files, new and old. Lightning gives them the suffix `.ckpt`, as MindSpore does its own."""
 _MOST_SHARDS = 1000
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "BOOL": "|b1",
@@ -30,7 +30,7 @@ _DTYPES = {
 
 
 class Index(pydantic.BaseModel):
-    """A `*.index.json`: tensor -> the file beside it that holds the tensor."""
+    """A `*.index.json`: name of a tensor -> name of the file in the same folder that holds it."""
 
     model_config = pydantic.ConfigDict(extra="ignore")
 
@@ -38,11 +38,11 @@ class Index(pydantic.BaseModel):
 
 
 def read_tensors(path: Path) -> Arrays:
-    """All tensors in a file, or in the shards that an index names; half precision becomes float32.
+    """Read all tensors of a file, or of the shards in an index. Half precision becomes float32.
 
     Raises:
-        CheckpointError: the file, or one of the shards, cannot be read, only by running code, or has an unknown ending.
-        MissingExtraError: its framework is not installed.
+        CheckpointError: the file or a shard cannot be read, or only by running code in it, or has an unknown suffix.
+        MissingExtraError: the framework of the file is not installed.
     """
     if path.name.endswith(INDEX):
         return _read_shards(path)
@@ -90,7 +90,7 @@ def _read_shards(path: Path) -> Arrays:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether a file of this name lies in the folder itself."""
+    """Whether the name is that of a file in the folder itself, not of a path out of it."""
     return name not in ("", ".", "..") and not set(name) & set("/\\:\0") and name.isprintable() and len(name) < 256
 
 
@@ -103,13 +103,13 @@ def _read_safetensors(path: Path) -> Arrays:
         if entry["dtype"] not in _DTYPES:
             raise CheckpointError(f"{path}: {name} is {entry['dtype']}, which NumPy cannot hold")
         values = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
-        # bfloat16 is the upper half of float32
+        # the bits of bfloat16 are the upper half of float32's
         tensors[name] = (values.astype("<u4") << 16).view("<f4") if entry["dtype"] == "BF16" else _widened(values)
     return tensors
 
 
 def _fits_numpy(path: Path) -> bool:
-    """Whether NumPy has the types of all tensors. Reading a damaged file says what is wrong, so it does."""
+    """Whether NumPy has the dtypes of all tensors. True for a damaged file: reading it will raise the right error."""
     try:
         with safetensors.safe_open(path, "numpy") as file:
             types = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 # no mapping

@@ -1,4 +1,4 @@
-"""What of a source has found its place in a model, and what has not."""
+"""Record which tensors of a source were loaded into a model, and which were not."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ class Entry:
     """A tensor that was not simply loaded.
 
     Attributes:
-        note: what happened, or why.
-        allowed: whether it stands in nobody's way; advised: whether to waive it leaves the features what they are.
+        note: what happened to it, or why.
+        allowed: whether the conversion may go on in spite of it.
+        advised: whether to suggest a waiver, because features do not depend on the tensor.
     """
 
     name: str
@@ -38,14 +39,16 @@ class Coverage:
     """Counts and exceptions of one conversion.
 
     Attributes:
-        source: where the tensors are from; waive: patterns of names that may be missing or surplus.
-        loaded: our tensors that were filled as they are, or by joining the source's.
-        reshaped: filled with other values or another shape, on request or by an exact rewriting.
-        missing: ours that the source lacks; surplus: the source's that ours has no place for.
-        harmless: surplus ones on which nothing depends; beside: beginning of a name -> how many tensors of the file are
-            no part of the model.
+        source: name of the source in messages.
+        waive: patterns of tensor names that may be missing or surplus.
+        loaded: number of our tensors that were filled unchanged, or by joining tensors of the source.
+        reshaped: our tensors that were filled with other values or another shape, on request or by an exact rewriting.
+        missing: our tensors that the source lacks.
+        surplus: tensors of the source that our model has no place for.
+        harmless: surplus tensors that nothing depends on.
+        beside: prefix -> number of tensors with it in the file that do not belong to the model.
         remarks: lines for the user.
-        names: of all tensors, the source's and ours, which a pattern may stand for.
+        names: names of all tensors, the source's and ours, that a pattern can match.
     """
 
     source: str
@@ -60,29 +63,29 @@ class Coverage:
     names: set[str] = field(default_factory=set)
 
     def waived(self, name: str) -> bool:
-        """Whether the user named this tensor, or a pattern of it."""
+        """Whether a pattern of the user matches this tensor."""
         return any(fnmatchcase(name, pattern) for pattern in self.waive)
 
     def add_reshaped(self, name: str, note: str) -> None:
-        """One of ours."""
+        """Add one of our tensors that was filled with other values or another shape."""
         self.reshaped.append(Entry(name, note, True))
 
     def add_resized(self, name: str, note: str) -> None:
-        """One of ours that was covered already."""
+        """Note that one of our tensors, which was added already, was resized."""
         before = [entry for entry in self.reshaped if entry.name == name]
         self.reshaped = [entry for entry in self.reshaped if entry.name != name]
         self.loaded -= 0 if before else 1
         self.add_reshaped(name, "; ".join([*(entry.note for entry in before), note]))
 
     def add_missing(self, name: str, unread: bool = False) -> None:
-        """One of ours; `unread` when logits do not depend on it."""
+        """Add one of our tensors that the source lacks. `unread` means that logits do not depend on it."""
         zeros = name.endswith(".bias") and not unread
         note = "only last_hidden_state reads it" if unread else "zeros" if zeros else "drawn anew"
         elsewhere = name.startswith(("head.", "decoder_", "mask_token"))
         self.missing.append(Entry(name, note, self.waived(name), unread or zeros or elsewhere))
 
     def add_surplus(self, name: str, note: str = "", waived: bool = False) -> None:
-        """One of the source's; `waived` when the user named it otherwise."""
+        """Add a tensor of the source without a place in our model. `waived` means that the user waived it already."""
         harmless, outputs, different = (_reason(name, table) for table in (HARMLESS, OUTPUTS, DIFFERENCES))
         if harmless and not note:
             self.harmless.append(Entry(name, harmless, True))
@@ -92,12 +95,12 @@ class Coverage:
 
     @property
     def percent(self) -> float:
-        """Of all tensors, ours and surplus ones that matter, those that were filled; rounded down to a tenth."""
+        """Filled tensors in percent of all tensors, ours and the surplus ones that matter; rounded down to 0.1."""
         filled = self.loaded + len(self.reshaped)
         return 1000 * filled // max(1, filled + len(self.missing) + len(self.surplus)) / 10
 
     def table(self) -> Table:
-        """Rows: loaded, then each kind of exception, block numbers shown as `*`."""
+        """A table with a row for the loaded tensors and for each kind of exception. Block numbers are shown as `*`."""
         from rich.markup import escape
         from rich.table import Table
 
@@ -116,7 +119,7 @@ class Coverage:
         return table
 
     def require_all(self) -> None:
-        """Raises CheckpointError naming every tensor that is missing or surplus and was not waived."""
+        """Raise CheckpointError if a tensor is missing or surplus and was not waived. The text names all of them."""
         wrong = {kind: [e for e in entries if not e.allowed] for kind, entries in self._exceptions().items()}
         if not any(wrong.values()):
             return
@@ -128,11 +131,11 @@ class Coverage:
         )
 
     def refuse_differences(self) -> None:
-        """Raises CheckpointError when the source is known to have what ours has not, which is not waived."""
+        """Raise CheckpointError if the source has a tensor of a known difference (`DIFFERENCES`) that is not waived."""
         known = [entry for entry in self.surplus if not entry.allowed and _reason(entry.name, DIFFERENCES)]
         if known:
             parts = [f"{name} ({note})" for name, note, _, _ in _grouped(known)]
-            raise CheckpointError(f"{self.source} is no model that ours can be, since it has {'; '.join(parts)}")
+            raise CheckpointError(f"{self.source} cannot become a PCAE model, because it has {'; '.join(parts)}")
 
     def _advice(self, wrong: Mapping[str, Sequence[Entry]]) -> str:
         entries = [entry for found in wrong.values() for entry in found]
@@ -142,7 +145,7 @@ class Coverage:
         return f"to convert it all the same, waive each by name: --waive {' '.join(self._flags(names))}"
 
     def _flags(self, names: Sequence[str]) -> list[str]:
-        """What to waive: patterns where they stand for nothing else, since what is waived is left out."""
+        """Values of --waive for these names: a pattern if it matches no other name, as waived tensors are left out."""
         flags: dict[str, None] = {}
         for name in names:
             pattern = _pattern(name)
@@ -155,12 +158,12 @@ class Coverage:
 
 
 def _reason(name: str, table: Sequence[tuple[str, str]]) -> str:
-    """What a table says of a name, or ""."""
+    """The reason that a table gives for a name, or ""."""
     return next((reason for pattern, reason in table if fnmatchcase(name, pattern)), "")
 
 
 def _grouped(entries: Sequence[Entry]) -> dict[tuple[str, str, bool, bool], int]:
-    """(name with block numbers as `*`, note, allowed, advised) -> how many."""
+    """(name with block numbers as `*`, note, allowed, advised) -> number of such entries."""
     groups: dict[tuple[str, str, bool, bool], int] = {}
     for entry in entries:
         key = (_pattern(entry.name), entry.note, entry.allowed, entry.advised)

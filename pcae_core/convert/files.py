@@ -1,4 +1,4 @@
-"""Other people's models, files and folders: tensors by their names, and what stands beside them."""
+"""Read models of other projects from files and folders: tensors by name, and settings."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ SAFETENSORS = containers.SAFETENSORS
 
 @dataclass(frozen=True)
 class Foreign:
-    """What a source of somebody else's holds.
+    """A model of another project.
 
     Attributes:
-        layout: whose names the tensors have.
-        metadata: its settings of the model and of the pixels.
-        origin: what it is, in a few words.
-        class_names: of the head's outputs, where it says them.
-        beside: beginning of a name -> how many tensors of the file are no part of the model.
-        remark: which tensors of several sets these are, or "".
+        layout: naming scheme of the tensors.
+        metadata: settings of the model and of the pixels in the source.
+        origin: description of the model, in a few words.
+        class_names: class names of the head's outputs, if the source has them.
+        beside: prefix -> number of tensors with it in the file that do not belong to the model.
+        remark: which of several models in the file was taken, or "".
     """
 
     layout: Layout
@@ -38,24 +38,24 @@ class Foreign:
 
 
 def read_file(path: Path, prefix: str | None) -> Foreign:
-    """A file whose tensors have timm's names, as timm, MAE, DeiT and DINO write them.
+    """Read a file whose tensors have timm's names, as timm, MAE, DeiT and DINO write them.
 
     Args:
-        prefix: what stands before the names of the model that is meant, where the file holds several.
+        prefix: prefix of the parameter names to read, if the file holds several models.
 
     Raises:
-        CheckpointError: not such a file, or its tensors have other names.
-        ConfigError: it has no model behind `prefix`.
+        CheckpointError: the file cannot be read, or its tensors have other names.
+        ConfigError: the file has no model behind `prefix`.
     """
     return _read(path, folders.Settings("timm", NO_METADATA, "the model"), prefix)
 
 
 def read_folder(folder: Path, prefix: str | None) -> Foreign:
-    """A folder that Hugging Face's `save_pretrained` wrote of a ViT or a ViTMAE, or one of timm's for the hub.
+    """Read a ViT or ViTMAE folder of Hugging Face's `save_pretrained`, or a timm folder of the Hugging Face Hub.
 
     Raises:
-        CheckpointError: not such a folder, or a model that ours cannot be.
-        ConfigError: it has no model behind `prefix`.
+        CheckpointError: it is no such folder, or its model cannot become a PCAE model.
+        ConfigError: the folder has no model behind `prefix`.
     """
     settings = folders.read(folder)
     return _read(folders.weights(folder), settings, prefix)

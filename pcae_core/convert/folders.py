@@ -1,4 +1,4 @@
-"""Folders of other people's models: what their settings say, Hugging Face's and timm's."""
+"""Read the settings in model folders of Hugging Face and timm."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pcae_core.storage.manifest import read_json
 
 CONFIG, HF_PIXELS = "config.json", "preprocessor_config.json"
 WEIGHTS = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
-"""Where a folder has its tensors; the first that is there."""
+"""Names of the files of tensors in a folder; the first that exists is read."""
 
 
 class _Parts(pydantic.BaseModel):
@@ -30,14 +30,14 @@ class _Parts(pydantic.BaseModel):
 
 
 class Kind(_Parts):
-    """Whose `config.json` it is: timm's names an architecture, Hugging Face's a type of model."""
+    """The parts of a `config.json` that show its library: timm has an architecture, Hugging Face a model type."""
 
     architecture: str | None = None
     model_type: str | None = None
 
 
 class HfConfig(_Parts):
-    """The parts of a Hugging Face `config.json` that features depend on; the defaults are the library's."""
+    """The parts of a Hugging Face `config.json` that features depend on, with the library's defaults."""
 
     model_type: str
     num_attention_heads: int = 12
@@ -48,11 +48,11 @@ class HfConfig(_Parts):
 
 
 class HfPixels(_Parts):
-    """The parts of a Hugging Face `preprocessor_config.json` that tell how pixels are normalised.
+    """The parts of a Hugging Face `preprocessor_config.json` that set the normalisation of pixels.
 
     Attributes:
-        image_mean, image_std: of pixels from 0 to 255 times `rescale_factor`.
-        do_normalize, do_rescale: null is false. Not rescaled, the numbers are of pixels as the user gives them.
+        image_mean, image_std: mean and standard deviation of pixels from 0 to 255 times `rescale_factor`.
+        do_normalize, do_rescale: null means false. Without rescaling, mean and std are those of the user's pixels.
     """
 
     do_normalize: bool | None = True
@@ -62,13 +62,13 @@ class HfPixels(_Parts):
     rescale_factor: float = pydantic.Field(default=1 / 255, gt=0.0, allow_inf_nan=False)
 
     def of_unit_pixels(self) -> tuple[tuple[float, ...], tuple[float, ...]] | tuple[None, None]:
-        """Mean and std of pixels from 0 to 1, or None where nothing tells."""
+        """Mean and std of pixels from 0 to 1, or None if the settings do not tell."""
         mean, std = (self.image_mean, self.image_std) if self.do_normalize else ((0.0,), (1.0,))
         if mean is None or std is None or not (self.do_normalize or self.do_rescale):
             return None, None
         if self.do_rescale:
             white = 255 * self.rescale_factor
-        else:  # numbers above 1 are of eight bits
+        else:  # numbers above 1 belong to pixels of 8 bits
             white = 255.0 if max((*mean, *std), default=0.0) > 1.0 else 1.0
         if math.isclose(white, 1.0, rel_tol=1e-6):
             return mean, std
@@ -76,7 +76,7 @@ class HfPixels(_Parts):
 
 
 class TimmPretrained(_Parts):
-    """What timm calls a pretrained configuration."""
+    """timm's `pretrained_cfg`."""
 
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -95,7 +95,7 @@ class TimmConfig(_Parts):
     @model_validator(mode="before")
     @classmethod
     def _nest(cls, values: Any) -> Any:
-        """Older files have everything on one level; transformers' wrapper of timm writes null for what it has not."""
+        """Accept older files, which have one level, and null values, which transformers' wrapper of timm writes."""
         if not isinstance(values, dict):
             return values
         said = {key: value for key, value in values.items() if value is not None}
@@ -104,12 +104,12 @@ class TimmConfig(_Parts):
 
 @dataclass(frozen=True)
 class Settings:
-    """What a folder says beside its tensors.
+    """Settings in a folder, besides its tensors.
 
     Attributes:
-        layout: whose names the tensors have.
-        origin: what the model is, in a few words.
-        class_names: of the head's outputs, where it says them.
+        layout: naming scheme of the tensors.
+        origin: description of the model, in a few words.
+        class_names: class names of the head's outputs, if the folder has them.
     """
 
     layout: Layout
@@ -119,10 +119,10 @@ class Settings:
 
 
 def read(folder: Path) -> Settings:
-    """The settings of a folder that has a `config.json`.
+    """Read the settings of a folder that has a `config.json`.
 
     Raises:
-        CheckpointError: they are damaged, nobody's that is known, or of a model that ours cannot be.
+        CheckpointError: they are damaged, of an unknown library, or of a model that cannot become a PCAE model.
     """
     kind = read_json(folder / CONFIG, Kind)
     if kind.architecture is not None:
@@ -133,7 +133,7 @@ def read(folder: Path) -> Settings:
 
 
 def weights(folder: Path) -> Path:
-    """The file of a folder's tensors, or their index. Raises CheckpointError when there is none."""
+    """Path of a folder's file of tensors, or of their index. Raises CheckpointError when there is none."""
     for name in WEIGHTS:
         if (folder / name).is_file():
             return folder / name
@@ -195,7 +195,7 @@ def _timm(folder: Path) -> Settings:
 
 
 def _names(labels: Mapping[int, str]) -> tuple[str, ...] | None:
-    """Class names in their order, unless some number has none, or transformers made them up."""
+    """Class names in order; None if a number has no name, or the names are transformers' placeholders."""
     numbers = range(len(labels))
     if labels.keys() != set(numbers) or all(labels[i] == f"LABEL_{i}" for i in numbers):
         return None

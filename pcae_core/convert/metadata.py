@@ -1,4 +1,4 @@
-"""Settings of a model that its tensors do not show, and whether the source or the user gave them."""
+"""Settings of a model that its tensors do not show, from the source or from the user."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pcae_core.config import DataConfig, ModelConfig
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """Settings that tensors do not show; None where nobody gave them.
+    """Settings that tensors do not show; None if not given.
 
     Attributes:
-        mean, std: of the pixels, per channel or one number for all.
-        activation, pooling: "gelu", and "cls" or "mean"; the source's own word where PCAE has no such setting.
-        timm: whether this is one of timm's plain architectures, whose heads follow from width and depth.
+        mean, std: mean and standard deviation of the pixels, one number per channel or one for all.
+        activation, pooling: "gelu", and "cls" or "mean"; the source's own word if PCAE has no such setting.
+        timm: whether this is one of timm's plain architectures, whose number of heads follows from width and depth.
     """
 
     num_heads: int | None = None
@@ -33,18 +33,18 @@ NO_METADATA = ModelMetadata()
 
 
 def merged(source: ModelMetadata, user: ModelMetadata) -> ModelMetadata:
-    """The user's values, and the source's where the user gave none."""
+    """The source's settings, overridden by those that the user gave."""
     said = {field.name: getattr(user, field.name) for field in fields(ModelMetadata)}
     return replace(source, **{name: value for name, value in said.items() if value is not None and name != "timm"})
 
 
 def loader_of(metadata: ModelMetadata) -> DataConfig:
-    """How pixels are normalised. Raises ConfigError for numbers that cannot be."""
+    """The settings of pixel normalisation. Raises ConfigError for invalid numbers."""
     return DataConfig.from_dict({"mean": metadata.mean, "std": metadata.std})
 
 
 def origins(model: ModelConfig, decoder: bool, source: ModelMetadata, user: ModelMetadata) -> str:
-    """One line: the settings that features depend on, sorted by who gave them."""
+    """One line with the settings that features depend on, grouped by origin: source, flags, or assumed."""
     mean, std = loader_of(merged(source, user)).normalization(model.in_chans)
     values: dict[str, tuple[str, object, Callable[[Any], str]]] = {
         "mean": ("mean", mean, _numbers),

@@ -1,4 +1,4 @@
-"""The model that a file of tensors belongs to, from their shapes.
+"""Infer the model configuration from the shapes of tensors.
 
 Letters: D width, C channels, p patch size, N patches.
 """
@@ -22,11 +22,11 @@ from pcae_core.parameters import Arrays
 
 
 def infer(path: Path, tensors: Arrays, metadata: ModelMetadata) -> ModelConfig:
-    """The model of tensors by our names; they hold at least a patch projection, a class token and positions.
+    """Infer the model of tensors with our names, at least a patch projection, a class token and positions.
 
     Raises:
-        CheckpointError: they are not those of such a Vision Transformer, or `metadata` lacks a setting.
-        ConfigError: the model is none that ours can be.
+        CheckpointError: the tensors are not those of such a Vision Transformer, or `metadata` lacks a setting.
+        ConfigError: PCAE has no such model.
     """
     dim, chans, patch = _patches(path, tensors)
     depth = count_blocks(tensors, "blocks")
@@ -54,18 +54,18 @@ def infer(path: Path, tensors: Arrays, metadata: ModelMetadata) -> ModelConfig:
 
 
 def has_decoder(tensors: Mapping[str, object]) -> bool:
-    """Whether there is a decoder, its last layer apart."""
+    """Whether there are tensors of a decoder, other than its last layer."""
     return any(name.startswith("decoder_") and not name.startswith("decoder_pred.") for name in tensors)
 
 
 def count_blocks(tensors: Mapping[str, object], prefix: str) -> int:
-    """One more than the highest number of a block, and no more than there are tensors, whatever their names claim."""
+    """Number of blocks: the highest block number plus one, but at most the number of tensors, as names may be wrong."""
     found = [re.match(rf"{prefix}\.(\d{{1,9}})\.", name) for name in tensors]
     return min(len(tensors), 1 + max((int(match[1]) for match in found if match), default=-1))
 
 
 def grid_size(path: Path, pos_embed: NDArray[np.floating[Any]]) -> int:
-    """Patches along one side. Raises CheckpointError unless the positions (1, 1 + N, D) are of a square grid."""
+    """Patches along one side. Raises CheckpointError unless positions (1, 1 + N, D) belong to a square grid."""
     rows = pos_embed.shape[1] - 1 if pos_embed.ndim == 3 else 0
     side = math.isqrt(max(0, rows))
     if side == 0 or side**2 != rows:
@@ -74,7 +74,7 @@ def grid_size(path: Path, pos_embed: NDArray[np.floating[Any]]) -> int:
 
 
 def _patches(path: Path, tensors: Arrays) -> tuple[int, int, int]:
-    """D, C, p."""
+    """D, C and p, from the patch projection."""
     shape = tensors["patch_embed.proj.weight"].shape
     if len(shape) != 4 or shape[2] != shape[3]:
         raise CheckpointError(f"{path}: a patch projection of shape {shape} is not (D, C, p, p)")
@@ -102,6 +102,6 @@ def _heads(path: Path, said: int | None, published: Mapping[Size, int], size: Si
 
 
 def _ratio(hidden: int, dim: int) -> float:
-    """The MLP ratio from which `ModelConfig.hidden_dim` gets back to `hidden`."""
+    """The MLP ratio for which `ModelConfig.hidden_dim` gives exactly `hidden`."""
     ratio = hidden / dim
     return ratio if int(dim * ratio) == hidden else math.nextafter(ratio, math.inf)

@@ -1,4 +1,4 @@
-"""What others call the parameters, as data. timm's, MAE's and DeiT's names are ours already."""
+"""Parameter names of other projects, as data. PCAE uses the names of timm, MAE and DeiT."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ HF_NAMES: dict[str, tuple[str, ...]] = {
     "decoder_norm": ("decoder.decoder_norm",),
     "decoder_pred": ("decoder.decoder_pred",),
 }
-"""Ours, without `.weight` or `.bias` -> those of Hugging Face's ViTModel and ViTMAEModel."""
+"""Our name, without `.weight` or `.bias` -> names in Hugging Face's ViTModel and ViTMAEModel."""
 
 HF_BLOCKS = {"blocks": "encoder.layer", "decoder_blocks": "decoder.decoder_layers"}
-"""Where blocks are."""
+"""Our prefix of blocks -> Hugging Face's."""
 
 HF_IN_BLOCK: dict[str, tuple[str, ...]] = {
     "norm1": ("layernorm_before",),
@@ -30,13 +30,13 @@ HF_IN_BLOCK: dict[str, tuple[str, ...]] = {
     "mlp.fc1": ("intermediate.dense",),
     "mlp.fc2": ("output.dense",),
 }
-"""Inside a block; ours is theirs one below the other."""
+"""Our name in a block -> Hugging Face's names. Our tensor joins theirs along the first axis."""
 
 HF_RENAMED = (
     (r"^vit\.", ""),
     # transformers 5 saves the decoder's blocks under this name, earlier versions under the documented one.
     (r"^decoder\.decoder_encoder\.layer\.", "decoder.decoder_layers."),
-    # What `state_dict()` of transformers 5 says, where `save_pretrained` writes the names above.
+    # Names in `state_dict()` of transformers 5; `save_pretrained` writes the names above.
     (r"^layers\.", "encoder.layer."),
     (r"\.attention\.q_proj\.", ".attention.attention.query."),
     (r"\.attention\.k_proj\.", ".attention.attention.key."),
@@ -45,18 +45,18 @@ HF_RENAMED = (
     (r"\.mlp\.fc1\.", ".intermediate.dense."),
     (r"\.mlp\.fc2\.", ".output.dense."),
 )
-"""Pattern -> replacement: names in files to those above."""
+"""Pattern -> replacement, from names in files to the names above."""
 
 Layout = Literal["timm", "hf"]
-"""Whose names tensors have."""
+"""Naming scheme of tensors."""
 STEMS: dict[Layout, str] = {"timm": "patch_embed.proj.weight", "hf": "embeddings.patch_embeddings.projection.weight"}
-"""What every model has once; the words before it are the prefix of the whole model."""
+"""Name of a tensor that every model has exactly once. The words before it are the prefix of the model."""
 HF_INNER = "vit."
-"""Stands before the stem in Hugging Face's models with a head or a decoder, and not before that head."""
+"""Prefix of the encoder in Hugging Face's models with a head or a decoder; the head does not have it."""
 AVERAGES = frozenset({"model_ema", "state_dict_ema", "ema", "ema_model", "ema_state_dict"})
-"""Words of a prefix that mark a moving average of the weights beside which it stands."""
+"""Words in a prefix that mark a moving average of the weights."""
 INNER_WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-"""Words that compiling and sharding put into names, in the middle too."""
+"""Words that compiling and sharding insert into names, also in the middle."""
 
 HARMLESS: tuple[tuple[str, str], ...] = (
     ("mask_token", "used only in masked image modelling; features do not depend on it"),
@@ -67,7 +67,7 @@ HARMLESS: tuple[tuple[str, str], ...] = (
     ("head.mlp.*", "a projection head reads the features and does not change them"),
     ("head.last_layer.*", "a projection head reads the features and does not change them"),
 )
-"""Pattern of a tensor's name -> why nothing is lost where ours has no place for it."""
+"""Pattern of a tensor's name -> why nothing is lost if our model has no place for it."""
 
 OUTPUTS: tuple[tuple[str, str], ...] = (
     ("head_dist.*", "the second head of a distilled DeiT"),
@@ -75,7 +75,7 @@ OUTPUTS: tuple[tuple[str, str], ...] = (
     ("decoder_pred.*", "MAE predicts pixels, PCAE features of the teacher"),
     ("decoder.decoder_pred.*", "MAE predicts pixels, PCAE features of the teacher"),
 )
-"""Likewise -> what is lost, features apart."""
+"""Pattern of a tensor's name -> why only an output other than the features is lost without it."""
 
 DIFFERENCES: tuple[tuple[str, str], ...] = (
     ("dist_token", "a distilled DeiT, whose distillation token takes part in attention: its features would differ"),
@@ -88,18 +88,18 @@ DIFFERENCES: tuple[tuple[str, str], ...] = (
     ("blocks.*.mlp.w*", "a gated MLP: features would differ"),
     ("*relative_position*", "relative position biases: features would differ"),
 )
-"""Likewise -> what would differ."""
+"""Pattern of a tensor's name -> why the model differs from ours."""
 
 HF_MODEL_TYPES = {
     "deit": "Hugging Face's DeiT always has a distillation token",
     "pcae": "it is an ONNX model of pcae export; convert what it was exported from",
     "beit": "BEiT scales its residual branches and has no bias of keys, and most have relative position biases",
 }
-"""Model types that are refused, and why."""
+"""Model type of Hugging Face that is refused -> reason."""
 
 
 def to_hf(name: str) -> tuple[str, ...]:
-    """Hugging Face's names of one of our parameters, in the order in which they are joined."""
+    """Hugging Face's names for one of our parameters, in the order in which they are joined."""
     stem, dot, kind = name.rpartition(".")
     if kind not in ("weight", "bias"):
         stem, dot, kind = name, "", ""
@@ -111,7 +111,7 @@ def to_hf(name: str) -> tuple[str, ...]:
 
 
 def from_hf_file(name: str) -> str:
-    """A name in a Hugging Face file as `to_hf` gives it."""
+    """Translate a name in a Hugging Face file to the form of `to_hf`."""
     for pattern, replacement in HF_RENAMED:
         name = re.sub(pattern, replacement, name)
     return name

@@ -1,4 +1,4 @@
-"""Position embeddings for another grid. Letters: N patches of a grid of g * g, P prefix tokens, D width."""
+"""Resize position embeddings to another grid. Letters: N patches of a grid of g * g, P prefix tokens, D width."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 SHARPNESS = -0.75
-"""Of the cubic kernel; PyTorch's `interpolate` has the same."""
+"""Parameter of the cubic kernel, as in PyTorch's `interpolate`."""
 
 
 def resize(embeddings: NDArray[np.floating[Any]], grid: int, num_prefix_tokens: int) -> NDArray[np.floating[Any]]:
-    """(1, P + N, D) for a square grid -> (1, P + grid * grid, D), dtype kept; the prefix tokens' rows stay.
+    """Resize embeddings (1, P + N, D) of a square grid to (1, P + grid * grid, D). The prefix tokens' rows stay.
 
-    Bicubic, pixel centres aligned (not corners), edges repeated, no antialiasing: as PyTorch's
-    `interpolate(mode="bicubic", align_corners=False)`. Computed in float64.
+    Bicubic, with pixel centres aligned (not corners), edges repeated and no antialiasing, as PyTorch's
+    `interpolate(mode="bicubic", align_corners=False)`. Computed in float64; the dtype is kept.
     """
     own = math.isqrt(embeddings.shape[1] - num_prefix_tokens)
     patches = embeddings[0, num_prefix_tokens:].astype(np.float64).reshape(own, own, -1)
@@ -26,7 +26,7 @@ def resize(embeddings: NDArray[np.floating[Any]], grid: int, num_prefix_tokens: 
 
 
 def _weights(size: int, new_size: int) -> NDArray[np.float64]:
-    """Of each old place in each new one (new_size, size)."""
+    """Weight of each old position in each new position (new_size, size)."""
     centre = (np.arange(new_size) + 0.5) * size / new_size - 0.5
     first = np.floor(centre).astype(np.int64)
     weights = np.zeros((new_size, size))

@@ -1,4 +1,4 @@
-"""Which tensors of a file are the model: those behind the prefix that ends in a known name."""
+"""Find the tensors of a model in a file by their common prefix. A name that every model has marks the prefix."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Chosen:
     """The tensors behind one prefix.
 
     Attributes:
-        tensors: by their names without the prefix.
-        beside: beginning of other names -> how many tensors; they are left out.
-        remark: which set was taken, or "" where there is nothing to say.
+        tensors: tensors by name without the prefix.
+        beside: prefix -> number of tensors with it that are left out.
+        remark: which model was taken, or "" if there is only one without a prefix.
     """
 
     tensors: Arrays
@@ -33,15 +33,16 @@ class Chosen:
 
 
 def choose(path: Path, stored: Arrays, layout: Layout, wanted: str | None) -> Chosen:
-    """The model in the file `path`, which holds `stored`.
+    """Choose the model in the file `path`.
 
     Args:
-        layout: whose names the tensors have.
-        wanted: the prefix that the user names, if any, or words that only it has.
+        stored: all tensors in the file.
+        layout: naming scheme of the tensors.
+        wanted: prefix that the user gave, or words in it that no other prefix has; None for the only model.
 
     Raises:
-        CheckpointError: the file holds no Vision Transformer in those names, or several.
-        ConfigError: it holds none behind `wanted`, or several.
+        CheckpointError: the file holds no Vision Transformer with these names, or several.
+        ConfigError: the file holds no model behind `wanted`, or several.
     """
     found = _prefixes(stored, layout)
     if not 0 < len(found) <= _MOST:
@@ -61,14 +62,14 @@ def choose(path: Path, stored: Arrays, layout: Layout, wanted: str | None) -> Ch
 
 
 def _prefixes(stored: Iterable[str], layout: Layout) -> list[str]:
-    """What stands before the stem, as whole words."""
+    """The words before the stem, for each model in the file."""
     stem, inner = STEMS[layout], HF_INNER if layout == "hf" else ""
     found = [name.removesuffix(stem) for name in stored if f".{name}".endswith(f".{stem}")]
     return [prefix.removesuffix(inner) if f".{prefix}".endswith(f".{inner}") else prefix for prefix in found]
 
 
 def _only(path: Path, found: list[str], shown: list[str]) -> str:
-    """The only prefix, or the only one that is no moving average of weights."""
+    """The only prefix, or the only prefix of a model that is not a moving average."""
     trained = [prefix for prefix in found if AVERAGES.isdisjoint(prefix.split("."))]
     for candidates in (found, trained):
         if len(candidates) == 1:
@@ -89,13 +90,13 @@ def _named(path: Path, found: list[str], shown: list[str], wanted: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """Without the words of wrappers, and without the number of a chunk, which DINOv2 puts before a block's own."""
+    """Remove the words of wrappers, and the chunk number that DINOv2 puts before a block's number."""
     words = [word for word in name.split(".") if word not in INNER_WRAPPERS]
     return re.sub(r"^blocks\.\d+\.(?=\d+\.)", "blocks.", ".".join(words))
 
 
 def _beginning(name: str, prefix: str) -> str:
-    """Of a name outside a prefix: its words up to the first that the prefix has not."""
+    """The beginning of a name outside a prefix: its words up to the first that differs from the prefix."""
     words = name.split(".")
     same = 0
     for word, other in zip(words, prefix.split("."), strict=False):

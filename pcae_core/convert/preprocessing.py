@@ -1,4 +1,4 @@
-"""How Hugging Face's image processors are told to prepare pictures as evaluation here does, but for half a pixel."""
+"""Settings for Hugging Face's image processors that match evaluation in PCAE to within half a pixel."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 
 def image_processor(size: int, in_chans: int, mean: Sequence[float], std: Sequence[float]) -> dict[str, object]:
-    """Settings of a `preprocessor_config.json`: shorter side to `size` pixels, bicubic, the centre cut out.
+    """Settings of a `preprocessor_config.json`: resize the shorter side to `size` pixels, bicubic, then centre crop.
 
-    Of pictures that are not square, what is cut out may lie up to half a pixel beside `resize_center_crop`'s.
+    For images that are not square, the crop may be shifted by up to half a pixel from that of `resize_center_crop`.
 
     Args:
-        mean, std: per channel, of pixel values in [0, 1].
+        mean, std: one number per channel, for pixel values in [0, 1].
     """
     return {
         "image_processor_type": "BitImageProcessor",

@@ -1,6 +1,6 @@
-"""What is known of published models and cannot be seen in their tensors, as data.
+"""Facts about published models that their tensors do not show, as data.
 
-timm's are those of its version 1.0.31 that have a class token and timm's plain blocks.
+timm's models are those of version 1.0.31 that have a class token and timm's plain blocks.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ Size = tuple[int, int]
 """Width and depth."""
 
 HEADS: dict[Size, int] = {(768, 12): 12, (1024, 24): 16, (1280, 32): 16}
-"""Attention heads that all published models of a size have."""
+"""Size -> number of attention heads, if all published models of that size agree."""
 AMBIGUOUS_HEADS: dict[Size, str] = {
     (192, 12): "3 in timm and DeiT, 12 in MAE-Lite",
     (384, 12): "6 in timm, DeiT and DINO, 12 in MoCo v3",
 }
-"""Sizes of which models with different numbers of heads are published."""
+"""Size -> numbers of attention heads, if published models of that size differ."""
 DECODER_HEADS: dict[Size, int] = {(512, 8): 16}
-"""Of MAE's decoder."""
+"""Size of MAE's decoder -> number of attention heads."""
 
 TIMM_HEADS: dict[Size, int] = HEADS | {
     (64, 6): 2, (192, 12): 3, (384, 12): 6, (384, 36): 6, (512, 12): 8, (896, 12): 14, (1408, 40): 16, (1664, 48): 16,
 }  # fmt: skip
-"""Of timm's plain architectures."""
+"""Size of timm's plain architectures -> number of attention heads."""
 TIMM_PLAIN = (
     r"(vit|deit|deit3)_(tiny|small|medium|base|large|huge|giant|gigantic)_patch\d+(_plus)?_(\d+|dinov2|224_miil|36x1_224)"
     r"|flexivit_(small|base|large)|test_vit"
@@ -41,7 +41,7 @@ TIMM_REFUSED: tuple[tuple[str, str], ...] = (
     ("*siglip*", "it has no class token, and often another GELU: features would differ"),
     ("aimv2_*", "it has RMSNorm and gated MLPs: features would differ"),
 )
-"""Pattern of an architecture's name -> why ours cannot be it, whatever its tensors look like."""
+"""Pattern of an architecture's name -> why it is refused, whatever its tensors look like."""
 TIMM_ARGUMENTS = frozenset({
     "img_size", "patch_size", "in_chans", "num_classes", "global_pool", "embed_dim", "depth", "num_heads", "mlp_ratio",
     "qkv_bias", "qk_norm", "proj_bias", "scale_attn_norm", "scale_mlp_norm", "init_values", "class_token", "pos_embed",
@@ -49,6 +49,6 @@ TIMM_ARGUMENTS = frozenset({
     "strict_img_size", "drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate",
     "drop_path_rate", "weight_init", "fix_init",
 })  # fmt: skip
-"""Arguments of timm's models that tensors show, that are read, or that change nothing; others may change features."""
+"""Arguments of timm's models that are safe: tensors show them, PCAE reads them, or they do not change features."""
 TIMM_POOLS = {"token": "cls", "avg": "mean"}  # nosec B105 # no password
-"""timm's name of a pooling -> ours."""
+"""timm's name of a pooling -> PCAE's."""

@@ -1,4 +1,4 @@
-"""Differences between other Vision Transformers and ours that are removed exactly, by rewriting weights.
+"""Rewrite the weights of other Vision Transformers so that our model computes exactly the same features.
 
 Letters: N patches, D width.
 """
@@ -23,25 +23,27 @@ _OURS = re.compile(
     r"|(decoder_)?blocks\.\d+\.(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2))\.(weight|bias))"
 )
 _SCALES = {"attn.proj": ("ls1.gamma", "gamma_1"), "mlp.fc2": ("ls2.gamma", "gamma_2")}
-"""Last layer of a residual branch -> what LayerScale's factors are called (timm, DeiT III)."""
+"""Last layer of a residual branch -> names of LayerScale's factors (timm, DeiT III)."""
 
 
 def is_ours(name: str) -> bool:
-    """Whether a parameter of some model of ours has this name, MAE's last decoder layer apart."""
+    """Whether a PCAE model can have a parameter of this name; not MAE's last decoder layer."""
     return _OURS.fullmatch(name) is not None
 
 
 def rewrite(path: Path, ours: Arrays, rest: dict[str, None], source: Arrays) -> dict[str, str]:
-    """Make the tensors in `ours` those of a model like ours with the same features.
+    """Rewrite the tensors in `ours`, so that our model has the features of the source.
 
     Args:
-        ours: by our names; changed. rest: names in `source` that are left; those used are taken out.
+        ours: tensors by our names; changed in place.
+        rest: names in `source` that are not used yet; names used here are removed.
+        source: tensors by the source's names.
 
     Returns:
-        Name -> what was done.
+        Name -> description of the change.
 
     Raises:
-        CheckpointError: there is no class token.
+        CheckpointError: there is no class token, or there are no position embeddings.
     """
     for name, what in (("cls_token", "class token"), ("pos_embed", "position embeddings")):
         if name not in ours:
@@ -56,7 +58,7 @@ def rewrite(path: Path, ours: Arrays, rest: dict[str, None], source: Arrays) -> 
 
 
 def refuse_rotary(path: Path, names: Collection[str]) -> None:
-    """Raises CheckpointError for what looks like timm's models with RoPE, by the only trace that they leave."""
+    """Raise CheckpointError for tensors that look like a timm model with RoPE, whose features would differ."""
     for name in names:
         block = re.fullmatch(r"(blocks\.\d+\.)gamma_1", name)
         if block is not None and f"{block[1]}attn.qkv.bias" in names:
@@ -68,7 +70,7 @@ def refuse_rotary(path: Path, names: Collection[str]) -> None:
 
 
 def _positions(ours: Arrays, distilled: bool) -> dict[str, str]:
-    """Exactly one row before those of the patches: a zero one where the class token has none."""
+    """Make the positions have exactly one row before those of the patches: zero if the class token has none."""
     positions = ours["pos_embed"]
     if positions.ndim != 3:
         return {}
@@ -82,7 +84,7 @@ def _positions(ours: Arrays, distilled: bool) -> dict[str, str]:
 
 
 def _fold_scales(ours: Arrays, rest: dict[str, None], source: Arrays) -> dict[str, str]:
-    """LayerScale into the layer before it: `gamma * (W x + b) = (gamma W) x + gamma b`."""
+    """Fold LayerScale into the layer before it: `gamma * (W x + b) = (gamma W) x + gamma b`."""
     notes: dict[str, str] = {}
     for name in [name for name in rest if name.endswith(("gamma", "gamma_1", "gamma_2"))]:
         block = re.match(r"blocks\.\d+\.", name)

@@ -1,7 +1,7 @@
-"""Reading a source: its tensors under our names, its model, and what was covered.
+"""Read a source: its tensors under our names, its model, and the coverage.
 
-Three kinds: a run or an encoder of ours, a file in timm's names (timm, MAE, DeiT, DINO), a folder of Hugging Face's or
-timm's.
+A source is a run or an encoder of PCAE, a file with timm's names (timm, MAE, DeiT, DINO), or a folder of Hugging Face
+or timm.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from pcae_core.storage.pretrained import EncoderInfo, Pretrained
 
 @dataclass(frozen=True)
 class Request:
-    """What the user says of a source.
+    """Choices of the user about a source.
 
     Attributes:
-        encoder: which of a run's two; prefix: of a file that holds several models.
-        metadata: settings of somebody else's model, in place of those in its source.
-        waive: patterns of tensors that may be missing or left out.
-        image_size: for which positions are interpolated; None for the source's.
+        encoder: encoder of a run; None for the default.
+        metadata: settings of the model that override those in the source.
+        prefix: prefix of the parameter names to read, if a file holds several models.
+        waive: patterns of tensors that may be missing or are left out.
+        image_size: image size to interpolate positions to; None for the source's.
     """
 
     encoder: EncoderName | None = None
@@ -45,13 +46,14 @@ class Request:
 
 
 def read(path: Path, request: Request) -> tuple[Pretrained, Coverage]:
-    """The encoder (and decoder, where there is one) in `path`, and what of it was covered.
+    """Read the encoder, and the decoder if there is one, in `path`, with the coverage.
 
-    Nothing is refused yet for being missing or surplus: that is for the caller, once the report is shown. Until then,
-    missing tensors are drawn only where all of them are waived: a few may claim a model of any size.
+    Missing or surplus tensors raise no error here: the caller shows the coverage first, and then calls
+    `Coverage.require_all`. Missing tensors are initialised only if all of them are waived, because a small file may
+    claim a model of any size.
 
     Raises:
-        CheckpointError, ConfigError: `path` holds no such model, or one that ours cannot be.
+        CheckpointError, ConfigError: `path` holds no such model, or one that cannot become a PCAE model.
     """
     coverage = Coverage(str(path), request.waive)
     if not path.exists():
@@ -62,8 +64,8 @@ def read(path: Path, request: Request) -> tuple[Pretrained, Coverage]:
         found = _foreign(path, files.read_folder(path, request.prefix), request, coverage)
     else:
         if request.metadata != NO_METADATA or request.prefix is not None:
-            flags = "--num-heads, --layer-norm-eps, --mean and --std are, and has no --prefix"
-            raise ConfigError(f"{path} is PCAE's own, says itself what {flags}")
+            flags = "leave out --num-heads, --decoder-num-heads, --layer-norm-eps, --mean, --std and --prefix"
+            raise ConfigError(f"{path} is an encoder or a run of PCAE, which holds these settings; {flags}")
         pretrained.refuse_choice(path, request.encoder)
         found = pretrained.load(path, request.encoder)
         coverage.loaded = len(found.encoder) + len(found.decoder)
@@ -84,7 +86,7 @@ def _foreign(path: Path, source: files.Foreign, request: Request, coverage: Cove
     try:
         config = model.infer(path, ours, metadata)
     except CheckpointError:
-        coverage.refuse_differences()  # which may be why
+        coverage.refuse_differences()  # a known difference may be the cause
         raise
     _check_pooling(path, config, metadata)
     shapes = encoder_shapes(config) | (decoder_shapes(config) if model.has_decoder(ours) else {})
@@ -102,7 +104,7 @@ def _foreign(path: Path, source: files.Foreign, request: Request, coverage: Cove
 
 
 def _leave_out(source: files.Foreign, coverage: Coverage) -> set[str]:
-    """The source's names of what the user waives, by those or by ours; all are counted."""
+    """The source's names of tensors that the user waives by either name. Counts them as surplus."""
     ours = {part: name for name, theirs in _candidates(source).items() for part in theirs}
     left_out = {name for name in source.tensors if coverage.waived(name) or coverage.waived(ours.get(name, name))}
     for name in sorted(left_out):
@@ -111,7 +113,7 @@ def _leave_out(source: files.Foreign, coverage: Coverage) -> set[str]:
 
 
 def _check_pooling(path: Path, config: ModelConfig, metadata: ModelMetadata) -> None:
-    """Raises CheckpointError when a head reads other tokens than ours would."""
+    """Raise CheckpointError when the head reads other tokens than our head would."""
     if config.num_classes and metadata.pooling not in (None, config.pooling):
         raise CheckpointError(
             f"{path}: its head pools by {metadata.pooling!r}, and with these tensors ours would by {config.pooling!r}, "
@@ -120,7 +122,7 @@ def _check_pooling(path: Path, config: ModelConfig, metadata: ModelMetadata) -> 
 
 
 def _class_names(path: Path, source: files.Foreign, config: ModelConfig, coverage: Coverage) -> tuple[str, ...] | None:
-    """Of the head's outputs. Raises CheckpointError when two are the same, since classes are matched by name."""
+    """Class names of the head's outputs. Raises CheckpointError when two are equal: classes are matched by name."""
     names = source.class_names or ()
     if len(names) != config.num_classes or not names or coverage.waived("class_names"):
         return None
@@ -134,7 +136,7 @@ def _class_names(path: Path, source: files.Foreign, config: ModelConfig, coverag
 
 
 def _named(source: files.Foreign, left_out: set[str]) -> tuple[Arrays, dict[str, None]]:
-    """The source's tensors under our names, those of Hugging Face's joined; and the names that are left."""
+    """The source's tensors under our names, with Hugging Face's parts joined, and the names that are not used."""
     rest = dict.fromkeys(name for name in source.tensors if name not in left_out)
     ours: Arrays = {}
     for name, theirs in _candidates(source).items():
@@ -151,7 +153,7 @@ def _joinable(parts: list[NDArray[Any]]) -> bool:
 
 
 def _candidates(source: files.Foreign) -> Mapping[str, tuple[str, ...]]:
-    """Our names that the source may have, and its own for each. The decoder's last layer predicts something else."""
+    """Our names that the source may have -> its own names. Without the decoder's last layer, whose target differs."""
     if source.layout == "timm":
         known: Mapping[str, tuple[str, ...]] = {name: (name,) for name in source.tensors if rewriting.is_ours(name)}
     else:
@@ -175,7 +177,7 @@ def _fill(
     notes: Mapping[str, str],
     coverage: Coverage,
 ) -> Arrays:
-    """Every tensor of the model, float32: the source's, or the first value where it is missing and waived."""
+    """Every tensor of the model, float32: from the source, or initialised if it is missing and waived."""
     for name, value in ours.items():
         if name not in shapes:
             coverage.add_surplus(name)
@@ -196,7 +198,7 @@ def _fill(
 
 
 def _resized(found: Pretrained, image_size: int | None, coverage: Coverage) -> Pretrained:
-    """With position embeddings for another image size."""
+    """The model with position embeddings for another image size."""
     old = found.config.model
     if image_size is None or image_size == old.image_size:
         return found

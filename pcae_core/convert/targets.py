@@ -1,4 +1,4 @@
-"""Writing an encoder in the form that others, or PCAE itself, load."""
+"""Write an encoder in the format of PCAE or of another project."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Form = Literal["pcae", "timm", "hf"]
 
 
 def form_of(out: Path, to: Form | None) -> Form | str:
-    """What to write: a form, or the suffix of a framework's own file.
+    """The format to write: a form, or the suffix of a framework's own file.
 
     Raises:
-        ConfigError: the ending says nothing, or something else than `to`; `out` exists, or cannot.
+        ConfigError: the suffix of `out` is unknown or contradicts `to`, `out` exists, or its folder does not.
     """
     own = registry.writers()
     if out.exists():
@@ -40,7 +40,7 @@ def form_of(out: Path, to: Form | None) -> Form | str:
         return out.suffix or "pcae"
     if to is None and out.suffix != SAFETENSORS:
         known = " or ".join([*own, SAFETENSORS])
-        raise ConfigError(f"{out} must end in {known}, or be a folder without an ending, which say what to write")
+        raise ConfigError(f"{out} must end in {known}, or be a folder without an ending: the ending chooses the format")
     if to == "timm" and out.suffix != SAFETENSORS:
         raise ConfigError(f"{out} must end in {SAFETENSORS} with --to timm")
     if to in ("pcae", "hf") and out.suffix in (SAFETENSORS, *own):
@@ -49,12 +49,12 @@ def form_of(out: Path, to: Form | None) -> Form | str:
 
 
 def write(found: Pretrained, out: Path, form: Form | str, coverage: Coverage) -> int:
-    """Write `found` to `out` in a form that `form_of` gave; returns how many tensors were written.
+    """Write `found` to `out` in a form of `form_of`. Returns the number of tensors.
 
     Raises:
-        BackendError: the framework whose file it is is not installed.
+        BackendError: the framework of the file is not installed.
         CheckpointError: the form cannot hold this model.
-        ConfigError: the disk refuses.
+        ConfigError: the file cannot be written.
     """
     if form == "pcae":
         pretrained.save(out, found.config, found.encoder, found.decoder, coverage.source)
@@ -66,7 +66,7 @@ def write(found: Pretrained, out: Path, form: Form | str, coverage: Coverage) ->
 
 
 def _write_foreign(found: Pretrained, out: Path, form: Form | str, coverage: Coverage) -> int:
-    """As `write`, but raises OSError when the disk refuses."""
+    """As `write`, but raises OSError when the file cannot be written."""
     if form == "hf":
         tensors = _hf_tensors(found)
         with atomic.whole_folder(out) as folder:
@@ -86,7 +86,7 @@ def _write_foreign(found: Pretrained, out: Path, form: Form | str, coverage: Cov
 
 
 def _check_eps(model: ModelConfig, out: Path, coverage: Coverage) -> None:
-    """A file of tensors does not hold the eps: whoever reads it, timm's models and PCAE among them, takes the usual."""
+    """Raise CheckpointError for an unusual eps, unless waived: a file of tensors does not hold it."""
     eps = model.layer_norm_eps
     if eps != LAYER_NORM_EPS and not coverage.waived("layer_norm_eps"):
         raise CheckpointError(
@@ -97,12 +97,16 @@ def _check_eps(model: ModelConfig, out: Path, coverage: Coverage) -> None:
 
 
 def _timm_tensors(found: Pretrained) -> Arrays:
-    """The encoder as timm has it, which with `global_pool="avg"` has no final norm: nothing there reads it."""
+    """The encoder's tensors in timm's model, which has no final norm with `global_pool="avg"`."""
     return {name: found.encoder[name] for name in classifier_shapes(found.config.model)}
 
 
 def _hf_tensors(found: Pretrained) -> Arrays:
-    """The encoder by Hugging Face's names; with a head, as its classifier has them. Raises CheckpointError."""
+    """The encoder's tensors by Hugging Face's names, with the prefix of its classifier if there is a head.
+
+    Raises:
+        CheckpointError: a ViT of Hugging Face cannot hold this model.
+    """
     reason = why_no_vit(found.config.model)
     if reason is not None:
         raise CheckpointError(f"{reason}; fine-tune with --pooling cls to write it there")

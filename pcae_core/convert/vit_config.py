@@ -1,4 +1,4 @@
-"""Which encoders Hugging Face's ViT can hold, and their `config.json`."""
+"""Check that Hugging Face's ViT can hold an encoder, and make its `config.json`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pcae_core.config import ModelConfig
 
 
 def why_no_vit(model: ModelConfig) -> str | None:
-    """Why Hugging Face's ViT cannot hold a model that keeps all tokens; None where it can."""
+    """The reason why Hugging Face's ViT cannot hold a model that keeps all tokens; None if it can."""
     if model.num_classes and model.pooling == "mean":
         return "this model's head reads the mean of its tokens, and Hugging Face's classifier reads the class token"
     return None
@@ -18,8 +18,8 @@ def vit_config(model: ModelConfig, class_names: Sequence[str] | None) -> dict[st
     """Settings of a ViT.
 
     Args:
-        model: one that a ViT can hold (`why_no_vit`).
-        class_names: of the head's outputs; None for LABEL_0 and so on.
+        model: a model that a ViT can hold (`why_no_vit`).
+        class_names: class names of the head's outputs; None for LABEL_0 and so on.
     """
     names = class_names or [f"LABEL_{i}" for i in range(model.num_classes)]
     settings: dict[str, object] = {
@@ -42,7 +42,7 @@ def vit_config(model: ModelConfig, class_names: Sequence[str] | None) -> dict[st
 
 
 def labels(class_names: Sequence[str]) -> dict[str, object]:
-    """Class names by their number, and the other way round."""
+    """The maps `id2label` and `label2id` of class names."""
     return {
         "id2label": {str(i): name for i, name in enumerate(class_names)},
         "label2id": {name: i for i, name in enumerate(class_names)},

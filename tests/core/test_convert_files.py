@@ -262,7 +262,7 @@ def test_heads_that_nobody_knows_must_be_said(tmp_path, capsys):
         line = refused(capsys, tmp_path / "ours", tmp_path / f"back.{ending}")
         assert "LayerNorm eps 1e-05, which a file of tensors does not hold" in line
     convert(tmp_path / "ours", tmp_path / "back.safetensors", "--waive", "layer_norm_eps")
-    assert "says itself" in refused(capsys, tmp_path / "ours", tmp_path / "x", "--num-heads", 3)
+    assert "which holds these settings" in refused(capsys, tmp_path / "ours", tmp_path / "x", "--num-heads", 3)
 
 
 def test_half_precision_is_widened(tmp_path):
