@@ -1,11 +1,11 @@
-"""The conformance suite: holds any backend, a stranger's too, to the NumPy reference.
+"""The conformance suite compares any backend with the NumPy reference.
 
-Two ways in, the same checks:
+There are two ways to run the same checks:
 
     pcae conformance NAME
     pytest -p pcae_conformance.plugin --pyargs pcae_conformance --pcae-backend NAME
 
-docs/writing-a-backend.md tells authors of backends more.
+docs/writing-a-backend.md has more for authors of backends.
 """
 
 from __future__ import annotations

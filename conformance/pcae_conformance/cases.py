@@ -1,7 +1,7 @@
-"""Cases: the inputs of a check, described by a few numbers from which NumPy builds the arrays.
+"""Cases: inputs of a check. A case holds a few numbers, from which NumPy builds the arrays.
 
-A case is small, prints as what it is, and travels through JSON, so that the one that failed can be run again alone.
-`token_cases`, `image_cases`, `model_cases` and `finetune_cases` hold those of their names, this module all others.
+A case is small, readable when printed, and converts to JSON and back. So a failing case can be run again alone.
+`token_cases`, `image_cases`, `model_cases` and `finetune_cases` have cases of their names, this module has the others.
 Letters: B batch, N patches.
 """
 
@@ -20,13 +20,13 @@ from pcae_core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Case:
-    """Base of all cases; `seed` is that of its random numbers."""
+    """Base of all cases; `seed` is the seed of its random numbers."""
 
     seed: int = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape that a report gives for this case."""
+        """The shape of this case in reports."""
         return ()
 
     def rng(self) -> np.random.Generator:
@@ -39,14 +39,14 @@ class Case:
         return " ".join(filter(None, [str(self.shape), dtype, kind, f"seed {self.seed}"]))
 
     def to_json(self) -> str:
-        """What `from_json` takes back; values at their defaults are left out."""
+        """JSON text that `from_json` reads. Values at their defaults are left out."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         defaults = {f.name: f.default for f in dataclasses.fields(self)}
         return json.dumps({name: value for name, value in values.items() if value != defaults[name]})
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Raises ConfigError when `text` is not such a case."""
+        """Read a case from JSON. Raises ConfigError when `text` is not such a case."""
         try:
             values = json.loads(text)
             case = cls(**values)
@@ -73,7 +73,7 @@ class ParametersCase(Case):
         return (self.count,)
 
     def parameters(self, dtype: str) -> tuple[dict[str, Floats], dict[str, Floats]]:
-        """Teacher and student by name, values of `dtype`; the student has one array more."""
+        """Teacher and student by name, with values of `dtype`. The student has one more array."""
         rng = self.rng()
         shapes = {f"layer.{i}.weight": self.SHAPES[i % len(self.SHAPES)] for i in range(self.count)}
         teacher = {name: rounded(rng.normal(size=shape), dtype) for name, shape in shapes.items()}
@@ -83,7 +83,7 @@ class ParametersCase(Case):
 
 @dataclass(frozen=True)
 class ScheduleCase(Case):
-    """Depth, stages and share kept of an encoder that starts with `tokens` patch tokens."""
+    """Depth, number of stages and keep ratio of an encoder that starts with `tokens` patch tokens."""
 
     depth: int = 1
     stages: int = 1
@@ -98,7 +98,7 @@ class ScheduleCase(Case):
 
 @dataclass(frozen=True)
 class MaskCase(Case):
-    """The place of masks in a run: `count` samples from `first` on at `step`, `visible` of `patches` seen."""
+    """Masks at a place of a run: of `count` samples from `first` on at `step`, with `visible` of `patches` visible."""
 
     step: int = 0
     first: int = 0
@@ -114,19 +114,19 @@ class MaskCase(Case):
 
 @dataclass(frozen=True)
 class NoCase(Case):
-    """For a check that has no input."""
+    """The case of a check without input."""
 
     def describe(self, dtype: str) -> str:
-        """Nothing to describe."""
+        """An empty description."""
         return ""
 
 
 @dataclass(frozen=True)
 class GoldenName(Case):
-    """A golden case, by name."""
+    """Name of a golden case."""
 
     name: str = "case_a"
 
     def describe(self, dtype: str) -> str:
-        """Its name."""
+        """The name."""
         return f"{self.name} {dtype}"

@@ -1,4 +1,4 @@
-"""What a check is, and the list of all of them."""
+"""The class of a check, and the list of all checks."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ MODULES = (
     "finetuning",
     "half",
 )
-"""Of `pcae_conformance.checks`, in the order of the contract."""
+"""Modules of `pcae_conformance.checks`, in the order of the contract."""
 
 ALL = tuple(EPS)
-"""In every dtype that the backend claims."""
+"""Run in every dtype that the backend claims."""
 WIDE = ("float64", "float32")
 DOUBLE = ("float64",)
 ONCE = ()
-"""Once, in the widest dtype that the backend claims: the outcome does not depend on it."""
+"""Run once, in the widest dtype that the backend claims: the outcome does not depend on the dtype."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Check:
 
     Attributes:
         statement: the property in one line, in the field's terms.
-        function: takes a subject and a case, and raises when the property does not hold.
-        examples: cases that are always run, the sharp ones; a single `NoCase` for a check without input.
-        strategy: draws further cases; None where the examples are all there is.
-        dtypes: those in which the check makes sense; empty for `ONCE`.
-        training: needs a backend that trains.
+        function: function of a subject and a case; raises when the property does not hold.
+        examples: edge cases that are always run; a single `NoCase` for a check without input.
+        strategy: strategy that draws more cases; None if there are only the examples.
+        dtypes: dtypes to run in; empty for `ONCE`.
+        training: whether the check needs a backend that trains.
     """
 
     name: str
@@ -68,11 +68,11 @@ class Check:
 
     @property
     def case_type(self) -> type[Case]:
-        """The class of its cases."""
+        """The class of the check's cases."""
         return type(self.examples[0])
 
     def dtypes_for(self, capabilities: Capabilities, chosen: str | None = None) -> list[str]:
-        """Dtypes to run in, widest first: those claimed and sensible, or of them the one chosen."""
+        """Dtypes to run in, widest first: those that backend and check both have, or `chosen` if it is one of them."""
         claimed = [name for name in EPS if name in capabilities.dtypes and chosen in (None, name)]
         return [name for name in claimed if name in self.dtypes] if self.dtypes else claimed[:1]
 
@@ -89,7 +89,7 @@ def check(
     dtypes: tuple[str, ...] = ALL,
     training: bool = False,
 ) -> Callable[[Callable[[Subject, C], None]], Callable[[Subject, C], None]]:
-    """Adds a function to the list of checks; the arguments are the attributes of `Check`."""
+    """Decorator that adds a function to the list of checks; the arguments are the attributes of `Check`."""
 
     def register(function: Callable[[Subject, C], None]) -> Callable[[Subject, C], None]:
         if name in _checks:
@@ -103,6 +103,6 @@ def check(
 
 def all_checks() -> dict[str, Check]:
     """Every check by name, in the order of the contract."""
-    for module in MODULES:  # importing them fills the list
+    for module in MODULES:  # importing a module adds its checks
         importlib.import_module(f"pcae_conformance.checks.{module}")
     return dict(_checks)

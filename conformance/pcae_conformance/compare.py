@@ -1,6 +1,6 @@
-"""Comparisons that always raise: type, then shape, then dtype, then values.
+"""Comparisons that raise on a mismatch of type, shape, dtype or values, in this order.
 
-Every comparison of values also gives back its error in units of the tolerance, which the subject keeps.
+A comparison of values also returns its error in units of the tolerance. The subject records the largest.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 
 
 class Mismatch(AssertionError):  # noqa: N818 (it is the outcome of a comparison, not an error of the suite)
-    """A backend did not give what the contract promises. The text holds both values and the tolerance.
+    """A result of a backend does not conform to the contract. The text holds both values and the tolerance.
 
     Attributes:
-        error: in units of the tolerance.
+        error: error in units of the tolerance.
     """
 
     def __init__(self, message: str, error: float = math.inf) -> None:
@@ -26,13 +26,13 @@ class Mismatch(AssertionError):  # noqa: N818 (it is the outcome of a comparison
 
 
 def require(condition: bool, message: str) -> None:
-    """Raises Mismatch with `message` unless `condition`."""
+    """Raise Mismatch with `message` unless `condition` holds."""
     if not condition:
         raise Mismatch(message)
 
 
 def require_raises(expected: type[Exception], what: str, attempt: Callable[[], object]) -> None:
-    """Raises Mismatch unless `attempt`, which messages call `what`, raises `expected`."""
+    """Raise Mismatch unless `attempt` raises `expected`. Messages call the attempt `what`."""
     try:
         attempt()
     except expected:
@@ -51,17 +51,17 @@ def _worst(error: NDArray[Any]) -> tuple[int, ...]:
 
 
 def compare(what: str, got: NDArray[Any], expected: ArrayLike, tolerance: ArrayLike) -> float:
-    """The largest `|got - expected| / tolerance`; equal values, NaN and infinities among them, count as 0.
+    """The largest `|got - expected| / tolerance`. Equal values count as 0, also NaN and infinities.
 
     Args:
-        tolerance: broadcast against the values; where it is 0 they must be equal.
+        tolerance: tolerance, broadcast against the values; 0 requires equal values.
 
     Raises:
-        Mismatch: the shapes differ, or some value is off by more than the tolerance.
+        Mismatch: the shapes differ, or a value is off by more than the tolerance.
     """
     expected = np.asarray(expected)
     require(got.shape == expected.shape, f"{what}: got the shape {got.shape}, expected {expected.shape}")
-    if np.array_equal(got, expected):  # most often
+    if np.array_equal(got, expected):  # the usual case
         return 0.0
     same = (got == expected) | (np.isnan(got) & np.isnan(expected))
     allowed = np.broadcast_to(np.asarray(tolerance, dtype=np.float64), got.shape)

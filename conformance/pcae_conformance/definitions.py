@@ -1,6 +1,6 @@
-"""Parts of the method stated a second time, in plain Python, apart from the reference.
+"""Parts of the method written a second time, in plain Python, independent of the reference.
 
-They are slow and exact (`math.fsum`), and hold the reference itself to the paper.
+They are slow and exact (`math.fsum`), and check the reference itself against the paper.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def unit(vector: Vector) -> list[float]:
 
 
 def cosine(a: Vector, b: Vector) -> float:
-    """Of the angle between two vectors; 0 where one of them is zero."""
+    """Cosine of the angle between two vectors; 0 if one of them is zero."""
     return math.fsum(x * y for x, y in zip(unit(a), unit(b), strict=True))
 
 
@@ -40,9 +40,10 @@ def _sequence_similarity(sequence: list[list[float]], center: Center) -> list[fl
 
 
 def grid_similarities(features: Floats | None, survivors: NDArray[np.int64], side: int) -> Floats:
-    """Of each patch with each survivor, ids (B, k): cosine of features (B, N, F), or minus the squared distance.
+    """Similarity (B, N, k) of each patch to each survivor, ids (B, k).
 
-    (B, N, k). A NaN becomes minus infinity.
+    It is the cosine of the features (B, N, F), or without features minus the squared distance. A NaN becomes minus
+    infinity.
     """
     result = np.zeros((len(survivors), side**2, survivors.shape[1]))
     for b, n, i in np.ndindex(result.shape):
@@ -56,7 +57,7 @@ def grid_similarities(features: Floats | None, survivors: NDArray[np.int64], sid
 
 
 def lowest(row: Vector, k: int) -> list[int]:
-    """Positions, ascending, of the k lowest by (value, position); NaN comes after every number."""
+    """Ascending positions of the k lowest values. Ties go to the lower position; NaN comes after every number."""
     order = sorted(range(len(row)), key=lambda i: (math.isnan(row[i]), 0.0 if math.isnan(row[i]) else row[i], i))
     return sorted(order[:k])
 
@@ -67,14 +68,14 @@ def lowest_of_each(rows: Floats, k: int) -> NDArray[np.int64]:
 
 
 def standardized(token: Vector, eps: float) -> list[float]:
-    """Mean 0, unbiased variance 1."""
+    """A token standardised to mean 0 and unbiased variance 1."""
     mean = math.fsum(token) / len(token)
     variance = math.fsum((x - mean) ** 2 for x in token) / (len(token) - 1)
     return [(x - mean) / math.sqrt(variance + eps) for x in token]
 
 
 def patch_counts(depth: int, stages: int, keep: float, tokens: int) -> list[int]:
-    """Patch tokens that leave each block: after blocks 0, d, 2d, .. with d = depth // stages, floor(n * keep) stay."""
+    """Patch tokens after each block: floor(n * keep) of n stay after blocks 0, d, 2d, ... with d = depth // stages."""
     counts = []
     for block in range(depth):
         if block % (depth // stages) == 0 and block // (depth // stages) < stages:

@@ -1,4 +1,4 @@
-"""Cases for fine-tuning: a small random classifier, soft targets, and a run's state. Letters: B images."""
+"""Cases for fine-tuning: a small random classifier, soft targets, and the state of a run. Letters: B images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class FinetuneCase(TrainCase):
     """A fine-tuning step; `keep` is at least 0.5, `classes` at least 2.
 
     Attributes:
-        ema: whether there is a moving average, whose momentum of the step is `momentum`.
+        ema: whether there is a moving average; `momentum` is its momentum at the step.
     """
 
     classes: int = 3
@@ -27,7 +27,7 @@ class FinetuneCase(TrainCase):
     ema: bool = True
 
     def finetune_config(self, dtype: str) -> FinetuneConfig:
-        """Of a run with `dtype` as its precision."""
+        """Configuration of a run with `dtype` as its precision."""
         settings = {
             "model": self.encoder_config(),
             "keep": self.keep,
@@ -40,7 +40,7 @@ class FinetuneCase(TrainCase):
         return FinetuneConfig.model_validate(settings | self.run_settings(dtype))
 
     def classifier(self, dtype: str) -> Parameters:
-        """Encoder and head."""
+        """Parameters of encoder and head."""
         return random_parameters(encoder_shapes(self.config()), np.random.default_rng([self.seed, 1]), dtype)
 
     def targets(self, step: int) -> Floats:
@@ -48,7 +48,7 @@ class FinetuneCase(TrainCase):
         return np.random.default_rng([self.seed, 8, step]).dirichlet(np.ones(self.classes), self.batch)
 
     def state(self, precision: str) -> TrainState:
-        """As in `TrainCase`; what fine-tuning leaves alone is the same in both."""
+        """As in `TrainCase`. Student and teacher share the parameters that fine-tuning does not train."""
         config, dtype = self.config(), parameter_dtype(precision)
         student, trained = self.classifier(dtype), finetuned_shapes(config)
         average = random_parameters(encoder_shapes(config), np.random.default_rng([self.seed, 2]), dtype)

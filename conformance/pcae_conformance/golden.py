@@ -1,4 +1,4 @@
-"""The golden cases: one forward and backward pass each, recorded from the code that the paper released, in float64."""
+"""The golden cases: forward and backward passes in float64, recorded from the authors' released code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class GoldenCase:
 
     Attributes:
         arrays: `student/*`, `teacher/*`, `grad/*`, `ema/*`, `images`, `noise`, `target`, `prediction`, `loss`, and ids.
-        momentum: of the recorded EMA step.
+        momentum: momentum of the recorded EMA step.
     """
 
     config: ModelConfig
@@ -28,13 +28,13 @@ class GoldenCase:
     arrays: dict[str, Floats]
 
     def group(self, prefix: str) -> dict[str, Floats]:
-        """The arrays under `prefix/`, by the rest of their names."""
+        """The arrays under `prefix/`, by name without the prefix."""
         return {k.removeprefix(f"{prefix}/"): v for k, v in self.arrays.items() if k.startswith(f"{prefix}/")}
 
 
 @functools.cache
 def load(name: str) -> GoldenCase:
-    """A case of `NAMES`. Recorded ids, in order of noise or score, are put in ascending order, with what they index."""
+    """Load a case of `NAMES`. Ids, recorded in order of noise or score, are sorted ascending, and so are their rows."""
     with np.load(Path(__file__).parent / "golden" / f"{name}.npz", allow_pickle=False) as file:
         arrays = dict(file)
     order = np.argsort(arrays["target_ids"], axis=1)

@@ -41,8 +41,10 @@ class GridCase(Case):
     """Survivors of a square grid of patches, in any order.
 
     Attributes:
-        grid: patches along one side; k: survivors; width: of tokens and of features.
-        kind: the patches' features; with "places" there are none.
+        grid: number of patches along one side.
+        k: number of survivors.
+        width: width of tokens and of features.
+        kind: kind of the patches' features; "places" for no features.
     """
 
     batch: int = 1
@@ -58,11 +60,11 @@ class GridCase(Case):
 
     @property
     def exact(self) -> bool:
-        """Whether no similarity is rounded, so that the lower id must win a tie."""
+        """Whether similarities are exact. The lower id must then win a tie."""
         return self.kind in ("places", "one_hot", "zeros")
 
     def tokens(self, dtype: str) -> Floats:
-        """(B, k, D), no two of an image equal; values of `dtype`."""
+        """(B, k, D), all different within an image; values of `dtype`."""
         tokens = rounded(self.rng().normal(size=(self.batch, self.k, self.width)), dtype)
         tokens[..., 0] = np.arange(self.k)
         return tokens

@@ -1,8 +1,8 @@
-"""Known failures of a backend: a file of its own, a reason each.
+"""Known failures of a backend: a file with a reason for each.
 
-`conformance-xfails.txt` lies beside the module that the backend's entry point names. A line is a check's name, or
-`name[dtype]`, then `#` and the reason; other text after `#` alone on a line is a comment. An entry that matches no
-check, and a check that is listed but passes, are errors: the list must not outlive its reasons.
+The file is `conformance-xfails.txt`, in the folder of the module that the backend's entry point names. A line is a
+check's name, or `name[dtype]`, then `#` and the reason. A line that starts with `#` is a comment. It is an error if an
+entry matches no check, or if a listed check passes: the list must not outlive its reasons.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FILE_NAME = "conformance-xfails.txt"
 
 
 def find_file(backend: str) -> Path | None:
-    """The backend's list, or None when it has none. The backend's framework is not imported."""
+    """Path of the backend's list, or None if there is none. The backend's framework is not imported."""
     points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP, name=backend)
     for point in points:
         spec = importlib.util.find_spec(point.module)
@@ -34,26 +34,26 @@ def find_file(backend: str) -> Path | None:
 
 @dataclass(frozen=True)
 class KnownFailures:
-    """Reasons by entry, an entry being `check` or `check[dtype]`."""
+    """Reasons by entry. An entry is `check` or `check[dtype]`."""
 
     reasons: dict[str, str]
     file: Path | None = None
 
     @classmethod
     def of(cls, backend: str) -> KnownFailures:
-        """Those of a backend by name. Raises ConfigError when the list cannot be read."""
+        """The known failures of a backend, by its name. Raises ConfigError when the list cannot be read."""
         file = find_file(backend)
         return cls(parse(file.read_text(encoding="utf-8"), file) if file else {}, file)
 
     def check_entries(self, checks: Container[str], planned: list[tuple[Check, str]] | None) -> None:
-        """Raises ConfigError for an entry that matches no check, or none of those planned when all are."""
+        """Raise ConfigError for an entry that matches no check, or no planned one. `planned` is None if not all run."""
         running = None if planned is None else {e for check, dtype in planned if dtype for e in _entries(check, dtype)}
         for entry in self.reasons:
             if entry.partition("[")[0] not in checks or (running is not None and entry not in running):
                 raise ConfigError(f"{self.file}: {entry!r} matches no check that this backend runs; remove the line")
 
     def judge(self, result: Result) -> Result:
-        """The result, with a failure that is listed excused and a success that is listed refused."""
+        """The result. A listed failure is excused, and a listed success becomes a failure."""
         reason = next((self.reasons[e] for e in _entries(result.check, result.dtype) if e in self.reasons), None)
         if reason is None:
             return result
@@ -70,7 +70,7 @@ def _entries(check: Check, dtype: str) -> tuple[str, str]:
 
 
 def parse(text: str, file: Path) -> dict[str, str]:
-    """Reason by entry. Raises ConfigError for a line without a reason or an entry that is there twice."""
+    """Parse the list to reasons by entry. Raises ConfigError for a line without a reason, or a repeated entry."""
     reasons: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         entry, _, reason = (part.strip() for part in line.partition("#"))

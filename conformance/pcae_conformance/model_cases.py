@@ -1,7 +1,7 @@
 """Cases for whole models and for training: a small random model, its images and its noise.
 
-Parameters are random and none of them special (biases are not 0, position embeddings not sines), so that every use of a
-wrong one shows. Letters: B images, C channels, p patch size, N patches, L blocks.
+All parameters are random (biases are not 0, position embeddings are not sines). So a backend that uses a wrong one
+fails. Letters: B images, C channels, p patch size, N patches, L blocks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Parameters = dict[str, Floats]
 
 
 def random_parameters(shapes: dict[str, tuple[int, ...]], rng: np.random.Generator, dtype: str) -> Parameters:
-    """Values that keep the activations of every layer near 1; values of `dtype`."""
+    """Random parameters with values of `dtype` that keep the activations of every layer near 1."""
     parameters = {}
     for name, shape in shapes.items():
         value = rng.normal(size=shape)
@@ -41,17 +41,18 @@ def random_parameters(shapes: dict[str, tuple[int, ...]], rng: np.random.Generat
 
 
 def close_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-    """Noise whose values half precision cannot tell apart."""
+    """Noise whose values are equal in half precision."""
     return 0.5 + 1e-4 * rng.random(shape)
 
 
 @dataclass(frozen=True)
 class ModelCase(Case):
-    """A small model and a batch for it; the attributes are those of `ModelConfig`, in short.
+    """A small model and a batch for it. The attributes are those of `ModelConfig`, with shorter names.
 
     Attributes:
-        width, heads, depth: of the encoder; decoder_*: of the decoder.
-        blank: every image is one flat colour, so that patches differ by position only.
+        width, heads, depth: width, heads and depth of the encoder.
+        decoder_*: the same of the decoder.
+        blank: whether every image has one flat colour, so that patches differ by position only.
     """
 
     batch: int = 1
@@ -79,7 +80,7 @@ class ModelCase(Case):
         return (self.batch, self.chans, self.grid * self.patch, self.grid * self.patch)
 
     def config(self) -> ModelConfig:
-        """The model."""
+        """Configuration of the model."""
         return ModelConfig(
             image_size=self.grid * self.patch,
             patch_size=self.patch,
@@ -99,7 +100,7 @@ class ModelCase(Case):
         )
 
     def encoder_config(self) -> ModelConfig:
-        """The model with a keep ratio of its own, which must not be taken in place of the one that is asked for."""
+        """The model with another keep ratio, which a backend must not use in place of the argument `keep`."""
         config = self.config()
         other = config.reduction.model_copy(update={"keep": 0.6 if self.keep == 1.0 else 1.0})
         return config.model_copy(update={"reduction": other})
@@ -108,7 +109,7 @@ class ModelCase(Case):
     def always_ties(self) -> bool:
         """Whether encoder or teacher must choose one of two tokens by "unit" similarity.
 
-        Two unit vectors are equally similar to their mean, so rounding chooses, differently in each framework.
+        Two unit vectors are equally similar to their mean. So rounding decides, differently in each framework.
         """
         config = self.config()
         steps: list[tuple[int, int]] = []
@@ -118,11 +119,11 @@ class ModelCase(Case):
         return self.center == "unit" and (2, 1) in steps
 
     def student(self, dtype: str) -> Parameters:
-        """Encoder and decoder."""
+        """Parameters of encoder and decoder."""
         return random_parameters(student_shapes(self.config()), np.random.default_rng([self.seed, 1]), dtype)
 
     def teacher(self, dtype: str) -> Parameters:
-        """An encoder that is not the student's."""
+        """Parameters of another encoder than the student's."""
         return random_parameters(encoder_shapes(self.config()), np.random.default_rng([self.seed, 2]), dtype)
 
     def images(self, dtype: str) -> Floats:
@@ -141,13 +142,13 @@ class TrainCase(ModelCase):
 
     Attributes:
         steps: optimizer steps; each has its own images.
-        accumulation: micro-batches a step; divides `batch`.
-        clip: largest gradient norm; 0 for none.
-        drop_path: rate of the last block.
-        pixels: images are uint8.
-        own_mean: the loader's mean and deviation are not the default ones.
-        beta1, beta2: of AdamW.
-        start_step: optimizer steps that the drawn state has behind it.
+        accumulation: micro-batches per step; divides `batch`.
+        clip: largest gradient norm; 0 for no clipping.
+        drop_path: drop-path rate of the last block.
+        pixels: whether images are uint8.
+        own_mean: whether the loader's mean and standard deviation differ from the defaults.
+        beta1, beta2: betas of AdamW.
+        start_step: number of optimizer steps in the drawn state.
     """
 
     steps: int = 1
@@ -164,14 +165,14 @@ class TrainCase(ModelCase):
     start_step: int = 3
 
     def loader(self) -> DataConfig:
-        """How uint8 images are normalised."""
+        """Settings that normalise uint8 images."""
         if not self.own_mean:
             return DataConfig()
         mean, std = (tuple(first + 0.1 * c for c in range(self.chans)) for first in (0.3, 0.2))
         return DataConfig(mean=mean, std=std)
 
     def run_settings(self, dtype: str) -> dict[str, Any]:
-        """Of any kind of run, with `dtype` as its precision."""
+        """Settings of any kind of run, with `dtype` as its precision."""
         return {
             "precision": dtype,
             "seed": self.seed,
@@ -184,7 +185,7 @@ class TrainCase(ModelCase):
         }
 
     def pretrain_config(self, dtype: str) -> PretrainConfig:
-        """Of a run with `dtype` as its precision."""
+        """Configuration of a run with `dtype` as its precision."""
         return PretrainConfig.model_validate({"model": self.config()} | self.run_settings(dtype))
 
     def step_images(self, step: int) -> NDArray[Any]:
@@ -204,17 +205,17 @@ class TrainCase(ModelCase):
         return drop_path_scales(self.seed, step, 0, self.batch, rates)
 
     def hyper_parameters(self, step: int) -> dict[str, float]:
-        """Learning rate and momentum of `step`, different at each."""
+        """Learning rate and momentum of `step`, different at each step."""
         return {
             "learning_rate": self.learning_rate / (1 + step),
             "momentum": 1.0 - (1.0 - self.momentum) / (1 + step),
         }
 
     def state(self, precision: str) -> TrainState:
-        """A run's state in the middle of training: no moment is near zero, so AdamW's step is a smooth function.
+        """State of a run in the middle of training. No moment is near zero, so AdamW's step is a smooth function.
 
-        From zero moments the first step is the gradient's sign, which rounding decides where a gradient is tiny.
-        Position embeddings are fixed, so student and teacher share them.
+        With zero moments, the first step would be the sign of the gradient, which rounding decides if a gradient is
+        tiny. Student and teacher share the position embeddings, which are fixed.
         """
         dtype = parameter_dtype(precision)
         student = self.student(dtype)
@@ -224,7 +225,7 @@ class TrainCase(ModelCase):
     def state_of(
         self, precision: str, student: Parameters, teacher: Parameters, trained: dict[str, tuple[int, ...]]
     ) -> TrainState:
-        """With random moments of the parameters that are trained."""
+        """A state with random moments of the trained parameters."""
         rng, dtype = np.random.default_rng([self.seed, 7]), parameter_dtype(precision)
         first = {name: rounded(0.01 * rng.normal(size=shape), dtype) for name, shape in trained.items()}
         second = {name: rounded(1e-3 * rng.uniform(0.5, 1.5, shape), dtype) for name, shape in trained.items()}

@@ -1,8 +1,8 @@
-"""The suite as tests of pytest.
+"""The suite as pytest tests.
 
     pytest -p pcae_conformance.plugin --pyargs pcae_conformance --pcae-backend NAME
 
-It is loaded by name only (no `pytest11` entry point), so that it never enters another project's test run.
+The plugin has no `pytest11` entry point: pytest loads it only by name, never in the tests of another project.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HELP = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds the options."""
+    """Add the options."""
     group = parser.getgroup("pcae", "conformance of a PCAE backend")
     for name in ("--pcae-backend", "--pcae-device", "--pcae-dtype"):
         group.addoption(name, default=None, help=HELP[name])
@@ -37,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before any framework is loaded."""
+    """Set the environment before any framework is loaded."""
     suit_small_models(config.getoption("--pcae-compiled"))
 
 
@@ -54,7 +54,7 @@ def options_of(config: pytest.Config) -> Options:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Plans the checks. Raises pytest.UsageError when there is no backend or a request is wrong."""
+    """Plan the checks. Raises pytest.UsageError when no backend is given or a request is wrong."""
     options = options_of(session.config)
     if options.name is None:
         raise pytest.UsageError("the conformance suite needs --pcae-backend NAME")
@@ -66,7 +66,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test for each check and dtype."""
+    """Make one test for each check and dtype."""
     if "planned" in metafunc.fixturenames:
         pairs = metafunc.config.stash[PLANNED]
         metafunc.parametrize("planned", pairs, ids=[f"{check.name}-{dtype or 'not-run'}" for check, dtype in pairs])

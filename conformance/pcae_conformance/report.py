@@ -1,4 +1,4 @@
-"""What came of a run: a table to read, and JSON with the versions."""
+"""Reports of a run: a table for the terminal, and JSON with versions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WORST_FIRST = ("failed", "known failure", "passed", "not run")
 
 
 def by_check(results: Iterable[Result]) -> dict[str, list[Result]]:
-    """The results of each check, one a dtype."""
+    """Name of a check -> its results, one for each dtype."""
     groups: dict[str, list[Result]] = {}
     for result in results:
         groups.setdefault(result.check.name, []).append(result)
@@ -31,12 +31,12 @@ def by_check(results: Iterable[Result]) -> dict[str, list[Result]]:
 
 
 def verdict(results: list[Result]) -> str:
-    """That of a check: the worst of its dtypes'."""
+    """The verdict of a check: the worst over its dtypes."""
     return min((result.verdict for result in results), key=WORST_FIRST.index)
 
 
 def table(options: Options, results: list[Result]) -> Table:
-    """One row a check, over all its dtypes; errors are in units of their tolerance."""
+    """A table with one row for each check, over all its dtypes. Errors are in units of their tolerance."""
     made = Table(title=escape(_title(options)))
     for header in ("check", "examples", "worst error", "of the input", "verdict"):
         made.add_column(header, no_wrap=header == "check")
@@ -60,7 +60,7 @@ def _title(options: Options) -> str:
 
 
 def failures(results: Iterable[Result]) -> list[str]:
-    """A paragraph for each failure: the check, what it states, the smallest input found, both values, how to go on."""
+    """A paragraph for each failure: check, statement, smallest input, both values, and the command to run it again."""
     return [
         f"{result.check.name} in {result.dtype}: {result.check.statement}\n  {result.message}"
         for result in results
@@ -69,13 +69,13 @@ def failures(results: Iterable[Result]) -> list[str]:
 
 
 def summary(results: list[Result]) -> str:
-    """How many checks came out how."""
+    """Number of checks with each verdict."""
     counts = Counter(verdict(group) for group in by_check(results).values())
     return ", ".join(f"{counts[outcome]} {outcome}" for outcome in WORST_FIRST if counts[outcome])
 
 
 def versions(options: Options) -> dict[str, str | None]:
-    """Of everything that a result can depend on."""
+    """Versions of everything that a result can depend on."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -87,7 +87,7 @@ def versions(options: Options) -> dict[str, str | None]:
 
 
 def write_json(path: Path, options: Options, results: list[Result]) -> None:
-    """The results, one a check and dtype, the options and the versions. Raises OSError."""
+    """Write options, versions, and the results, one for each check and dtype. Raises OSError."""
     values: dict[str, Any] = {
         "backend": options.name,
         "device": options.device,

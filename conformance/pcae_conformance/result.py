@@ -1,4 +1,4 @@
-"""What came of one check in one dtype: the runner makes it, the list of known failures judges it."""
+"""Result of one check in one dtype. The runner makes it; the list of known failures may change its verdict."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ Verdict = Literal["passed", "failed", "known failure", "not run"]
 
 @dataclass
 class Result:
-    """What came of one check in one dtype.
+    """Result of one check in one dtype.
 
     Attributes:
-        examples: cases run, shrinking not counted.
-        worst: largest error in units of the tolerance; worst_input: the case that had it, described.
-        message: of a failure, or why the check was not run or is known to fail.
+        examples: number of cases run, without those of shrinking.
+        worst: largest error in units of the tolerance.
+        worst_input: description of the case with that error.
+        message: message of a failure, or the reason why the check was not run or is known to fail.
     """
 
     check: Check

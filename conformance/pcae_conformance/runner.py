@@ -1,4 +1,4 @@
-"""Runs checks with hypothesis and says what came of it."""
+"""Run checks with hypothesis, and collect the results."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ from pcae_core.contract import Backend, TrainingBackend, training_backend
 from pcae_core.errors import ConfigError
 
 MAX_EXAMPLES = {"full": 200, "ci": 20}
-"""Drawn cases a check, by profile, shared among its dtypes; the fixed examples come on top, in each dtype."""
+"""Profile -> number of drawn cases for each check, divided among its dtypes. Fixed examples run in addition."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to run, and how.
+    """Options of a run.
 
     Attributes:
-        name: of the backend; device: as `registry.create` takes it, or None for the backend's default.
-        dtype: only in this one; None for all.
-        only: only this check; None for all.
-        max_examples: cases drawn for each check, shared among its dtypes.
-        seed: of hypothesis; the same seed draws the same cases.
-        case: run this one case of `only` (JSON) instead.
-        compiled: as `suit_small_models` takes it.
+        name: name of the backend.
+        device: device for `registry.create`; None for the backend's default.
+        dtype: the only dtype to run in; None for all.
+        only: the only check to run; None for all.
+        max_examples: number of cases drawn for each check, divided among its dtypes.
+        seed: seed of hypothesis; the same seed draws the same cases.
+        case: the only case of `only` to run, as JSON.
+        compiled: as in `suit_small_models`.
     """
 
     name: str
@@ -51,10 +52,10 @@ class Options:
 
 
 def suit_small_models(compiled: bool) -> None:
-    """Set the environment of frameworks that are not loaded yet; what is set there already stays.
+    """Set environment variables of frameworks that are not loaded yet. Variables that are set already stay.
 
-    A second thread costs models as small as these three times the time. Compiling costs seconds for each shape, and
-    the suite draws thousands, so frameworks are told to run their operators one by one, unless `compiled`.
+    With a second thread, such small models take three times as long. Compiling takes seconds for each shape, and the
+    suite draws thousands of shapes. So frameworks run their operators one by one, unless `compiled`.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if not compiled:
@@ -67,7 +68,7 @@ def create_backend(options: Options) -> Backend:
 
 
 def again(options: Options, check: Check, dtype: str, case: Case) -> str:
-    """The command that runs one case again."""
+    """The command line that runs one case again."""
     words = ["pcae", "conformance", options.name, "--only", check.name, "--dtype", dtype]
     words += ["--device", options.device] if options.device else []
     words += ["--compiled"] if options.compiled else []
@@ -76,7 +77,7 @@ def again(options: Options, check: Check, dtype: str, case: Case) -> str:
 
 @dataclass
 class _Trial:
-    """Runs the cases of one check and keeps what it sees."""
+    """Runs the cases of one check and records the outcome."""
 
     subject: Subject
     result: Result
@@ -87,7 +88,7 @@ class _Trial:
         try:
             self.result.check.function(self.subject, case)
         except Exception as error:
-            if self.failed is None:  # what follows is hypothesis shrinking
+            if self.failed is None:  # after a failure, hypothesis shrinks
                 self.result.examples += 1
             self.failed = case, error
             self._note(case, error.error if isinstance(error, Mismatch) else math.inf)
@@ -102,7 +103,7 @@ class _Trial:
 
 
 def _search(trial: _Trial, options: Options) -> None:
-    """The fixed examples, then drawn ones; leaves the smallest case found to fail in `trial.failed`."""
+    """Run the fixed examples, then drawn cases. `trial.failed` is then the smallest failing case found."""
     check = trial.result.check
     try:
         for case in check.examples:
@@ -111,7 +112,7 @@ def _search(trial: _Trial, options: Options) -> None:
             dtypes = check.dtypes_for(trial.subject.backend.capabilities, options.dtype)
             _drawn(check.strategy, trial.run, -(-options.max_examples // len(dtypes)), options.seed)
     except Exception:
-        if trial.failed is None:  # the suite itself went wrong
+        if trial.failed is None:  # the suite itself failed
             raise
 
 
@@ -134,7 +135,7 @@ def _drawn(strategy: Any, run: Callable[[Case], None], max_examples: int, random
 
 
 def run_check(backend: Backend, reference: TrainingBackend, check: Check, dtype: str, options: Options) -> Result:
-    """One check in one dtype."""
+    """Run one check in one dtype."""
     trial = _Trial(Subject(backend, reference, dtype), Result(check, dtype))
     if options.case is None:
         _search(trial, options)
@@ -153,13 +154,13 @@ def run_check(backend: Backend, reference: TrainingBackend, check: Check, dtype:
 
 
 def _crash(error: Exception) -> str:
-    """An exception that is no mismatch, and where it came from."""
+    """Text of an exception that is not a mismatch, with its place."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error}\n  raised    {frame.filename}:{frame.lineno}: {frame.line}"
 
 
 def select(options: Options) -> list[Check]:
-    """The checks to run. Raises ConfigError for a name that is none, or a case without a check."""
+    """The checks to run. Raises ConfigError for an unknown name, or a case without a check."""
     checks = all_checks()
     if options.only is None:
         if options.case is not None:
@@ -171,7 +172,7 @@ def select(options: Options) -> list[Check]:
 
 
 def plan(options: Options, backend: Backend) -> Iterator[tuple[Check, str]]:
-    """Each check with each dtype that it is to run in, or with "" when the backend's declaration rules it out.
+    """Each check with each dtype to run it in, or with "" if the backend does not claim what the check needs.
 
     Raises:
         ConfigError: the check or the dtype is unknown.
@@ -186,7 +187,7 @@ def plan(options: Options, backend: Backend) -> Iterator[tuple[Check, str]]:
 
 @dataclass(frozen=True)
 class Session:
-    """What the checks of one run share."""
+    """Objects that the checks of one run share."""
 
     options: Options
     backend: Backend
@@ -195,7 +196,7 @@ class Session:
 
     @classmethod
     def of(cls, options: Options) -> Session:
-        """Raises BackendError for the backend, ConfigError for its list of known failures."""
+        """Open a session. Raises BackendError for the backend, ConfigError for its list of known failures."""
         backend = create_backend(options)
         known = KnownFailures.of(options.name)
         everything = options.only is None and options.dtype is None
@@ -203,7 +204,7 @@ class Session:
         return cls(options, backend, training_backend(registry.create("numpy")), known)
 
     def run(self, check: Check, dtype: str) -> Result:
-        """One check in one dtype, as `plan` gives them."""
+        """Run one check in one dtype, a pair of `plan`."""
         if dtype:
             return self.known.judge(run_check(self.backend, self.reference, check, dtype, self.options))
         trains = self.backend.capabilities.training or not check.training
@@ -212,7 +213,7 @@ class Session:
 
 
 def run(options: Options, on_result: Callable[[Result], None] = lambda result: None) -> list[Result]:
-    """All checks chosen, one result for each check and dtype; `on_result` is called after each.
+    """Run all chosen checks. There is one result for each check and dtype; `on_result` is called after each.
 
     Raises:
         BackendError: the backend is unknown or cannot be created.

@@ -1,4 +1,4 @@
-"""Judging which tokens a backend kept where rounding may decide between near-equal scores.
+"""Compare the tokens that a backend kept with the reference. Rounding may decide between near-equal scores.
 
 Letters: B images, N tokens, k kept, L blocks.
 """
@@ -17,10 +17,10 @@ Ids = NDArray[np.int64]
 
 
 def check_near_ties(what: str, ids: Ids, scores: Floats, tolerance: ArrayLike) -> None:
-    """Ids (B, k) must be the lowest of scores (B, N), save that scores within twice the tolerance may change places.
+    """Check that ids (B, k) are those of the lowest scores (B, N). Scores within twice the tolerance may change places.
 
     Raises:
-        Mismatch: a token stayed that is clearly above the k-th lowest score, or one went that is clearly below.
+        Mismatch: a token stayed whose score is clearly above the k-th lowest, or one was dropped that is clearly below.
     """
     margin = 2.0 * np.broadcast_to(np.asarray(tolerance, dtype=np.float64), (len(scores), 1))[:, 0]
     for i, (row, kept) in enumerate(zip(scores, ids, strict=True)):
@@ -43,7 +43,7 @@ def stages(
     with_prefix: bool,
     drop_path: NDArray[np.float32] | None = None,
 ) -> list[model.Stage]:
-    """The reductions of the reference when its encoder starts from the patches at ids (B, n).
+    """The stages of the reference's encoder when it starts from the patches at ids (B, n).
 
     Args:
         drop_path: factors of the residual branches (L, 2, B), or None.
@@ -57,18 +57,18 @@ def stages(
 
 
 def near_ties(found: list[model.Stage], margin: float) -> bool:
-    """Whether at some stage the scores of those that stay and those that go lie within `margin` of each other."""
+    """Whether, at some stage, a score that stays and a score that is dropped lie within `margin` of each other."""
     return any(bool((stage.gaps() <= margin).any()) for stage in found)
 
 
 def comparable_rows(what: str, ids: Ids, found: list[model.Stage], margin: float) -> NDArray[np.bool_]:
-    """Which images (B,) can be compared with the reference: those at no stage of which scores nearly tie.
+    """Whether each image (B,) can be compared with the reference: its scores nearly tie at no stage.
 
-    Up to the first stage at which the reference's scores tie to within `margin`, what the backend kept, ids (B, k),
-    must lie within what the reference kept; what follows from there depends on rounding.
+    Up to the first stage at which the reference's scores tie to within `margin`, the patches that the backend kept, ids
+    (B, k), must be among those that the reference kept. Later stages depend on rounding.
 
     Raises:
-        Mismatch: an image kept something else although no scores nearly tie.
+        Mismatch: the backend kept another patch although no scores nearly tie.
     """
     clear = np.ones(len(ids), dtype=bool)
     for i, row in enumerate(ids):

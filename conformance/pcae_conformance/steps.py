@@ -1,4 +1,4 @@
-"""What the checks of training share: making a step, and comparing what it leaves. Letters: B images, L blocks."""
+"""Helpers of the training checks: make a step, and compare the state after it. Letters: B images, L blocks."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ GROUPS = ("student", "teacher", "exp_avg", "exp_avg_sq")
 
 
 def pretrainer(backend: TrainingBackend, case: TrainCase, dtype: str, state: TrainState | None) -> Pretrainer:
-    """In training with `dtype` as its precision, from `state` or from the case's seed."""
+    """A pre-trainer with `dtype` as its precision, from `state` or from the case's seed."""
     return backend.create_pretrainer(case.pretrain_config(dtype), state)
 
 
 def step(trainer: Pretrainer, case: TrainCase, number: int = 0) -> PretrainOutput:
-    """Step `number` of the case's run."""
+    """Make step `number` of the case's run."""
     return trainer.step(
         case.step_images(number),
         case.step_noise(number),
@@ -56,7 +56,7 @@ def step(trainer: Pretrainer, case: TrainCase, number: int = 0) -> PretrainOutpu
 
 
 def finetune_step(trainer: Finetuner, case: FinetuneCase, number: int = 0) -> FinetuneOutput:
-    """Step `number` of the case's fine-tuning run."""
+    """Make step `number` of the case's fine-tuning run."""
     return trainer.step(
         case.step_images(number),
         case.targets(number),
@@ -66,7 +66,7 @@ def finetune_step(trainer: Finetuner, case: FinetuneCase, number: int = 0) -> Fi
 
 
 def near_ties(subject: Subject, case: TrainCase) -> bool:
-    """Whether the teacher's choice of targets hangs on rounding, in which case a step cannot be compared."""
+    """Whether rounding decides the teacher's choice of targets. A step cannot be compared then."""
     masked = np.sort(np.argsort(case.step_noise(0), axis=1, kind="stable")[:, case.config().num_visible :], axis=1)
     images, teacher = normalized(case, case.step_images(0)), case.state(subject.dtype).teacher
     parameters = {name: value.astype(np.float64) for name, value in teacher.items()}
@@ -75,7 +75,7 @@ def near_ties(subject: Subject, case: TrainCase) -> bool:
 
 
 def normalized(case: TrainCase, images: NDArray[Any]) -> Floats:
-    """What the student sees: pixel values are scaled to 0..1, then by the loader's mean and deviation."""
+    """Images as the student sees them: pixels scaled to 0..1, then normalised with the loader's mean and std."""
     if images.dtype != np.uint8:
         return images.astype(np.float64)
     mean, std = case.loader().normalization(case.chans)
@@ -84,7 +84,7 @@ def normalized(case: TrainCase, images: NDArray[Any]) -> Floats:
 
 
 def compare_states(subject: Subject, got: TrainState, expected: TrainState, tolerances: Mapping[str, float]) -> None:
-    """Every array, to within the tolerance of its group plus a rounding in the dtype of parameters."""
+    """Compare every array, to within the tolerance of its group plus a rounding in the parameters' dtype."""
     require(got.step == expected.step, f"step of the state: got {got.step}, expected {expected.step}")
     expected_dtype = parameter_dtype(subject.dtype)
     for group in GROUPS:
@@ -98,14 +98,14 @@ def compare_states(subject: Subject, got: TrainState, expected: TrainState, tole
 
 
 def compare_untouched(subject: Subject, got: TrainState, expected: TrainState) -> None:
-    """Everything in a state, bit for bit."""
+    """Compare everything in two states, bit for bit."""
     scales = got.loss_scale, expected.loss_scale
     require(scales[0] == scales[1], f"loss scale of the state: got {scales[0]}, expected {scales[1]}")
     compare_states(subject, got, expected, dict.fromkeys(GROUPS, 0.0))
 
 
 def check_finite(subject: Subject, out: PretrainOutput | FinetuneOutput, expected: bool) -> None:
-    """What the step says of itself."""
+    """Check that the output's `finite` is `expected`."""
     got = subject.backend.to_numpy(out.finite)
     require(got.shape == (), f"finite: got the shape {got.shape}, expected a scalar")
     require(bool(got) == expected, f"finite: got {bool(got)}, expected {expected}")
@@ -114,7 +114,7 @@ def check_finite(subject: Subject, out: PretrainOutput | FinetuneOutput, expecte
 def compare_skipped(
     subject: Subject, got: TrainState, before: TrainState, momentum: float, out: PretrainOutput | FinetuneOutput
 ) -> None:
-    """After a step that is not finite: the step is counted, only the moving average has moved."""
+    """Check the state after a step that is not finite: the step counts, and only the moving average has changed."""
     check_finite(subject, out, False)
     averages: dict[str, NDArray[Any]] = {
         name: momentum * value.astype(np.float64) + (1.0 - momentum) * before.student[name].astype(np.float64)
@@ -126,14 +126,14 @@ def compare_skipped(
 
 
 def state_tolerances(case: TrainCase, dtype: str, largest_gradient: float) -> dict[str, float]:
-    """By group, after one step whose largest gradient is at most `largest_gradient`."""
+    """Tolerance of each group after one step whose largest gradient is at most `largest_gradient`."""
     dtype = parameter_dtype(dtype)
     step, gradient = TRAINED[dtype] * case.learning_rate, GRADIENT[dtype] * largest_gradient
     return {"student": step, "teacher": step, "exp_avg": gradient, "exp_avg_sq": 2.0 * gradient * largest_gradient}
 
 
 def check_norm(subject: Subject, out: PretrainOutput | FinetuneOutput, expected: Floats) -> float:
-    """The gradient norm before clipping, and that the step was finite; returns 1 or the norm, whichever is larger."""
+    """Check the gradient norm before clipping, and that the step was finite. Returns the norm, but at least 1."""
     check_finite(subject, out, True)
     largest = max(1.0, float(expected))
     subject.close("gradient norm before clipping", out.grad_norm, expected, GRADIENT[subject.dtype] * largest)

@@ -1,7 +1,7 @@
-"""Strategies by domain: what hypothesis draws. All draw a case, never an array, so that they shrink fast.
+"""Strategies of hypothesis, by domain. They draw cases, never arrays, and so shrink fast.
 
-Shapes come from small sets: variety beyond them finds nothing, and a backend that compiles for each shape stays fast.
-Ranges are tamed so that a failure means something: a failing input is one that a user could have.
+Shapes come from small sets: more variety finds no more faults, and a backend that compiles for each shape stays fast.
+Ranges are limited to inputs that a user could have, so that every failure matters.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KEEPS = st.sampled_from([0.5, 1.0, 0.3, 0.7, 0.9, 0.05])
 
 @st.composite
 def tokens(draw: st.DrawFn, kinds: tuple[str, ...] = get_args(TokenKind), min_length: int = 1) -> TokensCase:
-    """Token sequences of the kinds named, `k` of them to keep, behind some prefix tokens."""
+    """Token sequences of the given kinds, after some prefix tokens, with `k` tokens to keep."""
     length = draw(LENGTHS.filter(lambda n: n >= min_length))
     return TokensCase(
         batch=draw(BATCHES),
@@ -51,7 +51,7 @@ def plain_tokens(kinds: tuple[str, ...] = get_args(TokenKind), min_length: int =
 
 
 def square_tokens() -> st.SearchStrategy[TokensCase]:
-    """Well-conditioned token sequences as long as wide, which can be images too."""
+    """Well-conditioned token sequences whose length equals their width, so that they can be images too."""
     cases = st.builds(
         TokensCase, batch=BATCHES, length=st.sampled_from([3, 5, 8]), kind=st.just("offset"), center=CENTERS, seed=SEEDS
     )
@@ -60,7 +60,7 @@ def square_tokens() -> st.SearchStrategy[TokensCase]:
 
 @st.composite
 def scores(draw: st.DrawFn, kinds: tuple[str, ...] = get_args(ScoreKind)) -> ScoresCase:
-    """Scores with and without ties, `k` of them to keep."""
+    """Scores with and without ties, with `k` of them to keep."""
     length = draw(LENGTHS)
     return ScoresCase(
         batch=draw(BATCHES),
@@ -73,7 +73,7 @@ def scores(draw: st.DrawFn, kinds: tuple[str, ...] = get_args(ScoreKind)) -> Sco
 
 @st.composite
 def noise(draw: st.DrawFn) -> ScoresCase:
-    """Noise that splits at least two patches so that one at least is masked; ties may occur."""
+    """Noise that splits at least two patches, at least one of them masked; ties may occur."""
     length = draw(LENGTHS.filter(lambda n: n > 1))
     return ScoresCase(
         batch=draw(BATCHES),
@@ -104,7 +104,7 @@ def parameters() -> st.SearchStrategy[ParametersCase]:
 
 @st.composite
 def grids(draw: st.DrawFn, everything: bool = False) -> GridCase:
-    """Grids of up to 16 patches of which some, or `everything`, survive."""
+    """Grids of up to 16 patches. Some of them survive, or all with `everything`."""
     side = draw(st.integers(1, 4))
     return GridCase(
         batch=draw(BATCHES),
@@ -177,7 +177,7 @@ def _model_values(draw: st.DrawFn, max_depth: int) -> dict[str, Any]:
 
 
 def models(ties: bool = True) -> st.SearchStrategy[ModelCase]:
-    """Small models: any depth up to five, any number of stages, several channels; unless `ties`, none always ties."""
+    """Small models: any depth up to five, any number of stages, several channels. Without `ties`, none always ties."""
     values = st.tuples(_model_values(5), st.booleans())
     cases = values.map(lambda drawn: ModelCase(**drawn[0], blank=drawn[1]))
     return cases if ties else cases.filter(lambda case: not case.always_ties)
@@ -204,7 +204,7 @@ def _runs(draw: st.DrawFn, steps: int, max_depth: int, heads: bool) -> TrainCase
 
 
 def runs(steps: int = 1, max_depth: int = 3, heads: bool = False) -> st.SearchStrategy[TrainCase]:
-    """Training runs of `steps` steps of models up to `max_depth` blocks deep, some with a label head if `heads`."""
+    """Training runs of `steps` steps, of models with up to `max_depth` blocks, some with a label head if `heads`."""
     return _runs(steps, max_depth, heads).filter(lambda case: not case.always_ties)
 
 
@@ -230,5 +230,5 @@ def _finetunings(draw: st.DrawFn, drop_path: bool) -> FinetuneCase:
 
 
 def finetunings(drop_path: bool = True) -> st.SearchStrategy[FinetuneCase]:
-    """Fine-tuning steps of classifiers up to three blocks deep, with either pooling, some with drop path."""
+    """Fine-tuning steps of classifiers with up to three blocks and either pooling, some with drop path."""
     return _finetunings(drop_path).filter(lambda case: not case.always_ties)

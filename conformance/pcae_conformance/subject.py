@@ -1,4 +1,4 @@
-"""The subject of a check: one backend in one dtype, beside the reference, and what was seen of it so far."""
+"""The subject of a check: one backend in one dtype, the reference, and the largest error so far."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from pcae_conformance.dtypes import Floats, dtype_name
 from pcae_core.contract import Array, Backend, TrainingBackend, training_backend
 
 AT_LEAST_FLOAT32 = "float32 or float64"
-"""Of scores, standardised features and losses."""
+"""Dtype of scores, standardised features and losses."""
 INTEGER = "integer"
-"""Of ids."""
+"""Dtype of ids."""
 
 
 @dataclass
 class Subject:
-    """What a check works with.
+    """A backend under test, with the comparisons that checks make.
 
     Attributes:
-        backend: under test; reference: `pcae_numpy`.
-        dtype: of the floating inputs, one that the backend claims.
+        backend: backend under test.
+        reference: `pcae_numpy`.
+        dtype: dtype of the floating inputs, which the backend claims.
         worst: largest error in units of its tolerance since the runner last reset it.
     """
 
@@ -37,7 +38,7 @@ class Subject:
 
     @property
     def training_backend(self) -> TrainingBackend:
-        """The backend under test, for a check that needs one that trains."""
+        """The backend under test, for a check that needs training."""
         return training_backend(self.backend)
 
     @functools.cached_property
@@ -57,12 +58,12 @@ class Subject:
         return {name: self.own(value) for name, value in parameters.items()}
 
     def require_own(self, what: str, result: Array) -> None:
-        """Raises Mismatch unless `result` is an array of the backend."""
+        """Raise Mismatch unless `result` is an array of the backend."""
         own = self._own_type
         require(isinstance(result, own), f"{what}: got a {type(result).__name__}, expected a {own.__name__}")
 
     def host(self, what: str, result: Array, dtype: str) -> NDArray[Any]:
-        """A result as NumPy array, floats as float64. Raises Mismatch unless it is the backend's array of `dtype`."""
+        """A result as NumPy array, floats as float64. Raises Mismatch unless it is the backend's array in `dtype`."""
         self.require_own(what, result)
         host = self.backend.to_numpy(result)
         name = dtype_name(result, host)
@@ -78,17 +79,17 @@ class Subject:
     def close(
         self, what: str, got: Array, expected: ArrayLike, tolerance: ArrayLike, dtype: str = AT_LEAST_FLOAT32
     ) -> NDArray[Any]:
-        """Compares a result of the backend with what is expected; returns it as NumPy array. Raises Mismatch."""
+        """Compare a result of the backend with the expected one, and return it as NumPy array. Raises Mismatch."""
         host = self.host(what, got, dtype)
         self.near(what, host, expected, tolerance)
         return host
 
     def near(self, what: str, got: ArrayLike, expected: ArrayLike, tolerance: ArrayLike) -> None:
-        """As `close`, of values that are in NumPy already."""
+        """As `close`, for values that are in NumPy already."""
         self.worst = max(self.worst, compare(what, np.asarray(got), expected, tolerance))
 
     def ids(self, what: str, got: Array, shape: tuple[int, ...], below: int) -> NDArray[np.int64]:
-        """Ids as NumPy array. Raises Mismatch unless they are integers in 0..below-1, ascending and unique in a row."""
+        """Ids as NumPy array. Raises Mismatch unless they are integers 0..below-1, ascending and unique in each row."""
         host = self.host(what, got, INTEGER)
         require(host.shape == shape, f"{what}: got the shape {host.shape}, expected {shape}")
         valid = bool(((host >= 0) & (host < below)).all())

@@ -10,7 +10,7 @@ from pcae_conformance.report import failures
 
 
 def test_conformance(pytestconfig: pytest.Config, planned: tuple[Check, str]) -> None:
-    """The check holds, is not asked of this backend, or is known to fail."""
+    """The check passes, does not apply to this backend, or is known to fail."""
     result = pytestconfig.stash[SHARED].run(*planned)
     if result.verdict == "failed":
         pytest.fail(failures([result])[0], pytrace=False)

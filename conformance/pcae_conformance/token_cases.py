@@ -24,7 +24,7 @@ PairKind = Literal["independent", "equal", "opposite", "orthogonal", "zeros"]
 
 
 def _near_power_of_ten(exponent: int, limit: int) -> float:
-    """A power of two, so that scaling by it rounds nothing."""
+    """The power of two next to a power of ten: scaling by it rounds nothing."""
     return 2.0 ** round(max(-limit, min(exponent, limit)) * math.log2(10.0))
 
 
@@ -33,9 +33,9 @@ class TokensCase(Case):
     """Token sequences (B, P + N, D).
 
     Attributes:
-        kind: how the tokens of a sequence relate.
-        exponent: all are scaled by ten to this power, as far as the dtype's range allows.
-        k, prefix, center: for the checks that drop tokens.
+        kind: relation between the tokens of a sequence.
+        exponent: power of ten that scales all tokens, as far as the dtype's range allows.
+        k, prefix, center: tokens to keep, prefix tokens and centre, for checks that drop tokens.
     """
 
     batch: int = 1
@@ -86,13 +86,13 @@ class TokensCase(Case):
         return tokens
 
     def ids(self) -> NDArray[np.int64]:
-        """Patch ids (B, k) in any order, repetitions too."""
+        """Patch ids (B, k) in any order, with repetitions."""
         return np.random.default_rng([self.seed, 1]).integers(0, self.length, size=(self.batch, self.k))
 
 
 @dataclass(frozen=True)
 class ScoresCase(Case):
-    """Rows of numbers to choose from (B, N): scores, or the noise that splits patches. `k` are chosen."""
+    """Rows of numbers (B, N) to choose the `k` lowest from: scores, or noise that splits patches."""
 
     batch: int = 1
     length: int = 1

@@ -1,4 +1,4 @@
-"""One optimizer step stated from its gradients, and read back from the states around it. Letters: L blocks."""
+"""Compute an optimizer step from its gradients, and the gradients from the states around a step. Letters: L blocks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Gradients = dict[str, Floats]
 
 
 def norm(gradients: Gradients) -> float:
-    """Of all of them as one vector."""
+    """Norm of all gradients as one vector."""
     return float(np.sqrt(sum((g**2).sum() for g in gradients.values())))
 
 
@@ -48,7 +48,7 @@ def after(
 
 
 def gradients_between(config: RunConfig, before: TrainState, later: TrainState) -> Gradients:
-    """The clipped gradients of the step between two states, from AdamW's first moments."""
+    """The clipped gradients of the step between two states, computed from AdamW's first moments."""
     beta1 = config.betas[0]
     return {
         name: (later.exp_avg[name].astype(np.float64) - beta1 * value) / (1.0 - beta1)
@@ -57,13 +57,13 @@ def gradients_between(config: RunConfig, before: TrainState, later: TrainState) 
 
 
 def cosine(some: Gradients, others: Gradients) -> float:
-    """Between all gradients as one vector and all others as one."""
+    """Cosine between two sets of gradients, each taken as one vector."""
     product = sum(float((some[name] * value).sum()) for name, value in others.items())
     return product / max(norm(some) * norm(others), 1e-300)
 
 
 def _rate(config: RunConfig, name: str) -> float:
-    """Factor on the rate of a parameter."""
+    """Factor on the learning rate of a parameter."""
     if not isinstance(config, FinetuneConfig):
         return 1.0
     depth = config.model.depth
@@ -71,7 +71,7 @@ def _rate(config: RunConfig, name: str) -> float:
 
 
 def _layer(name: str, depth: int) -> int:
-    """Below the blocks 0, block i is i + 1, above them L + 1."""
+    """Number of a parameter's layer: 0 below the blocks, i + 1 for block i, L + 1 above the blocks."""
     if name.startswith("blocks."):
         return int(name.split(".")[1]) + 1
     return 0 if name.startswith(("cls_token", "patch_embed.")) else depth + 1

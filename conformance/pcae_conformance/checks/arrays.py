@@ -23,7 +23,7 @@ Operation = Callable[[Array], Any]
 
 
 def outputs(result: Any) -> list[Array]:
-    """The arrays in what an operation gave."""
+    """The arrays in the output of an operation."""
     return list(result) if isinstance(result, tuple) else [result]
 
 
@@ -32,7 +32,7 @@ def overwrite(array: Array) -> None:
     try:
         array[...] = 7
     except (TypeError, ValueError, NotImplementedError):
-        return  # it can not be changed, so nobody can share what would be
+        return  # an array that cannot be changed may be shared
 
 
 @check(
@@ -42,7 +42,7 @@ def overwrite(array: Array) -> None:
     examples=[TokensCase(batch=2, length=5, width=7, kind="mixed_scale"), TokensCase(kind="all_zero")],
 )
 def conversion(subject: Subject, case: TokensCase) -> None:
-    """From float32, so that half precision has something to round."""
+    """Convert from float32, so that half precision has to round."""
     source = rounded(case.tokens("float32"), "float32").astype(np.float32)
     source = np.clip(source, -6e4, 6e4) if subject.dtype == "float16" else source
     array = subject.backend.asarray(source, subject.dtype)
@@ -55,7 +55,7 @@ def conversion(subject: Subject, case: TokensCase) -> None:
 
 @check("arrays-integers", statement="ids go in and out unchanged", dtypes=ONCE, examples=[TokensCase(length=5, k=9)])
 def integers(subject: Subject, case: TokensCase) -> None:
-    """int64 in; any integer dtype out."""
+    """Ids go in as int64 and come out in any integer dtype."""
     ids = case.ids()
     subject.near("asarray", subject.host("asarray", subject.backend.asarray(ids), INTEGER), ids, 0.0)
 
@@ -66,7 +66,7 @@ def integers(subject: Subject, case: TokensCase) -> None:
     examples=[TokensCase(batch=2, length=3, width=4)],
 )
 def memory(subject: Subject, case: TokensCase) -> None:
-    """NumPy to own, own to own, own to NumPy."""
+    """Convert from NumPy to the backend, within the backend, and back to NumPy."""
     expected = case.tokens(subject.dtype)
     for dtype in (None, subject.dtype):
         source = subject.backend.to_numpy(subject.own(expected))
@@ -87,7 +87,7 @@ def memory(subject: Subject, case: TokensCase) -> None:
     examples=[ImagesCase(batch=2, chans=3, grid=3, patch=2), ImagesCase(chans=2, grid=2, patch=1)],
 )
 def patchify(subject: Subject, case: ImagesCase) -> None:
-    """Each patch cut out by slicing."""
+    """Compare with patches that are cut out by slicing."""
     images, p = case.images(subject.dtype), case.patch
     corners = [(row * p, column * p) for row in range(case.grid) for column in range(case.grid)]
     cut = [images[:, :, y : y + p, x : x + p].reshape(case.batch, -1) for y, x in corners]
@@ -103,7 +103,7 @@ def patchify(subject: Subject, case: ImagesCase) -> None:
     examples=[TokensCase(batch=2, length=3, width=3, kind="offset")],
 )
 def purity(subject: Subject, case: TokensCase) -> None:
-    """Each operation on four kinds of the same array, which is overwritten after the call."""
+    """Call each operation with four kinds of the same array, and overwrite the array after the call."""
     backend, tokens = subject.backend, case.tokens(subject.dtype)
     k, center = case.length, case.center  # all tokens stay: the case in which a view would do
     ids = np.broadcast_to(np.arange(k), (case.batch, k)).copy()
@@ -118,7 +118,7 @@ def purity(subject: Subject, case: TokensCase) -> None:
 
 @check(
     "arrays-training-purity",
-    statement="the same of the operations of pre-training",
+    statement="no operation of pre-training changes its inputs or shares memory with them",
     strategy=strategies.square_tokens(),
     examples=[TokensCase(batch=2, length=3, width=3, kind="offset")],
     training=True,

@@ -1,4 +1,4 @@
-"""What a backend says of itself, and the form of its methods."""
+"""The declaration of a backend, and the signatures of its methods."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _parameters(function: Callable[..., Any]) -> Parameters:
 
 @check("contract-signatures", statement="every method has the contract's parameters and defaults", dtypes=ONCE)
 def signatures(subject: Subject, case: NoCase) -> None:
-    """Names, kinds and defaults, not annotations: a backend writes its own array type there."""
+    """Compare names, kinds and defaults, but not annotations: a backend may use its own array type there."""
     contract = TrainingBackend if isinstance(subject.backend, TrainingBackend) else Backend
     for name, promised in inspect.getmembers(contract, inspect.isfunction):
         if name.startswith("_"):
@@ -41,7 +41,7 @@ def signatures(subject: Subject, case: NoCase) -> None:
 
 @check("contract-capabilities", statement="name and capabilities are declared, widest dtype known", dtypes=ONCE)
 def capabilities(subject: Subject, case: NoCase) -> None:
-    """The declaration that decides which checks run must itself be right."""
+    """The declaration decides which checks run, so it must be right."""
     able = subject.backend.capabilities
     require(isinstance(subject.backend, Backend), "the backend must be a subclass of pcae_core.Backend")
     require(bool(subject.backend.name), "the backend has no name")
@@ -71,7 +71,7 @@ def no_training(subject: Subject, case: NoCase) -> None:
 
 
 def _takers_of_images(subject: Subject, case: TrainCase) -> dict[str, Callable[[Array], object]]:
-    """What must refuse images that do not fit the model."""
+    """The functions that must refuse images that do not fit the model."""
     backend, config, noise, rates = subject.backend, case.config(), case.noise(), case.hyper_parameters(0)
     student, teacher = (subject.own_all(p) for p in (case.student(subject.dtype), case.teacher(subject.dtype)))
     takers: dict[str, Callable[[Array], object]] = {
@@ -96,7 +96,7 @@ def _takers_of_images(subject: Subject, case: TrainCase) -> dict[str, Callable[[
     dtypes=ONCE,
 )
 def refusals(subject: Subject, case: TrainCase) -> None:
-    """Each wrong in one way; images of another form have as many pixels as the model's."""
+    """Each request is wrong in one way. Images of a wrong shape have as many pixels as the model's."""
     batch, chans, size, _ = case.shape
     wrong = {
         "another size": (batch, chans, 2 * size, 2 * size),

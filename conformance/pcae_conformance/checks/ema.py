@@ -39,7 +39,7 @@ def _update(subject: Subject, case: ParametersCase) -> tuple[dict[str, Floats], 
     training=True,
 )
 def reference(subject: Subject, case: ParametersCase) -> None:
-    """Arrays of every shape, scalars and empty ones too."""
+    """Arrays have every shape; some are scalars or empty."""
     teacher, student, got = _update(subject, case)
     expected = subject.reference.ema_update(teacher, student, case.momentum)
     for name, value in got.items():
@@ -55,7 +55,7 @@ def reference(subject: Subject, case: ParametersCase) -> None:
     training=True,
 )
 def fixed_points(subject: Subject, case: ParametersCase) -> None:
-    """The two ends exactly, the middle to within rounding."""
+    """Momentum 0 and 1 are compared exactly, equal parameters to within rounding."""
     teacher, student = case.parameters(subject.dtype)
     for momentum, expected in ((1.0, teacher), (0.0, student)):
         got = subject.training_backend.ema_update(subject.own_all(teacher), subject.own_all(student), momentum)
@@ -75,7 +75,7 @@ def fixed_points(subject: Subject, case: ParametersCase) -> None:
     training=True,
 )
 def convexity(subject: Subject, case: ParametersCase) -> None:
-    """Distances to the teacher are `1 - momentum` of the whole."""
+    """The distance to the teacher is `1 - momentum` of that between teacher and student."""
     teacher, student, got = _update(subject, case)
     for name, value in got.items():
         low, high = np.minimum(teacher[name], student[name]), np.maximum(teacher[name], student[name])
@@ -101,7 +101,7 @@ def _read_only(subject: Subject, values: Mapping[str, Floats], dtype: str) -> di
     training=True,
 )
 def no_aliasing(subject: Subject, case: ParametersCase) -> None:
-    """With the backend's own arrays, with NumPy's, and with read-only ones."""
+    """Inputs are the backend's arrays, NumPy's, and read-only ones."""
     teacher, student = case.parameters(subject.dtype)
     dtype = subject.dtype
     kinds: list[Callable[[Mapping[str, Floats]], dict[str, Array]]] = [
@@ -131,7 +131,7 @@ def no_aliasing(subject: Subject, case: ParametersCase) -> None:
     training=True,
 )
 def mixed_dtypes(subject: Subject, case: ParametersCase) -> None:
-    """The student in float32, the teacher in the subject's dtype."""
+    """The student is float32, the teacher has the subject's dtype."""
     teacher, student = case.parameters(subject.dtype)
     student32 = {name: subject.own(value, "float32") for name, value in student.items()}
     got = subject.training_backend.ema_update(subject.own_all(teacher), student32, case.momentum)

@@ -51,7 +51,7 @@ SHARP = [
 
 
 def _near_ties(case: FinetuneCase, images: Floats, parameters: Mapping[str, NDArray[Any]], margin: float) -> bool:
-    """Whether the choice of tokens hangs on rounding, in which case nothing can be compared."""
+    """Whether rounding decides the choice of tokens. Nothing can be compared then."""
     ids = np.broadcast_to(np.arange(case.grid**2), (case.batch, case.grid**2))
     wide = {name: value.astype(np.float64) for name, value in parameters.items()}
     found = selections.stages(case.config(), wide, images, ids, case.keep, True, case.step_drop_path(0))
@@ -59,7 +59,7 @@ def _near_ties(case: FinetuneCase, images: Floats, parameters: Mapping[str, NDAr
 
 
 def _gradients(backend: TrainingBackend, case: FinetuneCase, parameters: Any, images: Any, rows: Any = None) -> Any:
-    """Loss and gradients of the images `rows`, all by default; the images are those rows'."""
+    """Loss and gradients for the samples `rows` of the case, all by default. `images` are those of these samples."""
     scales, rows = case.step_drop_path(0), np.arange(case.batch) if rows is None else rows
     part = None if scales is None else scales[:, :, rows]
     return backend.finetuning_loss_and_gradients(
@@ -76,7 +76,7 @@ def _gradients(backend: TrainingBackend, case: FinetuneCase, parameters: Any, im
     training=True,
 )
 def gradients(subject: Subject, case: FinetuneCase) -> None:
-    """With and without drop path; each parameter's as a share of the largest gradient of the model."""
+    """Compare with and without drop path. Errors are relative to the largest gradient of the model."""
     parameters, images = case.classifier(subject.dtype), case.images(subject.dtype)
     if _near_ties(case, images, parameters, SCORE_MARGIN[subject.dtype]):
         return
@@ -98,7 +98,7 @@ def gradients(subject: Subject, case: FinetuneCase) -> None:
     training=True,
 )
 def large_logits(subject: Subject, case: FinetuneCase) -> None:
-    """The head is 1000 times as large as in the other cases."""
+    """The head's weights are 1000 times as large as in the other checks."""
     parameters, images = case.classifier(subject.dtype), case.images(subject.dtype)
     parameters["head.weight"] *= 1000.0
     loss, got = _gradients(subject.training_backend, case, subject.own_all(parameters), subject.own(images))
@@ -118,7 +118,7 @@ def large_logits(subject: Subject, case: FinetuneCase) -> None:
     training=True,
 )
 def differences(subject: Subject, case: FinetuneCase) -> None:
-    """In a random direction of all parameters, and of one; the tokens that stay are the same on either side."""
+    """Differentiate in a random direction of all parameters, and of one. The same tokens stay on both sides."""
     parameters, images, targets = case.classifier("float64"), case.images("float64"), case.targets(0)
     if _near_ties(case, images, parameters, 1e-3):
         return
@@ -166,7 +166,7 @@ def _micro_batches(subject: Subject, case: FinetuneCase, state: TrainState) -> t
     training=True,
 )
 def step(subject: Subject, case: FinetuneCase) -> None:
-    """Stated here from the reference's gradients; with soft targets, uint8 images and drop path among the cases."""
+    """Compute the step here from the reference's gradients. Some cases have uint8 images and drop path."""
     dtype, state, config = subject.dtype, case.state(subject.dtype), case.finetune_config(subject.dtype)
     if _near_ties(case, steps.normalized(case, case.step_images(0)), state.student, SCORE_MARGIN[dtype]):
         return
@@ -190,7 +190,7 @@ def step(subject: Subject, case: FinetuneCase) -> None:
     training=True,
 )
 def four_steps(subject: Subject, case: FinetuneCase) -> None:
-    """Classifier and moving average: gradients, rates and the count of steps start anew at each."""
+    """Compare classifier and moving average after steps with different images and rates."""
     config, state = case.finetune_config("float64"), case.state("float64")
     ours, theirs = (
         backend.create_finetuner(config, state) for backend in (subject.training_backend, subject.reference)
@@ -212,7 +212,7 @@ def four_steps(subject: Subject, case: FinetuneCase) -> None:
     training=True,
 )
 def state_round_trip(subject: Subject, case: FinetuneCase) -> None:
-    """Exactly, with and without a moving average."""
+    """Compare exactly, with and without a moving average."""
     config = case.finetune_config(subject.dtype)
     first = subject.training_backend.create_finetuner(config).state()
     expected = finetuning_state(config.model, case.seed, None, case.ema)
@@ -227,15 +227,15 @@ def state_round_trip(subject: Subject, case: FinetuneCase) -> None:
 
 @check(
     "finetune-skips-nonfinite",
-    statement="a step of fine-tuning whose loss or gradient is not finite says so; it counts, only the moving average "
-    "moves, and the next step is as if nothing had been",
+    statement="a step of fine-tuning whose loss or gradient is not finite reports it; it counts, only the moving "
+    "average changes, and the next step is not affected",
     strategy=strategies.finetunings(),
     examples=SHARP,
     dtypes=WIDE,
     training=True,
 )
 def skips_nonfinite(subject: Subject, case: FinetuneCase) -> None:
-    """A NaN in one pixel of the first image."""
+    """One pixel of the first image is NaN."""
     config, state, rates = case.finetune_config(subject.dtype), case.state(subject.dtype), case.hyper_parameters(0)
     finetuner = subject.training_backend.create_finetuner(config, state)
     images = steps.normalized(case, case.step_images(0))

@@ -1,4 +1,4 @@
-"""Gradients of the pre-training loss by the student's parameters. Letters: B images, L blocks, K targets, D width."""
+"""Gradients of the pre-training loss for the student's parameters. Letters: B images, L blocks, K targets, D width."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _gradients(
 
 
 def _near_ties(subject: Subject, case: ModelCase) -> bool:
-    """Whether the teacher's choice of targets hangs on rounding, in which case gradients cannot be compared."""
+    """Whether rounding decides the teacher's choice of targets. Gradients cannot be compared then."""
     masked = np.sort(np.argsort(case.noise(), axis=1, kind="stable")[:, case.config().num_visible :], axis=1)
     images, teacher = case.images(subject.dtype), case.teacher(subject.dtype)
     found = selections.stages(case.config(), teacher, images, masked, case.keep, with_prefix=False)
@@ -61,7 +61,7 @@ def _near_ties(subject: Subject, case: ModelCase) -> bool:
     training=True,
 )
 def reference(subject: Subject, case: TrainCase) -> None:
-    """Each parameter's, as a share of the largest gradient of the model."""
+    """Errors are relative to the largest gradient of the model."""
     if _near_ties(subject, case):
         return
     drop_path = case.step_drop_path(0)
@@ -86,7 +86,7 @@ def reference(subject: Subject, case: TrainCase) -> None:
     training=True,
 )
 def differences(subject: Subject, case: TrainCase) -> None:
-    """The teacher stays as it is: the targets are constants. One direction each in a matrix, a bias and everywhere."""
+    """Targets are constants: the teacher does not change. Directions: one matrix, one bias, all parameters."""
     config, images, noise = case.config(), case.images(subject.dtype), case.noise()
     student, teacher, rng = case.student(subject.dtype), case.teacher(subject.dtype), case.rng()
     _, gradients = _gradients(subject, case)
@@ -120,7 +120,7 @@ def differences(subject: Subject, case: TrainCase) -> None:
     training=True,
 )
 def loss_gradient(subject: Subject, case: TrainCase) -> None:
-    """Seen in the bias of the last layer, which shifts every prediction alike."""
+    """Observe the bias of the last layer, which shifts all predictions alike."""
     student, teacher = subject.own_all(case.student(subject.dtype)), subject.own_all(case.teacher(subject.dtype))
     images = subject.own(case.images(subject.dtype))
     out = subject.training_backend.pretraining_forward(case.config(), student, teacher, images, case.noise())
@@ -145,7 +145,7 @@ def loss_gradient(subject: Subject, case: TrainCase) -> None:
     training=True,
 )
 def recorded(subject: Subject, case: GoldenName) -> None:
-    """By every trainable parameter."""
+    """Compare the gradient of every trainable parameter."""
     recorded_case = golden.load(case.name)
     loss, gradients = subject.training_backend.pretraining_loss_and_gradients(
         recorded_case.config,
@@ -172,7 +172,7 @@ def recorded(subject: Subject, case: GoldenName) -> None:
     training=True,
 )
 def drop_path(subject: Subject, case: TrainCase) -> None:
-    """Factors of 1 are no drop path; factors of 0 leave the branch out."""
+    """Factors of 1 mean no drop path. Factors of 0 switch the branch off."""
     if _near_ties(subject, case):
         return
     case = dataclasses.replace(case, drop_path=0.0)

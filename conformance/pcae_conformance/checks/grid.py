@@ -29,7 +29,7 @@ SHARP = [
 
 
 def _restored(subject: Subject, case: GridCase) -> Floats:
-    """What the backend makes of the case (B, N, D)."""
+    """The backend's grid for the case (B, N, D)."""
     features = case.features(subject.dtype)
     own = None if features is None else subject.own(features)
     got = subject.backend.restore_grid(
@@ -41,7 +41,7 @@ def _restored(subject: Subject, case: GridCase) -> Floats:
 
 
 def _sources(subject: Subject, case: GridCase, grid: Floats) -> Ids:
-    """The survivors (B, N) whose tokens are on the grid. Raises Mismatch where there is another token."""
+    """The survivor (B, N) whose token is at each place of the grid. Raises Mismatch for any other token."""
     sources = np.zeros(grid.shape[:2], dtype=np.int64)
     for b, (tokens, ids) in enumerate(zip(case.tokens(subject.dtype), case.ids(), strict=True)):
         equal = (grid[b][:, None] == tokens).all(axis=-1)  # (N, k)
@@ -51,7 +51,7 @@ def _sources(subject: Subject, case: GridCase, grid: Floats) -> Ids:
 
 
 def _similarities(subject: Subject, case: GridCase) -> Floats:
-    """Of every patch with every survivor in ascending order (B, N, k)."""
+    """Similarity (B, N, k) of every patch to every survivor, in ascending order of their ids."""
     return definitions.grid_similarities(case.features(subject.dtype), np.sort(case.ids(), axis=1), case.grid)
 
 
@@ -62,7 +62,7 @@ def _similarities(subject: Subject, case: GridCase) -> Floats:
     examples=SHARP,
 )
 def definition(subject: Subject, case: GridCase) -> None:
-    """Against a statement in plain Python; cosines that differ by rounding may change places, equal ones may not."""
+    """Compare with plain Python. Cosines that differ by rounding may change places; equal ones may not."""
     sources = _sources(subject, case, _restored(subject, case))
     similarities, survivors = _similarities(subject, case), np.sort(case.ids(), axis=1)
     margin = 0.0 if case.exact else 2.0 * tolerances.cosine(case.width, subject.dtype)
@@ -86,7 +86,7 @@ def definition(subject: Subject, case: GridCase) -> None:
     examples=SHARP,
 )
 def reference(subject: Subject, case: GridCase) -> None:
-    """Bit for bit, since tokens are only moved."""
+    """Compare bit for bit, because tokens are only moved."""
     expected = subject.reference.restore_grid(
         case.tokens(subject.dtype), case.ids(), case.grid**2, case.features(subject.dtype)
     )
@@ -99,12 +99,12 @@ def reference(subject: Subject, case: GridCase) -> None:
 
 @check(
     "grid-survivors",
-    statement="survivors stay as they are at their places, be their features equal to others' or NaN",
+    statement="survivors stay unchanged at their places, even if their features are NaN or equal those of others",
     strategy=strategies.grids(),
     examples=SHARP,
 )
 def survivors(subject: Subject, case: GridCase) -> None:
-    """And an infinite or NaN token spoils no place that it does not fill."""
+    """An infinite or NaN token changes only the places that it fills."""
     tokens, ids = case.tokens(subject.dtype), case.ids()
     grid = _restored(subject, case)
     subject.near("survivors", np.take_along_axis(grid, ids[:, :, None], axis=1), tokens, 0.0)
@@ -124,7 +124,7 @@ def survivors(subject: Subject, case: GridCase) -> None:
     examples=[GridCase(batch=2, grid=3, k=9), GridCase(batch=2, grid=2, k=4, kind="one_hot"), GridCase(grid=1)],
 )
 def everything(subject: Subject, case: GridCase) -> None:
-    """Whatever the features are."""
+    """Features do not matter."""
     order = np.argsort(case.ids(), axis=1)
     expected = np.take_along_axis(case.tokens(subject.dtype), order[:, :, None], axis=1)
     subject.near("restored grid", _restored(subject, case), expected, 0.0)
@@ -139,7 +139,7 @@ def everything(subject: Subject, case: GridCase) -> None:
     training=True,
 )
 def gradient(subject: Subject, case: GridCase) -> None:
-    """Of a weighted sum of the grid."""
+    """Take the gradient of a weighted sum of the grid."""
     backend, ids, features = subject.training_backend, subject.own_ids(case.ids()), case.features(subject.dtype)
     own = None if features is None else subject.own(features)
     weights = np.random.default_rng([case.seed, 9]).integers(-4, 5, case.shape).astype(np.float64)

@@ -1,7 +1,7 @@
 """Half precision, in which only matrix products are rounded. Letters: B images.
 
-Rounding is too large there to compare elements closely: what must hold whatever the gradients are is checked as in
-float32, and the gradients are compared as one vector.
+Rounding errors are too large to compare elements closely. The update is checked as in float32, with the backend's own
+gradients. The gradients are compared with the reference's as one vector.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SEEDS = range(6)
 def _check_update(
     subject: Subject, case: TrainCase, config: RunConfig, got: TrainState, out: PretrainOutput | FinetuneOutput
 ) -> updates.Gradients:
-    """That the state is the one that AdamW and the moving average make of the gradients, which are returned."""
+    """Check that AdamW and the moving average give this state. Returns the gradients, computed from the state."""
     before = case.state(subject.dtype)
     for group in steps.GROUPS:
         for name, value in getattr(got, group).items():
@@ -59,7 +59,7 @@ def _compare_gradients(got: updates.Gradients, expected: updates.Gradients) -> N
     training=True,
 )
 def train(subject: Subject, case: TrainCase) -> None:
-    """The teacher keeps all tokens, since rounding would choose between them."""
+    """The teacher keeps all tokens: otherwise rounding would decide which tokens stay."""
     case = dataclasses.replace(case, keep=1.0)
     state, config = case.state(subject.dtype), case.pretrain_config(subject.dtype)
     ours = steps.pretrainer(subject.training_backend, case, subject.dtype, state)
@@ -81,7 +81,7 @@ def train(subject: Subject, case: TrainCase) -> None:
     training=True,
 )
 def finetune(subject: Subject, case: FinetuneCase) -> None:
-    """All tokens stay where gradients are compared; where dropping some makes another step, it must do so."""
+    """All tokens stay when gradients are compared. A step that drops tokens must differ where the reference's does."""
     some, every = (_finetune_step(subject, dataclasses.replace(case, keep=keep)) for keep in (case.keep, 1.0))
     _compare_gradients(every[0], every[1])
     if updates.cosine(some[1], every[1]) < 0.99:
@@ -90,7 +90,7 @@ def finetune(subject: Subject, case: FinetuneCase) -> None:
 
 
 def _finetune_step(subject: Subject, case: FinetuneCase) -> tuple[updates.Gradients, updates.Gradients]:
-    """The gradients that a step takes, and the reference's."""
+    """The gradients of the backend's step, and the reference's."""
     state, config = case.state(subject.dtype), case.finetune_config(subject.dtype)
     ours = subject.training_backend.create_finetuner(config, state)
     theirs = subject.reference.create_finetuner(case.finetune_config("float64"), state)
@@ -114,7 +114,7 @@ def train_state(subject: Subject, case: TrainCase) -> None:
 
 @check(
     "finetune-half-state",
-    statement="the same in fine-tuning",
+    statement="in half precision fine-tuning gives its state back, and skips a step that is not finite",
     examples=finetuning.SHARP[:1],
     dtypes=HALF,
     training=True,
@@ -132,7 +132,7 @@ def finetune_state(subject: Subject, case: FinetuneCase) -> None:
     dtypes=HALF,
 )
 def features(subject: Subject, case: ModelCase) -> None:
-    """Over several models and all features, since the largest error of one says little. No token is dropped."""
+    """Measure over several models and all features: the largest error of one says little. No token is dropped."""
     errors = []
     for seed in SEEDS:
         drawn = dataclasses.replace(case, keep=1.0, seed=seed)

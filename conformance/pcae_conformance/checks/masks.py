@@ -16,9 +16,9 @@ from pcae_conformance.token_cases import ScoresCase
 from pcae_core.randomness import mask_noise
 
 DRAWS = 400
-"""Masks a uniformity test looks at."""
+"""Number of masks in the uniformity test."""
 SMALLEST_P = 1e-9
-"""A uniform split fails the test once in a billion runs; a biased one at p values far below."""
+"""Significance: a uniform split fails once in a billion runs. A biased split has far smaller p values."""
 
 
 def _split(subject: Subject, noise: Floats, visible: int) -> tuple[Ids, Ids]:
@@ -45,7 +45,7 @@ def _split(subject: Subject, noise: Floats, visible: int) -> tuple[Ids, Ids]:
     training=True,
 )
 def partition(subject: Subject, case: ScoresCase) -> None:
-    """Noise is float64 whatever the model's dtype: rounding it would make another run of the same seed."""
+    """Noise is float64 for every dtype of the model: rounding it would change the run of a seed."""
     noise = case.scores("float64")
     seen, masked = _split(subject, noise, case.k)
     expected = definitions.lowest_of_each(noise, case.k)
@@ -63,7 +63,7 @@ def partition(subject: Subject, case: ScoresCase) -> None:
     training=True,
 )
 def place(subject: Subject, case: MaskCase) -> None:
-    """Sample by sample as in the batch; another step, seed or sample gives another noise."""
+    """Single samples have the noise of the batch. Another step, seed or sample has other noise."""
     noise = mask_noise(case.seed, case.step, case.first, case.count, case.patches)
     seen, _ = _split(subject, noise, case.visible)
     for i in range(case.count):

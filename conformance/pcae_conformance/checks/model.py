@@ -32,7 +32,7 @@ BATCHES = [dataclasses.replace(SHARP[1], batch=3, keep=0.9), SHARP[3]]
 
 
 def encode(subject: Subject, case: ModelCase, images: NDArray[Any]) -> EncoderOutput:
-    """What the backend's encoder gives for the case's model."""
+    """Output of the backend's encoder for the case's model."""
     parameters = subject.own_all(case.student(subject.dtype))
     return subject.backend.encode(case.encoder_config(), parameters, subject.own(images), case.keep)
 
@@ -57,7 +57,7 @@ def _masked(case: ModelCase, noise: NDArray[Any]) -> Ids:
     examples=SHARP,
 )
 def encoder(subject: Subject, case: ModelCase) -> None:
-    """Images for which the reference's scores nearly tie keep what rounding chooses, and are not compared."""
+    """Images for which the reference's scores nearly tie are not compared, because rounding decides."""
     tolerance = MODEL[subject.dtype]
     config, images, student = case.config(), case.images(subject.dtype), case.student(subject.dtype)
     got = encode(subject, case, images)
@@ -137,13 +137,13 @@ def recorded(subject: Subject, case: GoldenName) -> None:
 
 @check(
     "model-batch",
-    statement="permuting the images of a batch permutes what comes out, and each image is treated alone",
+    statement="permuting the images of a batch permutes the encoder's output, and each image is encoded alone",
     strategy=strategies.models(ties=False),
     examples=BATCHES,
     dtypes=DOUBLE,
 )
 def batch(subject: Subject, case: ModelCase) -> None:
-    """Of the encoder."""
+    """Compare a permuted batch, and one image alone, with the whole batch."""
     images, order = case.images(subject.dtype), case.rng().permutation(case.batch)
     whole = encode(subject, case, images)
     for rows in (order, order[:1]):
@@ -154,14 +154,14 @@ def batch(subject: Subject, case: ModelCase) -> None:
 
 @check(
     "model-pretraining-batch",
-    statement="the same of the forward pass of pre-training",
+    statement="permuting the images of a batch permutes predictions and targets, and each image is treated alone",
     strategy=strategies.models(ties=False),
     examples=BATCHES,
     dtypes=DOUBLE,
     training=True,
 )
 def pretraining_batch(subject: Subject, case: ModelCase) -> None:
-    """Each image with its noise."""
+    """Permute each image together with its noise."""
     images, noise, order = case.images(subject.dtype), case.noise(), case.rng().permutation(case.batch)
     whole = _pretrain(subject, case, images, noise)
     for rows in (order, order[:1]):
@@ -184,9 +184,9 @@ def _compare_rows(subject: Subject, name: str, part: Array, whole: Array, rows: 
     training=True,
 )
 def blind(subject: Subject, case: ModelCase) -> None:
-    """Other pixels in one half leave the other side's features as they were, bit for bit.
+    """Other masked pixels leave predictions unchanged, and other visible pixels leave targets unchanged, bit for bit.
 
-    Where pixels of masked patches change, the teacher may keep other patches: with `keep` 1 it keeps them all.
+    The teacher keeps all patches here: otherwise other masked pixels could change its choice.
     """
     case = dataclasses.replace(case, keep=1.0)
     images, noise = case.images(subject.dtype), case.noise()
@@ -203,15 +203,15 @@ def blind(subject: Subject, case: ModelCase) -> None:
 
 @check(
     "model-dropped",
-    statement="what is dropped never influences what follows",
+    statement="dropped tokens never influence later blocks",
     strategy=strategies.models(ties=False),
     examples=[ModelCase(batch=2, grid=4, depth=3, stages=2, heads=2), ModelCase(grid=4, depth=2, keep=0.3, classes=3)],
     dtypes=DOUBLE,
 )
 def dropped(subject: Subject, case: ModelCase) -> None:
-    """Block 0 is kept from mixing tokens, so that a patch dropped after it can have left no trace.
+    """Block 0 does not mix tokens here, so a patch that is dropped after it leaves no trace.
 
-    Its pixels then change a little. The reference's scores say whether the same patches still go.
+    The pixels of such a patch change a little. The reference's scores tell whether the same patches are still dropped.
     """
     config, images, student = case.config(), case.images(subject.dtype), case.student(subject.dtype)
     student["blocks.0.attn.proj.weight"] *= 0.0
@@ -256,7 +256,7 @@ def sharp_attention(subject: Subject, case: ModelCase) -> None:
     dtypes=WIDE,
 )
 def decoder_ignored(subject: Subject, case: ModelCase) -> None:
-    """With the decoder's parameters there and without; images come in float64."""
+    """Encode with and without the decoder's parameters; images are float64."""
     images, student = case.images(subject.dtype), subject.own_all(case.student(subject.dtype))
     alone = {name: student[name] for name in case.teacher(subject.dtype)}
     results = []

@@ -35,7 +35,7 @@ def _reduce(subject: Subject, tokens: Floats, case: TokensCase) -> tuple[Floats,
     examples=[TokensCase(batch=2, length=5, width=3, k=4), TokensCase(length=3, k=3, exponent=-15)],
 )
 def gather(subject: Subject, case: TokensCase) -> None:
-    """Ids in any order, some twice."""
+    """Gather ids in any order, some of them twice."""
     tokens, ids = case.tokens(subject.dtype), case.ids()
     expected = np.stack([sequence[row] for sequence, row in zip(tokens, ids, strict=True)])
     got = subject.backend.gather_tokens(subject.own(tokens), subject.own_ids(ids))
@@ -44,7 +44,7 @@ def gather(subject: Subject, case: TokensCase) -> None:
 
 @check(
     "gather-dropped",
-    statement="tokens that are not gathered have no influence, be they NaN or infinite",
+    statement="tokens that are not gathered have no influence, even if they are NaN or infinite",
     strategy=strategies.plain_tokens(("normal",), min_length=2),
     examples=[TokensCase(length=3, k=1)],
 )
@@ -66,7 +66,7 @@ def dropped(subject: Subject, case: TokensCase) -> None:
     examples=SHARP,
 )
 def reduce(subject: Subject, case: TokensCase) -> None:
-    """By the reference's scores, within their tolerance."""
+    """Compare by the reference's scores, within their tolerance."""
     tokens = case.tokens(subject.dtype)
     patches = tokens[:, case.prefix :]
     _, ids = _reduce(subject, tokens, case)
@@ -81,7 +81,7 @@ def reduce(subject: Subject, case: TokensCase) -> None:
     examples=SHARP,
 )
 def composition(subject: Subject, case: TokensCase) -> None:
-    """Of the backend's own operations; near-ties again on the set, since a fused kernel may round otherwise."""
+    """Compose the backend's own operations. Near-ties may differ, because a fused kernel may round differently."""
     tokens = case.tokens(subject.dtype)
     patches = tokens[:, case.prefix :]
     kept, ids = _reduce(subject, tokens, case)
@@ -115,7 +115,7 @@ def prefix(subject: Subject, case: TokensCase) -> None:
     examples=[TokensCase(batch=3, length=8, width=7, k=3, prefix=1)],
 )
 def permutation(subject: Subject, case: TokensCase) -> None:
-    """No sequence looks at another: in another order, and the first one alone."""
+    """Sequences do not influence each other: reduce them in another order, and the first one alone."""
     tokens, order = case.tokens(subject.dtype), case.rng().permutation(case.batch)
     for chosen in (tokens[order], tokens[:1]):
         patches = chosen[:, case.prefix :]

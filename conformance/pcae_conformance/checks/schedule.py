@@ -1,4 +1,4 @@
-"""How many tokens there are at each block (paper, section 3).
+"""Number of tokens at each block (paper, section 3).
 
 After the blocks `depth // S * i` a share `keep` stays, rounded down.
 """
@@ -34,7 +34,7 @@ SHARP = [ModelCase(grid=3, depth=5, stages=2, keep=0.7), ModelCase(grid=2, depth
     dtypes=ONCE,
 )
 def counts(subject: Subject, case: ScheduleCase) -> None:
-    """The schedule that the core hands to every backend."""
+    """Check the schedule of `pcae_core`, which every backend uses."""
     leaving = patch_counts(case.depth, case.stages, case.keep, case.tokens)
     for prefix in (0, 1):
         got = schedule.tokens_per_block(case.depth, case.stages, case.keep, case.tokens, prefix)
@@ -54,7 +54,7 @@ def counts(subject: Subject, case: ScheduleCase) -> None:
     dtypes=WIDE,
 )
 def models(subject: Subject, case: ModelCase) -> None:
-    """Of all N patches."""
+    """The encoder starts from all N patches."""
     config, student, images = case.config(), case.student(subject.dtype), subject.own(case.images(subject.dtype))
     encoded = subject.backend.encode(config, subject.own_all(student), images, case.keep)
     left = patch_counts(case.depth, case.stages, case.keep, case.grid**2)[-1]
@@ -70,7 +70,7 @@ def models(subject: Subject, case: ModelCase) -> None:
     training=True,
 )
 def pretraining(subject: Subject, case: ModelCase) -> None:
-    """Of the M masked patches."""
+    """The teacher starts from the M masked patches."""
     config, student, images = case.config(), case.student(subject.dtype), subject.own(case.images(subject.dtype))
     visible = int(case.grid**2 * (1 - case.mask_ratio))
     left = patch_counts(case.depth, case.stages, case.keep, case.grid**2 - visible)[-1]

@@ -36,7 +36,7 @@ def _scores(subject: Subject, tokens: Floats, case: TokensCase) -> Floats:
     examples=SHARP,
 )
 def reference(subject: Subject, case: TokensCase) -> None:
-    """Within the condition of the mean token."""
+    """The tolerance depends on the condition of the mean token."""
     tokens = case.tokens(subject.dtype)
     expected = subject.reference.similarity_scores(tokens, case.center)
     got = subject.backend.similarity_scores(subject.own(tokens), case.center)
@@ -50,7 +50,7 @@ def reference(subject: Subject, case: TokensCase) -> None:
     examples=SHARP,
 )
 def definition(subject: Subject, case: TokensCase) -> None:
-    """Against a statement in plain Python."""
+    """Compare with plain Python."""
     tokens = case.tokens(subject.dtype)
     expected = definitions.similarity(tokens, case.center)
     got = _scores(subject, tokens, case)
@@ -64,7 +64,7 @@ def definition(subject: Subject, case: TokensCase) -> None:
     examples=[TokensCase(length=3), TokensCase(length=3, center="raw"), TokensCase(length=3, exponent=-15)],
 )
 def scale(subject: Subject, case: TokensCase) -> None:
-    """By powers of two, which rounds nothing."""
+    """Scale by powers of two, which rounds nothing."""
     tokens = case.tokens(subject.dtype)
     per_sequence, axes = (1, (1, 2)) if case.center == "raw" else (case.length, (2,))
     factors = np.exp2(case.rng().integers(-3, 4, size=(case.batch, per_sequence, 1)))
@@ -81,7 +81,7 @@ def scale(subject: Subject, case: TokensCase) -> None:
     examples=[TokensCase(batch=3, length=5)],
 )
 def permutation(subject: Subject, case: TokensCase) -> None:
-    """Over the tokens and over the batch."""
+    """Permute the tokens, and the batch."""
     tokens, rng = case.tokens(subject.dtype), case.rng()
     order, batch_order = rng.permutation(case.length), rng.permutation(case.batch)
     tolerance = 2.0 * tolerances.scores(tokens, case.center, subject.dtype)
@@ -100,7 +100,7 @@ def permutation(subject: Subject, case: TokensCase) -> None:
     examples=SHARP,
 )
 def bounds(subject: Subject, case: TokensCase) -> None:
-    """Exactly, not to within rounding."""
+    """The bounds hold exactly, not only to within rounding."""
     tokens = case.tokens(subject.dtype)
     got = _scores(subject, tokens, case)
     require(bool((np.abs(got) <= 1.0).all()), f"scores must be within [-1, 1], got {got.tolist()}")
@@ -119,7 +119,7 @@ def bounds(subject: Subject, case: TokensCase) -> None:
     ],
 )
 def constant(subject: Subject, case: TokensCase) -> None:
-    """At any scale."""
+    """Sequences are of any scale."""
     tokens = case.tokens(subject.dtype)
     tolerance = tolerances.scores(tokens, case.center, subject.dtype)
     subject.near("scores", _scores(subject, tokens, case), np.ones((case.batch, case.length)), tolerance)
@@ -132,7 +132,7 @@ def constant(subject: Subject, case: TokensCase) -> None:
     examples=[TokensCase(batch=2, length=3)],
 )
 def nan(subject: Subject, case: TokensCase) -> None:
-    """The mean token carries it to all of them."""
+    """The mean token carries the NaN to all scores."""
     tokens = case.tokens(subject.dtype)
     expected = _scores(subject, tokens, case)
     expected[0] = np.nan

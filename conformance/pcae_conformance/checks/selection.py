@@ -30,7 +30,7 @@ SHARP = [
     examples=SHARP,
 )
 def lowest(subject: Subject, case: ScoresCase) -> None:
-    """Against Python's sort of (score, index)."""
+    """Compare with Python's sort of (score, index)."""
     scores = case.scores(subject.dtype)
     got = subject.backend.select_tokens(subject.own(scores), case.k)
     ids = subject.ids("ids", got, (case.batch, case.k), case.length)
@@ -44,7 +44,7 @@ def lowest(subject: Subject, case: ScoresCase) -> None:
     examples=SHARP,
 )
 def everything(subject: Subject, case: ScoresCase) -> None:
-    """NaN and infinities too."""
+    """Scores may be NaN or infinite."""
     got = subject.backend.select_tokens(subject.own(case.scores(subject.dtype)), case.length)
     ids = subject.ids("ids", got, case.shape, case.length)
     subject.near("ids", ids, np.broadcast_to(np.arange(case.length), case.shape), 0)
@@ -57,7 +57,7 @@ def everything(subject: Subject, case: ScoresCase) -> None:
     examples=[ScoresCase(batch=3, length=8, k=3, kind="few")],
 )
 def nested(subject: Subject, case: ScoresCase) -> None:
-    """Adding one to k adds one id; one row alone gives what it gives in the batch."""
+    """Adding one to k adds one id. One row alone gives the same ids as in the batch."""
     scores, k = case.scores(subject.dtype), min(case.k, case.length - 1)
     if k == 0:
         return

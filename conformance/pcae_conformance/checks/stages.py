@@ -1,4 +1,4 @@
-"""What `encode_stages` says of each stage: who entered, how similar each was to the mean, and who stayed.
+"""Stages of `encode_stages`: the patches that enter, their scores, and the patches that stay.
 
 Letters: B images, N patches, n patches that enter a stage, k patches that stay.
 """
@@ -21,7 +21,7 @@ from pcae_numpy.model import Stage
 
 
 def _trace(subject: Subject, case: ModelCase, images: Floats) -> tuple[EncoderOutput, list[StageOutput]]:
-    """What the backend gives; the stages as NumPy arrays of the right shapes."""
+    """The backend's output, with the stages as NumPy arrays of checked shapes."""
     parameters, total = subject.own_all(case.student(subject.dtype)), case.grid**2
     trace = subject.backend.encode_stages(case.encoder_config(), parameters, subject.own(images), case.keep)
     counts = case.config().kept_after_block(total, case.keep)
@@ -46,20 +46,20 @@ def _reference(subject: Subject, case: ModelCase) -> list[Stage]:
 
 
 def _places(ids: Ids, among: Ids) -> Ids:
-    """Where ids (B, k) are in the ascending ids `among` (B, n)."""
+    """Positions of ids (B, k) in the ascending ids `among` (B, n)."""
     found: Ids = np.stack([np.searchsorted(row, wanted) for row, wanted in zip(among, ids, strict=True)])
     return found
 
 
 @check(
     "stages-output",
-    statement="encode_stages gives what encode gives; a stage starts from what the one before kept, and keeps the "
-    "lowest of its scores",
+    statement="encode_stages gives the output of encode; a stage starts from the patches that the one before kept, and "
+    "keeps the lowest scores",
     strategy=strategies.models(),
     examples=model.SHARP,
 )
 def output(subject: Subject, case: ModelCase) -> None:
-    """Outputs are compared for images whose choice does not hang on rounding, scores and choice for all."""
+    """Compare scores and choices for all images, and outputs for images whose choice does not depend on rounding."""
     images, tolerance = case.images(subject.dtype), MODEL[subject.dtype]
     got, stages = _trace(subject, case, images)
     entered = np.broadcast_to(np.arange(case.grid**2), (case.batch, case.grid**2))
@@ -96,7 +96,7 @@ def output(subject: Subject, case: ModelCase) -> None:
     dtypes=WIDE,
 )
 def reference(subject: Subject, case: ModelCase) -> None:
-    """Of each image up to the stage at which scores nearly tie, whose scores are still compared."""
+    """Compare each image up to the first stage at which scores nearly tie, including the scores of that stage."""
     margin, clear = SCORE_MARGIN[subject.dtype], np.ones(case.batch, dtype=bool)
     _, found = _trace(subject, case, case.images(subject.dtype))
     for stage, expected in zip(found, _reference(subject, case), strict=True):
@@ -114,7 +114,7 @@ def reference(subject: Subject, case: ModelCase) -> None:
     dtypes=ONCE,
 )
 def nan(subject: Subject, case: ModelCase) -> None:
-    """Attention carries it to all tokens of its image."""
+    """Attention carries the NaN to all tokens of its image."""
     images = case.images(subject.dtype)
     _, before = _trace(subject, case, images)
     images[0, 0, 0, 0] = np.nan

@@ -31,7 +31,7 @@ SHARP_RUNS = [dataclasses.replace(case, steps=10) for case in SHARP]
     training=True,
 )
 def step(subject: Subject, case: TrainCase) -> None:
-    """With accumulation, clipping, drop path, and uint8 images among the cases."""
+    """Some cases have accumulation, clipping, drop path and uint8 images."""
     if steps.near_ties(subject, case):
         return
     dtype, state = subject.dtype, case.state(subject.dtype)
@@ -56,7 +56,7 @@ def step(subject: Subject, case: TrainCase) -> None:
     training=True,
 )
 def ten_steps(subject: Subject, case: TrainCase) -> None:
-    """Student and teacher, save the key's part of each attention bias.
+    """Student and teacher, without the key's part of each attention bias.
 
     Softmax does not see a number added to all scores of a query, so that part's gradient is zero but for rounding, and
     AdamW, which divides a gradient by its own size, would blow the rounding up to full steps.
@@ -85,7 +85,7 @@ def ten_steps(subject: Subject, case: TrainCase) -> None:
     training=True,
 )
 def start(subject: Subject, case: TrainCase) -> None:
-    """The same float32 numbers in every framework."""
+    """Initial numbers are the same float32 numbers in every framework."""
     state = steps.pretrainer(subject.training_backend, case, subject.dtype, None).state()
     student = initial_parameters(case.config(), case.seed)
     zeros = {name: np.zeros_like(value) for name, value in student.items() if is_trainable(name)}
@@ -120,7 +120,7 @@ def _micro_batches(subject: Subject, case: TrainCase, state: TrainState) -> tupl
     training=True,
 )
 def adamw(subject: Subject, case: TrainCase) -> None:
-    """Stated here from the gradients that `pretraining_loss_and_gradients` gives."""
+    """Compute the step here from the gradients of `pretraining_loss_and_gradients`."""
     state = case.state("float64")
     loss, gradients = _micro_batches(subject, case, state)
     pretrainer = steps.pretrainer(subject.training_backend, case, "float64", state)
@@ -133,15 +133,15 @@ def adamw(subject: Subject, case: TrainCase) -> None:
 
 @check(
     "train-skips-nonfinite",
-    statement="a step whose loss or gradient is not finite says so and leaves parameters and moments as they are; it "
-    "counts, the EMA goes on, and the next step is as if nothing had been",
+    statement="a step whose loss or gradient is not finite reports it and changes no parameters and moments; it "
+    "counts, the EMA goes on, and the next step is not affected",
     strategy=strategies.runs(),
     examples=SHARP,
     dtypes=WIDE,
     training=True,
 )
 def skips_nonfinite(subject: Subject, case: TrainCase) -> None:
-    """A NaN in one pixel of the first image, so also of the first of several micro-batches."""
+    """One pixel of the first image is NaN, so the first of several micro-batches is not finite."""
     dtype, state, rates = subject.dtype, case.state(subject.dtype), case.hyper_parameters(0)
     pretrainer = steps.pretrainer(subject.training_backend, case, dtype, state)
     images = steps.normalized(case, case.step_images(0))

@@ -25,7 +25,7 @@ from pcae_conformance.tolerances import MODEL
     training=True,
 )
 def state_round_trip(subject: Subject, case: TrainCase) -> None:
-    """A drawn state, and one that a step has made; the loss scale of float16 with it."""
+    """Check a drawn state and the state after a step, with the loss scale of float16."""
     dtype, state = subject.dtype, case.state(subject.dtype)
     first = steps.pretrainer(subject.training_backend, case, dtype, state)
     steps.compare_untouched(subject, first.state(), state)
@@ -46,7 +46,7 @@ def state_round_trip(subject: Subject, case: TrainCase) -> None:
     training=True,
 )
 def snapshot(subject: Subject, case: TrainCase) -> None:
-    """Of the state given and of the state taken."""
+    """Check the state that goes in and the state that comes out."""
     dtype, given = subject.dtype, case.state(subject.dtype)
     pretrainer = steps.pretrainer(subject.training_backend, case, dtype, given)
     taken = pretrainer.state()
@@ -72,7 +72,7 @@ def snapshot(subject: Subject, case: TrainCase) -> None:
     training=True,
 )
 def accumulation(subject: Subject, case: TrainCase) -> None:
-    """One image a micro-batch against all at once."""
+    """Compare one image per micro-batch with all images at once."""
     if steps.near_ties(subject, case):
         return
     dtype, state = subject.dtype, case.state(subject.dtype)
@@ -97,7 +97,7 @@ def accumulation(subject: Subject, case: TrainCase) -> None:
     training=True,
 )
 def fixed_points(subject: Subject, case: TrainCase) -> None:
-    """Exactly; the moments and the count of steps move on."""
+    """Compare exactly. The moments and the number of steps still change."""
     dtype, state = subject.dtype, case.state(subject.dtype)
     for rate, momentum in ((0.0, 1.0), (case.learning_rate, 1.0), (case.learning_rate, 0.0)):
         pretrainer = steps.pretrainer(subject.training_backend, case, dtype, state)
@@ -121,7 +121,7 @@ def fixed_points(subject: Subject, case: TrainCase) -> None:
     training=True,
 )
 def pixels(subject: Subject, case: TrainCase) -> None:
-    """Against the same images normalised beforehand."""
+    """Compare with the same images, normalised beforehand."""
     case = dataclasses.replace(case, pixels=True)
     raw, noise, rates = case.step_images(0), case.step_noise(0), case.hyper_parameters(0)
     targets = []
