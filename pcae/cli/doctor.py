@@ -62,11 +62,11 @@ def main(arguments: Sequence[str]) -> None:
     for name, result in probes.items():
         found += devices.findings(name, announced[name], result, accelerators)
     if not found:
-        print("\nnothing stands in the way")
+        print("\nno problems found")
         return
     for number, finding in enumerate(found, 1):
         print(f"\n{number}. {finding.problem}\n   {finding.advice}")
-    raise EnvironmentConflictError(f"found {len(found)} thing{'s' if len(found) > 1 else ''} to put right, as above")
+    raise EnvironmentConflictError(f"found {len(found)} problem{'s' if len(found) > 1 else ''}, listed above")
 
 
 def _list(title: str, rows: Mapping[str, str]) -> None:

@@ -1,5 +1,5 @@
-"""What is installed here, what it can use, and what stands in its way: `pcae doctor`.
+"""`pcae doctor`: installed packages, devices that backends can use, and problems.
 
-Nothing here imports a framework into this process: versions are read from the packages' metadata, and devices are tried
-in processes of their own, which may crash or hang without harm.
+This package imports no framework. Versions come from the packages' metadata. Devices are tried in other processes,
+which may crash or hang without harm.
 """

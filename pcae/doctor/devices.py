@@ -1,4 +1,4 @@
-"""Devices: what the machine has, and what each backend can compute on, tried in a process of its own."""
+"""Devices of the machine, and the devices that each backend can compute on. A process of its own tries each backend."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from pcae.doctor.packages import Finding
 from pcae_core.registry import BackendInfo
 
-# Tries the devices, best first, until one has computed something. The last line says how each tried one went.
+# Tries the devices, best first, until one has computed something. The last line has the outcome of each try.
 PROBE = """
 import json, sys
 import numpy as np
@@ -31,17 +31,17 @@ for device in sys.argv[2:]:
 print("\\n" + json.dumps(tried), flush=True)
 """
 
-# The device name that backends use for a kind of accelerator.
+# Kind of accelerator -> name of the device in backends.
 ACCELERATORS = {"NVIDIA GPU": "cuda", "Ascend NPU": "ascend"}
 
 
 @dataclass(frozen=True)
 class Probe:
-    """How a backend fared: the device that computed, and what was wrong with those tried before it.
+    """Outcome of trying a backend: the device that computed, and the problems of the devices before it.
 
     Attributes:
-        device: None when none computed.
-        problems: reason by device; under "" why the process told nothing.
+        device: name of the device; None if no device computed.
+        problems: device -> problem. The key "" is for a process without an answer.
     """
 
     device: str | None
@@ -49,7 +49,7 @@ class Probe:
 
 
 def accelerators() -> dict[str, list[str]]:
-    """Names of the accelerators that the system shows, by kind, whether a framework can use them or not."""
+    """Kind -> names of the accelerators of the system, whether or not a framework can use them."""
     found = {"NVIDIA GPU": _nvidia(), "Ascend NPU": sorted(map(str, Path("/dev").glob("davinci[0-9]*")))}
     return {kind: names for kind, names in found.items() if names}
 
@@ -66,7 +66,7 @@ def _nvidia() -> list[str]:
 
 
 def probe(name: str, devices: Sequence[str], seconds: float) -> Probe:
-    """Create a backend and compute on the first of `devices` that it can, in another process, within a time."""
+    """Create a backend in another process, and compute on the first of `devices` that works, within a time limit."""
     command = [sys.executable, "-P", "-c", PROBE, name, *devices]  # -P: no module of the working directory
     try:
         done = subprocess.run(  # nosec B603 # our own program; the names are those of entry points
@@ -84,7 +84,7 @@ def probe(name: str, devices: Sequence[str], seconds: float) -> Probe:
 
 
 def findings(name: str, info: BackendInfo, found: Probe, there: Mapping[str, Sequence[str]]) -> list[Finding]:
-    """A backend that is installed and computes nowhere, or not on an accelerator that the machine has."""
+    """Findings about an installed backend that computes on no device, or not on an accelerator of the machine."""
     if found.device is None:
         reasons = "; ".join(dict.fromkeys(found.problems.values()))
         return [Finding(f"the {name} backend is installed and does not work: {reasons}", f"reinstall: {info.install}")]

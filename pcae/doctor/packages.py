@@ -1,4 +1,4 @@
-"""Packages: versions and what contradicts what, from metadata alone. The only part of the core that names packages."""
+"""Versions of packages, and conflicts between them, from metadata alone. Only this module names packages."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from packaging.version import InvalidVersion, Version
 OURS = "pcae"
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-rocm")
 COMPANIONS = ("torchaudio", "torchvision")
-# Shown, and their requirements checked, beside what we require: what is installed for one package may break another.
+# Packages to show and check besides PCAE's requirements: a package that is installed for one may break another.
 WATCHED = ("torch", *COMPANIONS, "mindspore", "onnx", *RUNTIMES, "transformers", "datasets", "jax", "jaxlib")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong, and what to do about it; a sentence each."""
+    """A problem and advice about it, one sentence each."""
 
     problem: str
     advice: str
@@ -27,7 +27,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Package:
-    """A distribution: its version and, as its metadata writes them, what it requires and the extras that it has."""
+    """A distribution: version, requirements and extras, as in its metadata."""
 
     version: str
     requires: tuple[str, ...] = ()
@@ -35,16 +35,16 @@ class Package:
 
     @property
     def build(self) -> str:
-        """What follows "+" in the version, such as "cpu" or "cu126"; empty for wheels of the usual index."""
+        """The part of the version after "+", such as "cpu" or "cu126"; empty for wheels of PyPI."""
         return self.version.partition("+")[2]
 
 
 def installed() -> dict[str, Package]:
-    """Packages by normalised name; of a name that is there twice, the one that Python would import."""
+    """Installed packages by normalised name. If a name occurs twice, it is the one that Python would import."""
     found: dict[str, Package] = {}
     for distribution in importlib.metadata.distributions():
         name, version = distribution.metadata["Name"], distribution.metadata["Version"]
-        if name and version:  # what is left of a half-removed package has neither
+        if name and version:  # the rest of a half-removed package has neither
             extras = tuple(distribution.metadata.get_all("Provides-Extra") or ())
             package = Package(version, tuple(distribution.requires or ()), extras)
             found.setdefault(canonicalize_name(name), package)
@@ -52,13 +52,13 @@ def installed() -> dict[str, Package]:
 
 
 def relevant(packages: Mapping[str, Package]) -> dict[str, str]:
-    """Versions of PCAE, of what it may require, and of the frameworks' companions, as far as they are installed."""
+    """Versions of PCAE, of its possible requirements and of the frameworks' companions, if they are installed."""
     ours = {canonicalize_name(requirement.name) for _, requirement in _ours(packages)}
     return {name: packages[name].version for name in sorted({OURS, *ours, *WATCHED}) if name in packages}
 
 
 def findings(packages: Mapping[str, Package]) -> list[Finding]:
-    """Everything that contradicts something, the known traps first."""
+    """All conflicts between packages, the known ones first."""
     return [*_two_runtimes(packages), *_mixed_builds(packages), *_unmet(packages)]
 
 
@@ -84,7 +84,7 @@ def _mixed_builds(packages: Mapping[str, Package]) -> Iterator[Finding]:
 
 
 def _unmet(packages: Mapping[str, Package]) -> Iterator[Finding]:
-    """What does not hold of our requirements (with the extras in use), and of those of the relevant packages."""
+    """Unmet requirements of PCAE, with the extras in use, and of the relevant packages."""
     asked = [(f"{OURS}[{extra}]" if extra else OURS, r) for extra, r in _ours(packages) if _in_use(extra, packages)]
     for name in sorted(relevant(packages).keys() - {OURS}):
         asked += [(name, requirement) for _, requirement in _parse(packages, name, [""])]
@@ -105,22 +105,22 @@ def _satisfied(version: str, requirement: Requirement) -> bool:
     try:
         return requirement.specifier.contains(Version(version), prereleases=True)
     except InvalidVersion:
-        return True  # nothing is known of it
+        return True  # nothing is known about it
 
 
 def _in_use(extra: str, packages: Mapping[str, Package]) -> bool:
-    """Whether all that an extra asks for is there, whatever its version: then its versions matter."""
+    """Whether all packages of an extra are installed, in any version. Only then their versions matter."""
     return not extra or all(canonicalize_name(r.name) in packages for e, r in _ours(packages) if e == extra)
 
 
 def _ours(packages: Mapping[str, Package]) -> list[tuple[str, Requirement]]:
-    """Our requirements, each with its extra; "" for those without."""
+    """PCAE's requirements, each with its extra, or "" if it has none."""
     extras = packages[OURS].extras if OURS in packages else ()
     return list(_parse(packages, OURS, ["", *extras]))
 
 
 def _parse(packages: Mapping[str, Package], owner: str, extras: Iterable[str]) -> Iterator[tuple[str, Requirement]]:
-    """(extra, requirement) of a package that apply here; a requirement without an extra comes with "" only."""
+    """(extra, requirement) of a package that apply here. A requirement without an extra appears with "" only."""
     for text in packages[owner].requires if owner in packages else ():
         try:
             requirement = Requirement(text)

@@ -1,1 +1,1 @@
-"""Pictures and pages: which tokens an encoder keeps, and what a run has done so far. Needs NumPy and Pillow only."""
+"""Pictures of the tokens that an encoder keeps, and pages about a run. This package needs only NumPy and Pillow."""

@@ -1,4 +1,4 @@
-"""Line charts as SVG: small, without script, in the colours of the page around them.
+"""Line charts as SVG: small, without scripts, in the colours of the page.
 
 Letters: m measurements.
 """
@@ -21,7 +21,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 12, 8, 32
 _MOST_POINTS = 300
 _NUM_COLOURS = 4
 _DASHES = ("", "6 3", "2 3", "8 3 2 3")
-"""Lines differ in more than colour."""
+"""Dash patterns, so that lines differ in more than colour."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Chart:
     """Measurements to draw together.
 
     Attributes:
-        text: what to know when reading it.
-        level: a value to mark, and its name.
+        text: note for the reader.
+        level: value to mark, and its name.
     """
 
     title: str
@@ -57,7 +57,7 @@ NOT_DRAWN = ("epoch",)
 
 
 def charts(history: History) -> list[Chart]:
-    """The charts of what was measured: those that are known, then one for each other name that varies."""
+    """Charts of the measurements: the known charts, then one for each other measurement that varies."""
     known = {name for chart in KNOWN for name in chart.names}
     found = [
         Chart(chart.title, tuple(name for name in chart.names if name in history.series), chart.text, chart.level)
@@ -68,7 +68,7 @@ def charts(history: History) -> list[Chart]:
 
 
 def constants(history: History) -> dict[str, float]:
-    """Measurements that are drawn nowhere since they never change, by name."""
+    """Measurements without a chart, because they never change: name -> value."""
     known = {name for chart in KNOWN for name in chart.names}
     last = {name: history.last(name) for name in history.series if name not in known and is_constant(history, name)}
     return {name: value for name, value in last.items() if value is not None and name not in NOT_DRAWN}
@@ -80,7 +80,7 @@ def is_constant(history: History, name: str) -> bool:
 
 
 def card(chart: Chart, history: History) -> str:
-    """A chart with its title, the newest values, and a legend where it has several lines."""
+    """A chart with its title, the newest values, and a legend if it has several lines."""
     newest = {name: history.last(name) for name in chart.names}
     values = [f"{value:.4g}" for value in newest.values() if value is not None]
     legend = ""
@@ -121,7 +121,7 @@ def _svg(chart: Chart, history: History) -> str:
 
 @dataclass(frozen=True)
 class _Frame:
-    """Where values lie in the picture; each range is (lowest, highest)."""
+    """Maps values to places in the chart; each range is (lowest, highest)."""
 
     x_range: tuple[float, float]
     y_range: tuple[float, float]
@@ -158,7 +158,7 @@ class _Frame:
         )
 
     def line(self, series: Series, place: int) -> str:
-        """A path, broken where values are not finite; a point that stands alone is a dot."""
+        """A path with gaps at values that are not finite. A single point between gaps is a dot."""
         steps, values = thinned(series.steps, series.values)
         finite = np.pad(np.isfinite(values), 1)
         colour = f"var(--c{place % _NUM_COLOURS})"
@@ -173,7 +173,7 @@ class _Frame:
 
 
 def thinned(steps: Floats, values: Floats) -> tuple[Floats, Floats]:
-    """At most `_MOST_POINTS` points: means of equally many neighbours (m,); NaN where all of them are."""
+    """At most `_MOST_POINTS` points (m,). Each is the mean of equally many neighbours; NaN if all of them are NaN."""
     size = math.ceil(len(steps) / _MOST_POINTS)
     if size <= 1:
         return steps, values

@@ -1,4 +1,4 @@
-"""Encoders to draw: each says which tokens it keeps at each stage.
+"""Encoders to draw, with the tokens that they keep at each stage.
 
 Letters: B images, C channels, H = W pixels.
 """
@@ -26,10 +26,10 @@ class DrawnEncoder(abc.ABC):
     """An encoder to draw.
 
     Attributes:
-        title: what a page calls it.
-        model: its architecture.
-        normalization: mean and std, a number for each channel.
-        loader: of the images.
+        title: title on a page.
+        model: architecture.
+        normalization: mean and std, one number per channel each.
+        loader: settings of image reading.
     """
 
     title: str
@@ -39,14 +39,14 @@ class DrawnEncoder(abc.ABC):
 
     @abc.abstractmethod
     def stages(self, images: Floats) -> tuple[list[StageOutput], list[str]]:
-        """What happens at each stage to normalised images (B, C, H, W), and warnings, a line each."""
+        """The stages for normalised images (B, C, H, W), and warnings of one line each."""
 
     @abc.abstractmethod
     def splits(self, images: Floats, first: int) -> list[PretrainingSplit] | str:
-        """What a pre-training step would do with each image, or why that cannot be told.
+        """The split of each image in a pre-training step, or the reason why there is none.
 
         Args:
-            first: number of the first of the images among all that are drawn: the noise depends on it.
+            first: number of the first image among all images to draw; the noise depends on it.
         """
 
 
@@ -64,9 +64,9 @@ class DrawnCheckpoint(DrawnEncoder):
         """Open `path`, a run's folder, a checkpoint's or an encoder's.
 
         Args:
-            encoder: as `pretrained.load` takes it.
-            keep: share of the patch tokens that each stage keeps, by default as in training.
-            seed: of the noise that splits the patches, by default the run's.
+            encoder: as in `pretrained.load`.
+            keep: share of the patch tokens that each stage keeps. Default: as in training.
+            seed: seed of the noise that splits the patches. Default: the run's.
 
         Raises:
             CheckpointError: it is missing or damaged.
@@ -86,7 +86,7 @@ class DrawnCheckpoint(DrawnEncoder):
 
     @override
     def stages(self, images: Floats) -> tuple[list[StageOutput], list[str]]:
-        """Warns where the backend's choice and its scores contradict each other."""
+        """As in `DrawnEncoder`. Warns if the backend's choice contradicts its scores."""
         found = encoder_stages(self._backend, self.model, self._encoder, images, self._keep)
         warnings = []
         for stage in found:
@@ -94,13 +94,13 @@ class DrawnCheckpoint(DrawnEncoder):
             if not worst <= SCORE_TOLERANCE:
                 warnings.append(
                     f"after block {stage.block + 1} the backend {self._backend.name!r} kept a token whose score is "
-                    f"{worst:.2g} above that of one it dropped; pcae conformance tells more"
+                    f"{worst:.2g} above that of one it dropped; check the backend with pcae conformance"
                 )
         return found, warnings
 
     @override
     def splits(self, images: Floats, first: int) -> list[PretrainingSplit] | str:
-        """As the chosen backend's `pretraining_forward` splits and reduces."""
+        """As in `DrawnEncoder`, from the backend's `pretraining_forward`."""
         if not self._pretrains:
             return "this checkpoint holds no teacher and decoder, so there is no pre-training to show"
         if not isinstance(self._backend, TrainingBackend):

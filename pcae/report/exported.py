@@ -1,4 +1,4 @@
-"""An exported model to draw: its own scores and kept ids of each stage.
+"""An exported model to draw, with the scores and kept ids of its own stages.
 
 Letters: B images, C channels, H = W pixels.
 """
@@ -26,11 +26,11 @@ class DrawnExport(DrawnEncoder):
         """Load `path`, an ONNX file or its folder.
 
         Args:
-            keep: share of the patch tokens that each stage keeps, for a model that takes it as an input; by default
-                as in pre-training.
+            keep: share of the patch tokens that each stage keeps, for a model with a keep input. Default: as in
+                pre-training.
 
         Raises:
-            ModelFileError: as `InferenceSession`; also a graph whose stages are not found.
+            ModelFileError: as `InferenceSession`, or the graph does not name its stages.
             ConfigError: `keep` is out of range, or fixed in the model.
         """
         path = path / "model.onnx" if path.is_dir() else path
@@ -49,7 +49,7 @@ class DrawnExport(DrawnEncoder):
 
     @override
     def stages(self, images: Floats) -> tuple[list[StageOutput], list[str]]:
-        """Warns when the model as it is keeps other tokens than while it is watched."""
+        """As in `DrawnEncoder`. Warns if the model keeps other tokens than the graph with stages as outputs."""
         found = self._stages.run(images, self._keep)
         every = np.tile(np.arange(self.model.num_patches), (len(images), 1))
         drawn = found[-1].kept_ids if found else every

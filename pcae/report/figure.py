@@ -22,9 +22,9 @@ class Panel:
     """A picture with a title.
 
     Attributes:
-        image: None where there is none; `text` says why.
-        text: below the title.
-        scale: the scores that the first and the last of `panels.SCALE` stand for.
+        image: the picture; None if there is none, and `text` has the reason.
+        text: text below the title.
+        scale: scores of the first and the last colour of `panels.SCALE`.
     """
 
     title: str
@@ -35,7 +35,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Figure:
-    """All that is shown of one image; the first row is the paper's figure."""
+    """The panels of one image, in rows. The first row is the figure of the paper."""
 
     name: str
     rows: tuple[tuple[Panel, ...], ...]
@@ -43,7 +43,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class PretrainingSplit:
-    """What a pre-training step would do with an image: patches that the student sees (V,), and targets (K,)."""
+    """Split of an image in a pre-training step: visible patches (V,) and target patches (K,)."""
 
     visible: Ids
     targets: Ids
@@ -57,10 +57,10 @@ def draw(
     row: int,
     split: PretrainingSplit | str,
 ) -> Figure:
-    """The figure of one image, uint8 (C, H, W), which is number `row` of the batch in `stages`.
+    """The figure of one image, uint8 (C, H, W), which is number `row` in the batch of `stages`.
 
     Args:
-        split: or why there is none.
+        split: split of the image, or the reason why there is none.
     """
     image = panels.picture(pixels)
     kept = [_kept(image, config, stage, row) for stage in stages]
@@ -93,5 +93,5 @@ def _pretraining(image: Pixels, config: ModelConfig, split: PretrainingSplit | s
     return (
         Panel("visible", panels.tokens(image, visible), f"the student sees {visible.sum()} of {visible.size}"),
         Panel("masked", panels.tokens(image, ~visible), f"the teacher starts from {(~visible).sum()}"),
-        Panel("targets", panels.tokens(image, targets), f"{targets.sum()} that the student predicts"),
+        Panel("targets", panels.tokens(image, targets), f"the student predicts {targets.sum()}"),
     )

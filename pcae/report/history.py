@@ -1,6 +1,6 @@
 """A run's measurements, read while the run may still be writing them.
 
-Letters: n steps, m of them at which something was measured.
+Letters: n steps, m of them with a value of one measurement.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from pcae_core.training.loggers import parse_line, read_lines
 
 @dataclass(frozen=True)
 class Series:
-    """One measurement: steps (m,) at which it was taken, ascending, and values (m,), NaN beyond `loggers.LARGEST`."""
+    """Values of one measurement (m,), NaN beyond `loggers.LARGEST`, and their steps (m,), ascending."""
 
     steps: Floats
     values: Floats
 
     @property
     def finite(self) -> Floats:
-        """The values that are numbers."""
+        """The finite values."""
         found: Floats = self.values[np.isfinite(self.values)]
         return found
 
 
 @dataclass(frozen=True)
 class History:
-    """What `metrics.jsonl` holds.
+    """The content of `metrics.jsonl`.
 
     Attributes:
-        steps: ascending (n,), each once: of a step that was done again, the last measurement.
-        series: by name, in the file's order.
-        unreadable: lines that were left out, such as a last one that is half written.
+        steps: steps (n,), ascending and unique. If a step was repeated, its last measurement counts.
+        series: measurements by name, in the file's order.
+        unreadable: number of lines left out, such as a half-written last line.
     """
 
     steps: Floats
@@ -50,7 +50,7 @@ class History:
 
 
 def read(path: Path) -> History:
-    """Read a file of JSON lines; without the file, an empty history.
+    """Read a file of JSON lines. The history is empty if the file does not exist.
 
     Raises:
         DataError: the file cannot be read.
@@ -63,7 +63,7 @@ def read(path: Path) -> History:
     by_step: dict[float, dict[str, float]] = {}
     for entry in found:
         if entry is not None:
-            by_step[entry["step"]] = by_step.get(entry["step"], {}) | entry  # a score has a line of its own
+            by_step[entry["step"]] = by_step.get(entry["step"], {}) | entry  # a score has its own line
     rows = [by_step[step] for step in sorted(by_step)]
     names = dict.fromkeys(name for row in rows for name in row if name != "step")
     series = {}

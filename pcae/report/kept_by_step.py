@@ -1,4 +1,4 @@
-"""The same images at several steps of a run: which tokens its encoder keeps, from the checkpoints that are left.
+"""Tokens that a run's encoder keeps of the same images at several steps, from the checkpoints that still exist.
 
 Letters: B images, C channels, H = W pixels, k patches that stay.
 """
@@ -33,12 +33,12 @@ def section(
     count: int,
     keep: float | None,
 ) -> tuple[list[str], list[str]]:
-    """A card an image, or why there is none; and warnings.
+    """HTML with a card for each image, or the reason why there is none; and warnings.
 
     Args:
-        data: images to draw; None takes the run's own data set, where it is still there.
-        count: images to draw.
-        keep: share of the patch tokens that each stage keeps; None as in pre-training.
+        data: images to draw; None for the run's own data set, if it still exists.
+        count: number of images to draw.
+        keep: share of the patch tokens that each stage keeps; None for that of pre-training.
 
     Raises:
         DataError: `data` cannot be read.
@@ -56,12 +56,12 @@ def section(
     pixels = normalize(shown.pixels, *run.loader.normalization(model.in_chans))
     kept, warnings = _kept_by_step(run, backend, pixels, share)
     warnings += [f"a picture cannot be read: {name}" for name in shown.unreadable]
-    text = f"What the encoder keeps of whole images after its last stage, at keep {share:g}."
+    text = f"Tokens of whole images that the encoder keeps after its last stage, at keep {share:g}."
     return [page.paragraph(text, "faint"), page.figures(_figures(shown, model, kept), small=True)], warnings
 
 
 def _kept_by_step(run: Run, backend: Backend, pixels: Floats, keep: float) -> tuple[dict[str, Ids], list[str]]:
-    """Ids (B, k) by a title, first of the encoder before training; and warnings of those that are left out."""
+    """Title -> kept ids (B, k), first those of the encoder before training; and warnings about omitted encoders."""
     model = run.model
 
     def kept(encoder: Mapping[str, Array]) -> Ids:
@@ -80,7 +80,7 @@ def _kept_by_step(run: Run, backend: Backend, pixels: Floats, keep: float) -> tu
         try:
             stored = StoredEncoder(run.only(path))
             if stored.config.model != model:
-                raise CheckpointError(f"{path} is a checkpoint of another architecture than config.yaml tells")
+                raise CheckpointError(f"{path} is a checkpoint of another architecture than that in config.yaml")
             found[f"step {stored.step}"] = kept(stored)
         except (CheckpointError, ConfigError, OSError) as error:  # a run that goes on deletes old ones
             warnings.append(str(error))
@@ -88,10 +88,10 @@ def _kept_by_step(run: Run, backend: Backend, pixels: Floats, keep: float) -> tu
 
 
 def _before(run: Run) -> Mapping[str, Array] | None:
-    """The encoder that training started from; None where the configuration names no seed.
+    """The encoder that training started from; None if the configuration names no seed.
 
     Raises:
-        CheckpointError, ConfigError: a fine-tuned run's pre-trained encoder is gone, or has become another.
+        CheckpointError, ConfigError: the pre-trained encoder of a fine-tuned run is missing or has changed.
     """
     if "pretrained" in run.settings:
         return first_state(FinetuneConfig.from_dict(run.settings)).student

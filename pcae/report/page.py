@@ -1,4 +1,4 @@
-"""Pages of one file: no script, no network, light and dark, readable on a phone. Every text is escaped here."""
+"""HTML pages in one file, without scripts or network, light and dark, readable on a phone. All text is escaped here."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ border-top:3px solid;margin-right:5px;vertical-align:middle}
 
 
 def page(title: str, body: Iterable[str]) -> str:
-    """A whole page; `body` is HTML, `title` text."""
+    """A whole page. `body` is HTML, `title` is text."""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -64,7 +64,7 @@ def page(title: str, body: Iterable[str]) -> str:
 
 
 def escape(text: object) -> str:
-    """Text as HTML shows it, in quotes too."""
+    """Text escaped for HTML, also in attribute values."""
     return html.escape(str(text))
 
 
@@ -79,35 +79,35 @@ def paragraph(text: str, kind: str = "") -> str:
 
 
 def warnings(lines: Iterable[str]) -> list[str]:
-    """A marked paragraph a line."""
+    """A marked paragraph for each line."""
     return [paragraph(f"Warning: {line}", "warn") for line in lines]
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Text in rows; it scrolls by itself where it is too wide."""
+    """A table of text. A wide table scrolls on its own."""
     head = "".join(f"<th>{escape(text)}</th>" for text in headings)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def numbers(found: dict[str, str]) -> str:
-    """Large numbers with what they are."""
+    """Large numbers with their names; `found` is name -> number."""
     cells = (f"<div><b>{escape(value)}</b>{escape(name)}</div>" for name, value in found.items())
     return f'<div class="card numbers">{"".join(cells)}</div>'
 
 
 def cards(parts: Iterable[str], kind: str = "") -> str:
-    """HTML of cards side by side; of the kind "pairs" at most two."""
+    """HTML of cards side by side; at most two for the kind "pairs"."""
     return f'<div class="cards {kind}">{"".join(parts)}</div>'
 
 
 def card(heading: str, *parts: str) -> str:
-    """A framed part with a heading; `parts` are HTML."""
+    """A frame with a heading; `parts` are HTML."""
     return f'<div class="card"><h3>{escape(heading)}</h3>{"".join(parts)}</div>'
 
 
 def figures(found: Iterable[Figure], small: bool = False) -> str:
-    """A card a figure with its panels, row by row; small ones side by side."""
+    """A card for each figure with its panels, row by row. Small figures are side by side."""
     kind = "panels small" if small else "panels"
     drawn = (
         card(figure.name, *(f'<div class="{kind}">{"".join(map(_panel, row))}</div>' for row in figure.rows))
@@ -136,14 +136,14 @@ def _scale(scale: tuple[float, float] | None) -> str:
 
 
 def data_uri(image: Image.Image) -> str:
-    """A picture as a PNG within the page."""
+    """An image as a PNG in a data URI."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def write(path: Path, text: str) -> None:
-    """Write a page, whole or not at all. Raises ConfigError when the disk refuses."""
+    """Write a page, whole or not at all. Raises ConfigError when it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic.whole_file(path) as writing:

@@ -33,7 +33,7 @@ _EXPLANATION = (
 
 @dataclass(frozen=True)
 class Shown:
-    """Images to draw: their names, pixels uint8 (B, C, H, W), and others that cannot be read, with the reasons."""
+    """Images to draw: names, pixels uint8 (B, C, H, W), and unreadable images with the reasons."""
 
     names: list[str]
     pixels: Pixels
@@ -43,10 +43,10 @@ class Shown:
 def read_images(paths: Sequence[Path], model: ModelConfig, limit: int, reading: Reading = USUAL) -> Shown:
     """The first `limit` readable images of files, folders and data sets, prepared as for evaluation.
 
-    Of a data set with splits it is the test split.
+    The images of a data set with splits are those of its test split.
 
     Args:
-        reading: how image files are read.
+        reading: settings of image reading.
 
     Raises:
         DataError: a data set cannot be read, or there is no image.
@@ -73,7 +73,7 @@ def read_images(paths: Sequence[Path], model: ModelConfig, limit: int, reading: 
 
 
 def _images(path: Path, in_chans: int, reading: Reading) -> Iterator[tuple[str, Callable[[], images.AnyImage]]]:
-    """Names of images, and what reads them or raises ImageError."""
+    """Names of images, and functions that read them or raise ImageError."""
     if not path.exists() and path.suffix.lower() not in EXTENSIONS:
         raise DataError(f"there is no image and no data set at {path}")
     if kinds.recognized(path) is None:
@@ -90,7 +90,7 @@ def _images(path: Path, in_chans: int, reading: Reading) -> Iterator[tuple[str, 
 
 
 def figures(encoder: DrawnEncoder, shown: Shown) -> tuple[list[Figure], list[str]]:
-    """A figure an image, and warnings without repetition."""
+    """A figure for each image, and warnings without repetition."""
     drawn: list[Figure] = []
     warnings: list[str] = []
     for start in range(0, len(shown.names), _BATCH):
@@ -106,10 +106,10 @@ def figures(encoder: DrawnEncoder, shown: Shown) -> tuple[list[Figure], list[str
 
 
 def write(folder: Path, title: str, drawn: Sequence[Figure], warnings: Sequence[str]) -> list[Path]:
-    """Write a PNG an image, the contact sheet and the page into a folder; returns their paths, the page last.
+    """Write a PNG for each image, the contact sheet and the page to a folder. Returns their paths, the page last.
 
     Raises:
-        ConfigError: the disk refuses.
+        ConfigError: the folder cannot be written.
     """
     written = []
     try:
@@ -128,5 +128,5 @@ def write(folder: Path, title: str, drawn: Sequence[Figure], warnings: Sequence[
 
 
 def _safe(name: str) -> str:
-    """A file's name from an image's."""
+    """A file name made from the name of an image."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", Path(name).stem if "[" not in name else name).strip("_")[:60] or "image"

@@ -1,4 +1,4 @@
-"""`pcae report`: everything about a run on one page, while it goes on or after it.
+"""`pcae report`: one page about a run, finished or not.
 
 Letters: B images, C channels, H = W pixels.
 """
@@ -27,14 +27,14 @@ from pcae_core.storage.run import Run
 
 @dataclass(frozen=True)
 class Options:
-    """What to put on the page.
+    """Options of a page.
 
     Attributes:
-        data: a data set to take pictures from and to evaluate on; None takes pictures from the run's own.
-        images: pictures to draw.
-        keep: share of the patch tokens that each stage keeps; None as in pre-training.
-        split: of the data set to evaluate on; None for test, else val, whichever has labels first.
-        ignore_unknown: leave out images of classes that the run, or the train split, does not have.
+        data: data set to draw images of and to evaluate on; None draws images of the run's own data set.
+        images: number of images to draw.
+        keep: share of the patch tokens that each stage keeps; None for that of pre-training.
+        split: split of `data` to evaluate on; None for the first of test and val that has labels.
+        ignore_unknown: leave out images whose class the fine-tuned run, or else the train split, does not have.
         max_corrupt: largest share of a split that may be unreadable.
     """
 
@@ -47,11 +47,11 @@ class Options:
 
 
 def report(run: Run, backend: Backend, options: Options) -> tuple[str, list[str]]:
-    """The page of a run, and warnings, a line each: what is damaged or missing does not stop it.
+    """The page of a run, and warnings of one line each. Damaged or missing parts cause warnings, not errors.
 
     Raises:
-        CheckpointError: there is no run in its folder.
-        ConfigError: its configuration cannot be read.
+        CheckpointError: there is no run in the folder.
+        ConfigError: the configuration of the run cannot be read.
         DataError: there is no data set at `options.data`, or `metrics.jsonl` cannot be read.
     """
     model, measured = run.model, history.read(run.metrics)
@@ -74,7 +74,7 @@ def report(run: Run, backend: Backend, options: Options) -> tuple[str, list[str]
 
 
 def _newest(run: Run) -> tuple[Manifest | None, list[str]]:
-    """What the newest checkpoint says of itself, or why nothing can be told."""
+    """The manifest of the newest checkpoint, or None and a warning with the reason."""
     if not run.checkpoints:
         return None, []
     try:
@@ -84,7 +84,7 @@ def _newest(run: Run) -> tuple[Manifest | None, list[str]]:
 
 
 def _state(run: Run, measured: History, manifest: Manifest | None) -> list[str]:
-    """How far the run is, in large numbers."""
+    """The progress of the run, in large numbers."""
     if not len(measured.steps):
         return [page.paragraph("The run has measured nothing so far.")]
     step, total = int(measured.steps[-1]), _total_steps(run, manifest)
@@ -98,7 +98,7 @@ def _state(run: Run, measured: History, manifest: Manifest | None) -> list[str]:
     when = datetime.datetime.fromtimestamp(run.metrics.stat().st_mtime, datetime.UTC)
     text = f"Last measurement: {when:%Y-%m-%d %H:%M} UTC."
     if total is not None and step < total:
-        text += " The run goes on, or was stopped."
+        text += " The run is not finished: it is still training, or it was stopped."
     if measured.unreadable:
         text += f" Lines of metrics.jsonl that could not be read and are left out: {measured.unreadable}."
     return [page.numbers(shown), page.paragraph(text, "faint")]
@@ -120,11 +120,11 @@ def _charts(measured: History) -> str:
 
 
 def _evaluation(run: Run, backend: Backend, options: Options, manifest: Manifest | None) -> tuple[list[str], list[str]]:
-    """What `pcae evaluate` measures, or how to get it; and warnings."""
+    """The results of `pcae evaluate`, or how to get them; and warnings."""
     command, data = f"pcae report {run} --data DIR", options.data
     if data is None or manifest is None:
         why = "Not measured" if manifest else "There is no checkpoint to evaluate yet"
-        return [page.paragraph(f"{why}. With a labelled data set, {command} adds what pcae evaluate measures.")], []
+        return [page.paragraph(f"{why}. With a labelled data set, {command} adds the results of pcae evaluate.")], []
     how: dict[str, Any] = {name: getattr(options, name) for name in ("split", "ignore_unknown", "max_corrupt")}
     try:
         if manifest.kind == "finetune":
@@ -150,7 +150,7 @@ def _as_yaml(run: Run) -> str:
 
 def _environment(manifest: Manifest | None) -> Sequence[str]:
     if manifest is None:
-        return [page.paragraph("There is no checkpoint, which would tell the versions, yet.")]
+        return [page.paragraph("There is no checkpoint yet, so the versions are not known.")]
     rows = [*manifest.versions.items(), ("device", manifest.config.device), ("seed", manifest.seed)]
     rows += [("images in the data set", manifest.data.num_samples), ("data set", manifest.data.fingerprint)]
     return [page.table(("of the newest checkpoint", ""), rows)]

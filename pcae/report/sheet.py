@@ -1,4 +1,4 @@
-"""Figures as PNG pictures, with their titles drawn in."""
+"""Figures as PNG images that contain their titles."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pcae.report.panels import SCALE
 _MARGIN, _TITLE, _TEXT, _BAR = 12, 15, 12, 10
 _INK, _FAINT, _PAPER = (20, 22, 26), (96, 100, 108), (255, 255, 255)
 _BELOW, _SCALE = _TEXT + 6, _TEXT + 4 + _BAR  # room for the text below a panel, and for a scale below that
-_MOST_LINES = 3  # of a text that stands where a picture would be
-_NARROWEST = 240  # of a panel with its text
+_MOST_LINES = 3  # of a text in place of a picture
+_NARROWEST = 240  # least width of a panel with its text
 
 
 def whole(figure: Figure) -> Image.Image:
-    """Every row of a figure, mode "RGB"."""
+    """All rows of a figure, mode "RGB"."""
     return _paint(figure.name, [("", row) for row in figure.rows])
 
 
@@ -48,7 +48,7 @@ def _paint(title: str, rows: Sequence[tuple[str, Sequence[Panel]]]) -> Image.Ima
 
 
 def _height(row: Sequence[Panel], side: int) -> int:
-    """Of a row of panels."""
+    """Height of a row of panels."""
     drawn = side if any(panel.image for panel in row) else 0
     below = _BELOW if drawn else _MOST_LINES * (_TEXT + 4)
     return _TITLE + drawn + below + (_SCALE if any(panel.scale for panel in row) else 0) + 2 * _MARGIN
@@ -64,7 +64,7 @@ def _panel(
         rgba = panel.image.convert("RGBA")
         sheet.paste(rgba, (left, top), rgba)
         top += side
-    if panel.image is None:  # the text has what is left of the row to itself
+    if panel.image is None:  # the text takes the rest of the row
         _write(draw, (left, top + 4), panel.text, _TEXT, _FAINT, sheet.width - left - _MARGIN, _MOST_LINES)
         return
     _write(draw, (left, top + 4), panel.text, _TEXT, _FAINT, width)
@@ -75,7 +75,7 @@ def _panel(
 def _scale(
     sheet: Image.Image, draw: ImageDraw.ImageDraw, corner: tuple[int, int], scale: tuple[float, float], side: int
 ) -> None:
-    """A bar of colours with the lowest and the highest score below its ends."""
+    """Draw a bar of colours with the lowest and the highest score below its ends."""
     stops = np.linspace(0, side, len(SCALE))
     bar = np.stack([np.interp(np.arange(side), stops, channel) for channel in zip(*SCALE, strict=True)], axis=-1)
     left, top = corner
@@ -95,7 +95,7 @@ def _write(
     width: int,
     most_lines: int = 1,
 ) -> None:
-    """Lines of at most `width` pixels; what does not fit into the last one is cut off."""
+    """Draw text in lines of at most `width` pixels. The last line is cut off if the text does not fit."""
     font = ImageFont.load_default(size)
     lines = [""]
     for word in text.split():

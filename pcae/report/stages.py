@@ -1,4 +1,4 @@
-"""Which tokens stay at each stage of an encoder, in any backend, and how similar each was to the mean.
+"""Stages of an encoder in any backend: the tokens that stay, and the score of each.
 
 Letters: B images, C channels, H = W pixels.
 """
@@ -19,21 +19,21 @@ from pcae_core.reduction import fits
 Ids = NDArray[np.int64]
 
 SCORE_TOLERANCE = 1e-4
-"""A token that stays may score this much more than one that goes: backends compute in float32."""
+"""A token that stays may score this much more than a dropped one: backends compute in float32."""
 
 
 def encoder_stages(
     backend: Backend, config: ModelConfig, parameters: Mapping[str, Array], images: Floats, keep: float
 ) -> list[StageOutput]:
-    """What `backend.encode_stages` says, as NumPy arrays.
+    """The stages of `backend.encode_stages`, as NumPy arrays.
 
     Args:
-        parameters: of the encoder, by canonical name.
+        parameters: parameters of the encoder, by canonical name.
         images: normalised (B, C, H, W).
         keep: share of the patch tokens that each stage keeps.
 
     Raises:
-        BackendError: a stage keeps tokens that did not enter it, or starts from others than the one before kept.
+        BackendError: a stage keeps tokens that did not enter it, or starts from other tokens than the one before kept.
     """
     own = {name: parameters[name] for name in encoder_shapes(config)}
     found = []
@@ -44,7 +44,7 @@ def encoder_stages(
         if not fits(found[-1], entered):
             raise BackendError(
                 f"after block {stage.block + 1} the backend {backend.name!r} keeps tokens that an earlier stage had "
-                "dropped; pcae conformance tells more"
+                "dropped; check the backend with pcae conformance"
             )
         entered = kept
     return found

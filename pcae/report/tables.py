@@ -9,11 +9,11 @@ from pcae_core.evaluation.costs import inference_costs, pretraining_costs
 
 
 def cost_tables(model: ModelConfig) -> list[str]:
-    """Multiply-accumulates of one image: of a pre-training step, if it has one, and of inference at several ratios."""
+    """Multiply-accumulates of one image: in a pre-training step, if the model has one, and in inference."""
     cards = [page.card("Inference", page.table(("keep", "MMACs", "speed-up", "tokens left"), _inference(model)))]
     if not model.num_classes:
         cards.insert(0, page.card("Pre-training", page.table(("part", "forward", "passes", "a step"), _step(model))))
-    note = "Millions of multiply-accumulates for one image, by arithmetic on the shapes."
+    note = "Millions of multiply-accumulates for one image, computed from shapes."
     return [page.paragraph(note, "faint"), page.cards(cards)]
 
 
