@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pcae_core import cost
 from pcae_core.config import ModelConfig
-from pcae_torch import model, ops
+from pcae_torch import layers, model, ops
 
 
 def merge(x: Tensor, keys: Tensor, size: Tensor, r: int) -> tuple[Tensor, Tensor]:
@@ -38,7 +38,7 @@ def merge(x: Tensor, keys: Tensor, size: Tensor, r: int) -> tuple[Tensor, Tensor
     return together[:, :, :-1] / size, size
 
 
-def block(own: model.Block, x: Tensor, size: Tensor, r: int) -> tuple[Tensor, Tensor]:
+def block(own: layers.Block, x: Tensor, size: Tensor, r: int) -> tuple[Tensor, Tensor]:
     """One transformer block (B, T, D) -> (B, T - r, D), and the sizes."""
     query, key, value = own.attn.project(own.norm1(x), None)
     mask = size.log().transpose(1, 2)[:, None]  # (B, 1, 1, T)

@@ -10,7 +10,7 @@ from conversions import convert
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from pcae_core import ModelConfig, cost, pretrained
-from pcae_torch import model, ops
+from pcae_torch import layers, model, ops
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))  # last: nothing of that folder may hide a package
 
@@ -81,7 +81,7 @@ def test_the_most_similar_pair_is_merged():
 def test_equal_tokens_count_as_often_as_they_were():
     """Attention over merged tokens is that over their originals: the reason for adding `log s`."""
     torch.manual_seed(0)
-    own = model.Block(8, 2, 16, 1e-6).double()
+    own = layers.Block(8, 2, 16, 1e-6).double()
     x = torch.randn(1, 5, 8, dtype=torch.float64)
     twice = torch.cat([x, x[:, 3:]], dim=1)
     size = torch.tensor([1.0, 1, 1, 2, 2], dtype=torch.float64)[None, :, None]

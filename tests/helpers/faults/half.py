@@ -65,7 +65,7 @@ FAULTS = (
     torch_override("loss scale kept quiet", "finetune-half-state", "float16", **finetuner(taken=no_loss_scale)),
     *_overrides("no tokens dropped in fine-tuning", "finetune-half", **finetuner(settings=nothing_dropped)),
     *_overrides("random pixels", "finetune-half", **finetuner(step=in_half(random_pixels))),
-    *_edits("attention not scaled", "model-half", ("model", ATTENTION, UNSCALED)),
+    *_edits("attention not scaled", "model-half", ("layers", ATTENTION, UNSCALED)),
     torch_edit(
         "parameters in float64 in half precision",
         "train-half",
