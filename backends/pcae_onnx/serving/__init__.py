@@ -1,6 +1,6 @@
-"""An exported model behind HTTP: the Open Inference Protocol v2, a route for pictures, metrics.
+"""Serve an exported model over HTTP: the Open Inference Protocol v2, a route for image files, and metrics.
 
-`server.serve` runs it; `app.create_app` gives the ASGI application alone.
+`server.serve` runs the service; `app.create_app` makes the ASGI application alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _PACKAGES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
 
 
 def require() -> None:
-    """Raises MissingExtraError, naming each package of the extra `serve` that is not installed."""
+    """Raise MissingExtraError if a package of the extra `serve` is not installed. The text names all of them."""
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtraError(

@@ -1,4 +1,4 @@
-"""The ASGI application: routes, and every error as one short line of JSON."""
+"""The ASGI application: routes, and errors as one short line of JSON."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def create_app(session: InferenceSession, settings: Settings) -> FastAPI:
         yield
         await asyncio.to_thread(service.close)
 
-    # Their pages would fetch scripts from elsewhere
+    # FastAPI's documentation pages would fetch scripts from other servers
     app = FastAPI(
         title="PCAE",
         version=pcae_core.__version__,

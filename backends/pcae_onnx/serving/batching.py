@@ -1,4 +1,4 @@
-"""Requests that wait, gathered into batches for one thread that computes.
+"""Gather waiting requests into batches, which one thread computes.
 
 Letters: B images of a request, C channels, H = W pixels.
 """
@@ -31,7 +31,7 @@ class _Waiting:
 
 
 class Batcher:
-    """One thread that computes the requests of equal keep ratio together, the oldest request's first."""
+    """One thread that computes requests of equal keep ratio together, starting with the oldest request."""
 
     def __init__(
         self,
@@ -44,11 +44,11 @@ class Batcher:
         """Start the thread.
 
         Args:
-            run: what computes a batch, as `InferenceSession.run`.
-            max_batch: images in a batch.
+            run: function that computes a batch, as `InferenceSession.run`.
+            max_batch: largest number of images in a batch.
             max_wait: seconds that the first request of a batch waits for others.
-            queue: images that may wait.
-            on_batch: told of each batch: its images and the seconds it took.
+            queue: largest number of images that may wait.
+            on_batch: function that is called after each batch, with its number of images and its seconds.
         """
         self._run, self._on_batch = run, on_batch
         self._max_batch, self._max_wait, self._queue = max_batch, max_wait, queue
@@ -66,18 +66,18 @@ class Batcher:
 
     @property
     def ready(self) -> bool:
-        """Whether new requests are taken."""
+        """Whether new requests are accepted."""
         return self._thread.is_alive() and not self._closing
 
     def submit(self, pixels: NDArray[Any], keep: float | None) -> Future[Outputs]:
-        """Queue one request. Cancelling the future takes it out again, unless its batch has begun.
+        """Queue one request. Cancelling the future removes it from the queue, unless its batch has begun.
 
         Args:
-            pixels: float32 (B, C, H, W), with B from 1 to `max_batch`, of the shape that the model takes.
-            keep: as `InferenceSession.run` takes it; a number, not NaN.
+            pixels: float32 (B, C, H, W) in the model's shape, with B from 1 to `max_batch`.
+            keep: as in `InferenceSession.run`; a number, not NaN.
 
         Returns:
-            A future of the request's own outputs, or of what `run` raised for its batch.
+            A future of the request's own outputs, or of the error that `run` raised for its batch.
 
         Raises:
             OverloadedError: the queue is full or closed.
@@ -94,7 +94,7 @@ class Batcher:
         return item.future
 
     def close(self) -> None:
-        """Compute what waits, take nothing new, end the thread."""
+        """Accept no more requests, compute the waiting ones, and end the thread."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -107,7 +107,7 @@ class Batcher:
                 self._compute(started)
 
     def _next(self) -> list[_Waiting]:
-        """The next batch, or nothing at the end."""
+        """The next batch; empty when the thread must end."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closing)
             if not self._waiting:
@@ -122,7 +122,7 @@ class Batcher:
             return batch
 
     def _alike(self, first: _Waiting) -> list[_Waiting]:
-        """The oldest requests with the ratio of `first`, as many as fit a batch, and `first` among them."""
+        """The oldest requests with the ratio of `first`, including `first`, as many as fit into a batch."""
         chosen, images = [first], len(first.pixels)
         for item in self._waiting:
             if item is not first and item.keep == first.keep and images + len(item.pixels) <= self._max_batch:
@@ -135,7 +135,7 @@ class Batcher:
         try:
             pixels = batch[0].pixels if len(batch) == 1 else np.concatenate([item.pixels for item in batch])
             outputs = self._run(pixels, batch[0].keep)
-        except Exception as error:  # whatever it is, the clients hear of it and the thread lives on
+        except Exception as error:  # clients get any error, and the thread continues
             for item in batch:
                 item.future.set_exception(error)
             return

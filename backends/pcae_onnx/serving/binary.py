@@ -1,6 +1,6 @@
-"""The binary tensor data extension of the Open Inference Protocol: after the JSON come the bytes of tensors.
+"""The binary tensor data extension of the Open Inference Protocol: bytes of tensors follow the JSON.
 
-They are little-endian, row by row, one tensor after another in the order of the JSON, with nothing between them.
+They are little-endian and row-major, one tensor after another in the order of the JSON, without gaps.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from pcae_core.errors import DataError
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
-"""The HTTP header that says how many bytes of a body are JSON."""
+"""The HTTP header with the number of bytes of JSON in a body."""
 EXTENSION = "binary_tensor_data"
 _DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP16": np.dtype("<f2")}
 
 
 def split(body: bytes, json_length: int | None) -> tuple[bytes, memoryview]:
-    """The JSON of a body and the bytes after it; all is JSON where `json_length` is None.
+    """Split a body into JSON and the bytes after it. Without `json_length`, all of it is JSON.
 
     Raises:
         DataError: the body is shorter than its JSON.
@@ -32,10 +32,10 @@ def split(body: bytes, json_length: int | None) -> tuple[bytes, memoryview]:
 
 
 def cut(rest: memoryview, sizes: Sequence[int | None]) -> list[memoryview | None]:
-    """A part of `rest` for each size that is not None, in order.
+    """Cut `rest` into parts of these sizes, in order; None for a size of None.
 
     Raises:
-        DataError: the parts are not all of `rest`.
+        DataError: the sizes do not add up to the length of `rest`.
     """
     total = sum(size or 0 for size in sizes)
     if total != len(rest):
@@ -55,7 +55,7 @@ def read(name: str, datatype: str, shape: Sequence[int], part: memoryview) -> ND
     """The tensor in `part`, as float32 of `shape`.
 
     Raises:
-        DataError: another datatype than FP32 and FP16, or too few or too many bytes.
+        DataError: the datatype is not FP32 or FP16, or the number of bytes does not fit the shape.
     """
     dtype = _DTYPES.get(datatype)
     if dtype is None:

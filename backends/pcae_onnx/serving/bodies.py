@@ -1,4 +1,4 @@
-"""Bodies of requests, bounded in size and time while they arrive."""
+"""Read the bodies of requests, with limits on size and time."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from pcae_onnx.serving.encodings import Unpacker
 from pcae_onnx.serving.settings import Settings
 
 GONE = 499
-"""Status of a request whose client has gone, as nginx counts it; nobody reads the answer."""
+"""Status of a request whose client has disconnected, as in nginx. No one reads the answer."""
 _IN_MEMORY = 16
-"""Bodies of the largest size that may be arriving at one time."""
+"""Number of bodies of the largest size that may arrive at the same time."""
 _DIGITS = 20
 _FORM = "the form must hold one file and nothing else; keep and topk go into the address, as in /predict?keep=0.7"
 
 
 class Arrivals:
-    """Bodies that are arriving: each within `read_timeout`, all together no larger than sixteen of the largest.
+    """Bodies that are arriving, each within `read_timeout`. Together they are at most sixteen times the largest size.
 
-    Beyond, the largest makes room: many slow clients take little, and keep nobody out.
+    Above that limit, the largest body is dropped. So many slow clients with small bodies cannot block others.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -38,8 +38,8 @@ class Arrivals:
         """The whole body, unpacked.
 
         Raises:
-            TimeoutError: it came too slowly, or had to make room.
-            HTTPException: 413 for more than `max_body` bytes, packed or unpacked; what `unpacker` raises.
+            TimeoutError: the body arrived too slowly, or was dropped for others.
+            HTTPException: 413 for more than `max_body` bytes, before or after unpacking; others as `unpacker`.
         """
         async with asyncio.timeout(self._settings.read_timeout) as limit:
             body, arrived = bytearray(), 0
@@ -53,7 +53,7 @@ class Arrivals:
                             raise too_large(self._settings, unpacker.packed)
                         self._make_room()
                         if unpacker.packed:
-                            await asyncio.sleep(0)  # a small chunk may be large unpacked: others have their turn
+                            await asyncio.sleep(0)  # a small chunk may unpack to a large one: let others run
                 self._add(limit, body, unpacker.end())
             finally:
                 self._forget(limit)
@@ -75,17 +75,17 @@ class Arrivals:
 
 
 def too_large(settings: Settings, packed: bool = False) -> HTTPException:
-    """The answer to a body above `max_body`."""
+    """The error for a body above `max_body`."""
     unpacked = ", or is so once it is unpacked" if packed else ""
     return HTTPException(413, f"the body is larger than {settings.max_body_mb:g} MB{unpacked}")
 
 
 async def read(request: Request, settings: Settings, arrivals: Arrivals) -> bytes:
-    """The whole body, unpacked; what its header says of its length is believed only where it is too much.
+    """The whole body, unpacked. Its Content-Length is used only to refuse a body that is too large.
 
     Raises:
-        HTTPException: 413 above `max_body`, 408 after `read_timeout` or as `Arrivals` says, `GONE`; 415 and 400 as
-            `Unpacker`.
+        HTTPException: 413 above `max_body`, 408 after `read_timeout` or when dropped for others, `GONE` when the client
+            has disconnected, 415 and 400 as `Unpacker`.
     """
     unpacker = Unpacker(request.headers.get("content-encoding", ""))
     declared = request.headers.get("content-length", "")
@@ -101,12 +101,12 @@ async def read(request: Request, settings: Settings, arrivals: Arrivals) -> byte
 
 
 async def read_tensors(request: Request, settings: Settings, arrivals: Arrivals) -> tuple[bytes, int | None]:
-    """A body of JSON and perhaps binary tensors, and the length of its JSON, or None where all of it is JSON.
+    """A body of JSON, perhaps with binary tensors, and the length of its JSON; None if all of it is JSON.
 
-    Clients that name no Content-Type are believed: what web pages may send has been asked before.
+    A missing Content-Type is accepted: `origins.check` has refused foreign web pages before.
 
     Raises:
-        HTTPException: 400 for what says it is something else, and as `read`.
+        HTTPException: 400 for another Content-Type, and as `read`.
     """
     media_type, length = _media_type(request), request.headers.get(LENGTH_HEADER)
     if media_type not in ("", "application/json", "application/octet-stream"):

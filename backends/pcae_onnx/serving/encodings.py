@@ -1,4 +1,4 @@
-"""Packed bodies (Content-Encoding), unpacked piece by piece while they arrive."""
+"""Decompress bodies (Content-Encoding) piece by piece while they arrive."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Iterator
 
 from fastapi import HTTPException
 
-_WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # as zlib takes them: with the header of gzip, of zlib
+_WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # zlib's parameter for gzip's header, and for zlib's
 _PIECE = 262_144
 
 
 class Unpacker:
-    """Of one body. Pieces are small, so that their receiver can stop long before a body that grows and grows is whole.
+    """Decompressor of one body. Pieces are small, so that the receiver can stop before a body becomes too large.
 
     Attributes:
-        packed: whether bodies are anything but plain.
+        packed: whether the body is compressed.
     """
 
     def __init__(self, encoding: str) -> None:
-        """Take the value of the header Content-Encoding; "" where there is none.
+        """Prepare for a value of the header Content-Encoding, or "" without the header.
 
         Raises:
             HTTPException: 415 for an encoding other than gzip and deflate.
@@ -35,7 +35,7 @@ class Unpacker:
         self._name, self._zlib = name, zlib.decompressobj(_WINDOW_BITS[name])
 
     def pieces(self, chunk: bytes) -> Iterator[bytes]:
-        """What a chunk of the body unpacks to. Raises HTTPException: 400."""
+        """Pieces of a decompressed chunk of the body. Raises HTTPException: 400."""
         if not self.packed:
             yield chunk
             return
@@ -50,7 +50,7 @@ class Unpacker:
             yield piece
 
     def end(self) -> bytes:
-        """What is left at the body's end, a few kilobytes at most. Raises HTTPException: 400."""
+        """The rest at the end of the body, a few kilobytes at most. Raises HTTPException: 400."""
         if not self.packed:
             return b""
         try:

@@ -1,7 +1,7 @@
-"""Requests for inference as they stand in JSON: which fields there are, and of which types.
+"""Inference requests in JSON: their fields and types.
 
-Clients send fields and parameters of their own: those of the request and all parameters are ignored, except
-parameters that would change where tensors are or what they hold. Fields of tensors are checked strictly.
+Clients may add fields to a request, and parameters anywhere. These are ignored, unless a parameter changes the place or
+the content of tensors. The fields of tensors are checked strictly.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def _refuse(value: Any) -> Any:
 
 
 _Refused = Annotated[Any, pydantic.BeforeValidator(_refuse)]
-"""What would change where tensors are, or what they hold; all other parameters are only advice, and ignored."""
+"""A parameter that would change the place or the content of tensors. All others are hints, and ignored."""
 
 
 class _Lenient(pydantic.BaseModel):
@@ -48,7 +48,7 @@ class _Tensor(pydantic.BaseModel):
 
 
 class Input(_Tensor):
-    """One tensor of a request, with its values or with the number of bytes that hold them."""
+    """One tensor of a request, with its values or with the number of its bytes."""
 
     shape: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=8)]
     datatype: _Text
@@ -57,7 +57,7 @@ class Input(_Tensor):
 
     @property
     def size(self) -> int | None:
-        """Bytes after the JSON; None where `data` has the values."""
+        """Number of its bytes after the JSON; None if `data` has the values."""
         return self.parameters.binary_data_size if self.parameters else None
 
     @pydantic.model_validator(mode="after")
@@ -68,7 +68,7 @@ class Input(_Tensor):
 
 
 class Output(_Tensor):
-    """One wanted tensor."""
+    """One requested output tensor."""
 
     parameters: _OutputParameters | None = None
 

@@ -1,4 +1,4 @@
-"""What the service tells Prometheus."""
+"""Metrics of the service for Prometheus."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NO_ROUTE = "none"
 
 
 class Metrics:
-    """Counters of one service, in a registry of their own; the process's memory and processor time beside them."""
+    """Counters of one service in their own registry, with the memory and CPU time of the process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -33,7 +33,7 @@ class Metrics:
         self.open_requests = Gauge("pcae_open_requests", "Requests for inference underway", registry=self.registry)
 
     def watch_queue(self, images_waiting: Callable[[], int]) -> None:
-        """Ask for the queue's length whenever the metrics are read."""
+        """Register the function that gives the queue's length whenever the metrics are read."""
         self.queue_images.set_function(images_waiting)
 
     def record_batch(self, images: int, seconds: float) -> None:
@@ -42,18 +42,18 @@ class Metrics:
         self.batch_seconds.observe(seconds)
 
     def text(self) -> bytes:
-        """In Prometheus' text format."""
+        """The metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
 class Measured:
-    """ASGI middleware that counts and times every HTTP request by its route, which clients cannot make up."""
+    """ASGI middleware that counts and times HTTP requests by route, not by path, which clients could make up."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
+        """Handle one ASGI connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""Web pages: browsers send what any page asks for, also to services that only this machine or network reaches."""
+"""Refuse requests of foreign web pages. Browsers send them even to services that only this machine can reach."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SAFE = ("GET", "HEAD", "OPTIONS")
 
 
 async def check(request: Request) -> None:
-    """Refuse a page of another origin that `allow_origin` does not name. Other clients say nothing of origins.
+    """Refuse a web page of another origin that `allow_origin` does not name. Other clients send no origin.
 
     Raises:
         HTTPException: 403.
@@ -27,13 +27,13 @@ def _may_ask(request: Request) -> bool:
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
     if (origin is None and site is None) or origin in service_of(request).settings.allow_origin:
         return True
-    if site is not None:  # browsers send it to https and to this machine; no page can change it
+    if site is not None:  # browsers send this header to https and to localhost, and no page can change it
         return site in ("same-origin", "none")
     return origin is None or origin.partition("://")[2] == request.headers.get("host")
 
 
 def allow(app: FastAPI, origins: tuple[str, ...]) -> None:
-    """Tell browsers that pages of these origins may ask, and may read the answers (CORS)."""
+    """Allow web pages of these origins to send requests and read the answers (CORS)."""
     if origins:
         app.add_middleware(
             CORSMiddleware,

@@ -23,7 +23,7 @@ async def predict(
     keep: Annotated[float | None, Query(gt=0.0, le=1.0, allow_inf_nan=False)] = None,
     topk: Annotated[int, Query(ge=1, le=1000)] = 5,
 ) -> dict[str, Any]:
-    """The most probable classes of a picture, or its features, and the patches that survive."""
+    """The most probable classes of an image, or its features, and the surviving patches."""
     service = service_of(request)
     service.check_room()
     file = await bodies.read_picture(request, service.settings, service.arrivals)
@@ -41,7 +41,7 @@ def _prepare(file: bytes, session: InferenceSession, max_pixels: int) -> NDArray
 
 
 def _answer(session: InferenceSession, outputs: Outputs, topk: int) -> dict[str, Any]:
-    """Plain data of the one picture in `outputs`. Raises DataError when a result is not finite."""
+    """Plain data about the only image in `outputs`. Raises DataError when a result is not finite."""
     hidden, kept = outputs.last_hidden_state[0], outputs.kept_ids[0]
     check_finite(hidden)
     answer: dict[str, Any] = {

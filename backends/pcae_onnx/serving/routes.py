@@ -1,4 +1,4 @@
-"""The Open Inference Protocol v2, and what the service says of itself."""
+"""Routes of the Open Inference Protocol v2, and of the service's own state."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ router = APIRouter()
 
 
 def service_of(request: Request) -> Service:
-    """The service that `create_app` put behind the routes."""
+    """The service of the application that `create_app` made."""
     service: Service = request.app.state.service
     return service
 
@@ -36,7 +36,7 @@ def live() -> dict[str, bool]:
 @router.head("/v2/health/ready", include_in_schema=False)
 @router.get("/v2/health/ready")
 def ready(request: Request) -> dict[str, bool]:
-    """Whether requests for inference are taken; 503 where not."""
+    """Whether the service accepts inference requests; status 503 if not."""
     if not service_of(request).ready:
         raise overloaded("the service is not ready")
     return {"ready": True}
@@ -54,12 +54,12 @@ def model(request: Request) -> dict[str, Any]:
 
 
 def model_ready(request: Request) -> dict[str, Any]:
-    """Whether the model takes requests; 503 where not."""
+    """Whether the model accepts requests; status 503 if not."""
     return {"name": _service_with_model(request).session.name} | ready(request)
 
 
 async def infer(request: Request) -> Response:
-    """Tensors to tensors, each in JSON or in bytes after it."""
+    """Run the model. Each tensor is in JSON, or in bytes after it."""
     service = _service_with_model(request)
     service.check_room()
     body, json_length = await bodies.read_tensors(request, service.settings, service.arrivals)
@@ -80,7 +80,7 @@ for path in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
 
 
 def _service_with_model(request: Request) -> Service:
-    """The service, if the path names its model and, where it names one, that model's only version."""
+    """The service, if the path has the name of its model, and the model's version or none."""
     service, asked = service_of(request), request.path_params
     if asked["name"] != service.session.name:
         raise HTTPException(404, f"there is no such model; this service has {service.session.name!r}")

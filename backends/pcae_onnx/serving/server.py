@@ -1,4 +1,4 @@
-"""uvicorn around the application: limits on connections, an orderly end."""
+"""Run the application on uvicorn, with limits on connections and a clean shutdown."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _SHUTDOWN_SECONDS = 30
 _SPARE_CONNECTIONS = 2000
 _OTHER_FILES = 64
 _LEAST_PROGRESS = 65_536
-"""Bytes of an answer that a client must take between two checks."""
+"""Bytes of an answer that a client must receive between two checks."""
 
 
 def serve(session: InferenceSession, settings: Settings) -> None:
-    """Answer requests until SIGTERM or SIGINT, then finish those underway and return.
+    """Answer requests until SIGTERM or SIGINT, then finish the current requests and return.
 
-    Prints the address once the model has computed a first batch and the port is open.
+    Prints the address when the model has computed a first batch and the port is open.
 
     Raises:
-        ConfigError: a setting is out of range, or the address cannot be listened on.
+        ConfigError: a setting is out of range, or the service cannot listen on the address.
     """
     settings.check()
     listener = _listen(settings)
     size = session.image_size
-    session.run(np.zeros((1, session.in_chans, size, size), np.float32))  # the first run is a slow one
+    session.run(np.zeros((1, session.in_chans, size, size), np.float32))  # the first run is slow
     _quieten()
     config = uvicorn.Config(
         create_app(session, settings),
@@ -54,7 +54,7 @@ def serve(session: InferenceSession, settings: Settings) -> None:
     def stop(number: int, frame: FrameType | None) -> None:
         server.should_exit = True
 
-    # uvicorn raises the signal again once it has shut down; with these in place the end is an ordinary return
+    # uvicorn raises the signal again after its shutdown. These handlers turn that into an ordinary return
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     host, port = listener.getsockname()[:2]
     print(f"serving {session.name} on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
@@ -66,7 +66,7 @@ def serve(session: InferenceSession, settings: Settings) -> None:
 
 
 def _quieten() -> None:
-    """Clients must not be able to fill the log, or the memory that remembers which warnings were shown."""
+    """Silence messages with which clients could fill the log, or the memory of warnings that were shown."""
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -83,9 +83,9 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _most_connections(settings: Settings) -> int:
-    """What requests underway need and some more, within what the system allows this process, which asks for them."""
+    """Largest number of connections: enough for all requests and some more, within the system's limit on open files."""
     wanted = settings.max_requests + _SPARE_CONNECTIONS
-    if sys.platform == "win32":  # has no such limit
+    if sys.platform == "win32":  # Windows has no such limit
         return wanted
     import resource
 
@@ -98,10 +98,10 @@ def _most_connections(settings: Settings) -> int:
 
 
 def _protocol(seconds: float, most: int) -> type[H11Protocol]:
-    """HTTP for clients of all kinds; uvicorn would leave connections open for ever, and refuse all once there are many.
+    """HTTP protocol that limits connections. uvicorn alone keeps idle ones for ever, and refuses all above a limit.
 
-    Connections are closed whose next header is not complete in time, or which do not take their answer. When there are
-    more than `most`, the one that has been waiting for a header longest makes room.
+    It closes a connection whose next header is not complete in time, or whose client does not receive its answer. Above
+    `most` connections, it closes the one that has waited for a header longest.
     """
 
     class Impatient(H11Protocol):
@@ -113,12 +113,12 @@ def _protocol(seconds: float, most: int) -> type[H11Protocol]:
             self._since = self.loop.time()
             self._timer = self.loop.call_later(seconds, self._check)
             alive = [other for other in self.connections if not other.transport.is_closing()]
-            if len(alive) > most:  # this one too is waiting
+            if len(alive) > most:  # the new connection is waiting too
                 waiting = (other for other in alive if isinstance(other, Impatient) and other.is_waiting)
                 min(waiting, key=lambda other: other._since).transport.abort()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._timer.cancel()  # or it would keep what the client has sent
+            self._timer.cancel()  # a running timer would keep the received data in memory
             super().connection_lost(exc)
 
         def on_response_complete(self) -> None:
@@ -127,7 +127,7 @@ def _protocol(seconds: float, most: int) -> type[H11Protocol]:
 
         @property
         def is_waiting(self) -> bool:
-            """Whether no request is underway."""
+            """Whether the connection has no current request."""
             return self.cycle is None or self.cycle.response_complete
 
         def _check(self) -> None:

@@ -1,4 +1,4 @@
-"""What the routes share: the model, its batches, its limits."""
+"""The state that routes share: the model, its batches, its limits."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ class Service:
     """One model that answers requests.
 
     Attributes:
-        session, settings, metrics: as given, and what has been counted.
-        arrivals: the bodies that are being read.
+        session: session of the model.
+        settings: settings of the service.
+        metrics: counters of the service.
+        arrivals: bodies that are being read.
     """
 
     def __init__(self, session: InferenceSession, settings: Settings) -> None:
-        """Start the thread that computes; `close` ends it.
+        """Start the computing thread; `close` ends it.
 
         Raises:
             ConfigError: a setting is out of range.
@@ -39,7 +41,7 @@ class Service:
         self.session, self.settings, self.metrics = session, settings, Metrics()
         self.arrivals = bodies.Arrivals(settings)
         self._open = 0
-        # Few: JSON and pictures take many times their own size while they are read
+        # Few threads: JSON and images take many times their size in memory while they are read
         self._decoders = ThreadPoolExecutor(_DECODERS, "pcae-decoding")
         self._batcher = Batcher(
             session.run,
@@ -52,17 +54,17 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether requests for inference are taken."""
+        """Whether the service accepts inference requests."""
         return self._batcher.ready
 
     def close(self) -> None:
-        """Finish what was begun."""
+        """Finish the current requests and end the threads."""
         self._batcher.close()
         self._decoders.shutdown()
 
     @contextlib.contextmanager
     def admitted(self) -> Iterator[None]:
-        """A place for one request, from when its body is there to its answer. Raises HTTPException: 503."""
+        """Reserve a place for a request from the end of its body to its answer. Raises HTTPException: 503."""
         self.check_room()
         self._open += 1
         self.metrics.open_requests.set(self._open)
@@ -73,33 +75,33 @@ class Service:
             self.metrics.open_requests.set(self._open)
 
     def check_room(self) -> None:
-        """Raises HTTPException, 503, when all places are taken; for before a body is read."""
+        """Raise HTTPException, 503, if all places are taken. Call it before reading a body."""
         if self._open >= self.settings.max_requests:
             raise overloaded("too many requests are underway; try again")
 
     async def aside(self, function: Callable[..., T], *arguments: object) -> T:
-        """Run what would hold up the event loop in another thread."""
+        """Run a function in another thread, so that it does not block the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
 
     async def infer(self, request: Request, pixels: NDArray[Any], keep: float | None) -> Outputs:
-        """Compute with whatever else waits; forget it when the client goes.
+        """Compute in a batch with other waiting requests. Cancel if the client disconnects.
 
         Args:
-            request: whose body has been read.
+            request: request whose body has been read.
             pixels: float32 (B, C, H, W), checked.
             keep: a number or None.
 
         Raises:
-            HTTPException: 503, or 499 when the client has gone.
-            PcaeError: what the model refuses.
+            HTTPException: 503, or 499 when the client has disconnected.
+            PcaeError: the model refuses the pixels or the ratio.
         """
         if keep is None and self.session.dynamic_keep:
-            keep = 1.0  # so that it shares a batch with who says so
+            keep = 1.0  # so that it shares a batch with requests that give 1
         try:
             answer = asyncio.wrap_future(self._batcher.submit(pixels, keep))
         except OverloadedError as error:
             raise overloaded(str(error)) from None
-        # Once the body is read, the only message left is that the client has gone
+        # After the body, the only message left is that the client has disconnected
         gone = asyncio.ensure_future(request.receive())
         try:
             pending: set[asyncio.Future[Any]] = {answer, gone}
@@ -113,5 +115,5 @@ class Service:
 
 
 def overloaded(reason: str) -> HTTPException:
-    """The answer to who should come again later."""
+    """The error that asks a client to try again later."""
     return HTTPException(503, reason, {"Retry-After": "1"})

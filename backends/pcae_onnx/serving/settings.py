@@ -1,4 +1,4 @@
-"""How the service listens, batches and bounds what a client may ask of it."""
+"""Settings of the service: its address, its batches, and the limits on requests."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:[0-9]{1,5})?|https?://\
 
 @dataclass(frozen=True)
 class Settings:
-    """Of one service.
+    """Settings of one service.
 
     Attributes:
-        host: address to listen on; anything but loopback lets other machines in.
-        port: 0 takes a free one.
-        max_batch: pictures computed together at most, and pictures in one request.
-        max_wait_ms: how long the first picture of a batch waits for others.
-        queue: pictures that may wait; beyond, the answer is 503.
-        max_body_mb: megabytes of one request's body, once it is unpacked.
-        max_pixels: of one picture, before it is decoded.
-        read_timeout: seconds for one request's header, and for its body, to arrive.
-        allow_origin: a web page's origin, such as https://example.com, whose scripts may ask; pages of others may not.
+        host: address to listen on. With any address but loopback, other machines can connect.
+        port: port to listen on; 0 picks a free port.
+        max_batch: largest number of images in a batch, and in a request.
+        max_wait_ms: milliseconds that the first image of a batch waits for others.
+        queue: largest number of images that may wait. Further requests get status 503.
+        max_body_mb: largest size of a request's body, decompressed, in megabytes.
+        max_pixels: largest number of pixels of an image, according to its header.
+        read_timeout: seconds that a request's header may take to arrive, and its body as well.
+        allow_origin: origin of web pages that may send requests, such as https://example.com. Other origins may not.
     """
 
     host: str = "127.0.0.1"
@@ -47,7 +47,7 @@ class Settings:
         return self.queue + self.max_batch
 
     def check(self) -> None:
-        """Raises ConfigError, naming the first setting that is out of range."""
+        """Raise ConfigError if a setting is out of range. The text names the first."""
         ranges: dict[str, tuple[float, float]] = {
             "port": (0, 65_535),
             "max_batch": (1, 4096),

@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol v2, read strictly from JSON, or from bytes after it, and written so.
+"""Read and write tensors of the Open Inference Protocol v2, in JSON or in bytes after it. Reading is strict.
 
 Letters: B images, C channels, H = W pixels.
 """
@@ -20,7 +20,7 @@ from pcae_onnx.serving import binary, messages
 from pcae_onnx.session import InferenceSession, Outputs
 
 VERSION = "1"
-"""Of the model, the only one."""
+"""The only version of the model."""
 _DATATYPES = {"float32": "FP32", "int64": "INT64"}
 
 
@@ -29,10 +29,10 @@ class Request:
     """One request for inference.
 
     Attributes:
-        id: the client's, to be given back.
+        id: the client's id, which the answer repeats.
         pixels: float32 (B, C, H, W).
-        keep: None where the request names none.
-        outputs: names of those wanted, in order, and whether each goes back as bytes.
+        keep: keep ratio, or None if the request has none.
+        outputs: name of each requested output, in order -> whether the answer has it as bytes.
     """
 
     id: str | None
@@ -42,7 +42,7 @@ class Request:
 
 
 def describe(session: InferenceSession) -> dict[str, Any]:
-    """The model's metadata as the protocol has it; -1 stands for a size that varies."""
+    """The model's metadata in the protocol's form; -1 stands for a variable size."""
     size, width = session.image_size, session.info.model.embed_dim
     inputs = [_described("pixel_values", "FP32", -1, session.in_chans, size, size)]
     if session.dynamic_keep:
@@ -62,18 +62,17 @@ def describe(session: InferenceSession) -> dict[str, Any]:
 
 
 def output_names(session: InferenceSession) -> tuple[str, ...]:
-    """What the model gives, in its order."""
+    """Names of the model's outputs, in order."""
     logits = ("logits",) if session.task == "image-classification" else ()
     return ("last_hidden_state", "kept_ids", *logits)
 
 
 def read(body: bytes, json_length: int | None, session: InferenceSession, max_batch: int) -> Request:
-    """A request's body, checked; all of it is JSON where `json_length` is None.
+    """Parse and check a request's body. Without `json_length`, all of it is JSON.
 
     Raises:
-        DataError: no JSON, a field that is missing or of another type, tensors that the model does not take, data or
-            bytes that do not fill their shape or are left over, numbers that are not finite, more than `max_batch`
-            images.
+        DataError: it is not JSON; a field is missing or has a wrong type; the model does not take the tensors; data or
+            bytes do not fit their shape; numbers are not finite; or there are more than `max_batch` images.
     """
     head, rest = binary.split(body, json_length)
     try:
@@ -103,7 +102,7 @@ def _keep(tensor: messages.Input, part: memoryview | None) -> float:
 
 
 def _wanted(message: messages.Request, names: tuple[str, ...]) -> dict[str, bool]:
-    """Names of outputs, all where none is named, and whether each is to be bytes."""
+    """Name of each requested output -> whether it is requested as bytes. All outputs if none is named."""
     default = bool(message.parameters and message.parameters.binary_data_output)
     wanted: dict[str, bool] = {}
     for output in message.outputs or [messages.Output(name=name) for name in names]:
@@ -115,10 +114,10 @@ def _wanted(message: messages.Request, names: tuple[str, ...]) -> dict[str, bool
 
 
 def write(request: Request, outputs: Outputs, session: InferenceSession) -> tuple[bytes, int | None]:
-    """The answer's body, and the length of its JSON where bytes follow it.
+    """The answer's body, and the length of its JSON if bytes follow it, else None.
 
     Raises:
-        DataError: a result is not finite, which only extreme pixels bring about.
+        DataError: a result is not finite, which only extreme pixels cause.
     """
     tensors, parts = [], []
     for name, as_bytes in request.outputs.items():
@@ -138,7 +137,7 @@ def write(request: Request, outputs: Outputs, session: InferenceSession) -> tupl
 
 
 def check_finite(values: NDArray[Any]) -> None:
-    """Raises DataError for results that JSON has no words for."""
+    """Raise DataError for results that are not finite: JSON cannot hold them."""
     if not np.isfinite(values).all():
         raise DataError("the model gives no finite result for these pixels; are they normalised?")
 
@@ -148,7 +147,7 @@ def _described(name: str, datatype: str, *shape: int) -> dict[str, Any]:
 
 
 def _array(tensor: messages.Input, part: memoryview | None) -> NDArray[Any]:
-    """float32, of the tensor's shape."""
+    """The tensor's values as float32, in its shape."""
     array = _from_json(tensor) if part is None else binary.read(tensor.name, tensor.datatype, tensor.shape, part)
     if not np.isfinite(array).all():
         raise DataError(f"the numbers in {tensor.name} must be finite FP32")
@@ -164,7 +163,7 @@ def _from_json(tensor: messages.Input) -> NDArray[Any]:
     if not {type(value) for value in values} <= {int, float}:
         raise DataError(f"the data of {tensor.name} must be numbers, flat or nested as its shape says")
     try:
-        with np.errstate(over="ignore"):  # told by who asked
+        with np.errstate(over="ignore"):  # the check below reports it
             return np.array(values, dtype=np.float32).reshape(tensor.shape)
     except OverflowError:
         raise DataError(f"a number in {tensor.name} is beyond FP32") from None
