@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["CAPABILITIES", "SPEC", "Encoder"]
 
-# Without bfloat16, which has kernels on Ascend only; `precision: bfloat16` is accepted there.
+# bfloat16 is not listed: only Ascend has kernels for it, and accepts `precision: bfloat16`.
 CAPABILITIES = Capabilities(training=True, dtypes=("float64", "float32", "float16"), devices=("ascend", "gpu", "cpu"))
-# Elsewhere the extra is empty, since MindSpore has no wheel.
+# On other platforms the extra is empty, because MindSpore has no wheel.
 INSTALL = 'pip install "pcae[mindspore]", with Python 3.11 or 3.12 on Linux'
 
 
 def __getattr__(name: str) -> Any:
-    """`Encoder` needs MindSpore, which is imported when the class is first asked for."""
+    """Import `Encoder`, and MindSpore with it, on first use."""
     if name == "Encoder":
         prepare()
         from pcae_mindspore.encoder import Encoder
@@ -44,7 +44,7 @@ def _create(device: str = "cpu") -> MindSporeBackend:
 
 
 def prepare() -> None:
-    """Check and set what MindSpore reads when it is imported. Raises BackendError when it cannot work here."""
+    """Check packages and set the environment before MindSpore is imported. Raises BackendError when it cannot work."""
     if importlib.util.find_spec("mindspore") is None:
         raise MissingExtraError(f"MindSpore is not installed; install it with: {INSTALL}")
     if int(np.__version__.partition(".")[0]) >= 2:
@@ -52,7 +52,7 @@ def prepare() -> None:
             f"MindSpore is compiled for NumPy 1 and fails with NumPy {np.__version__}, which is installed here; "
             'install the pin with: pip install "numpy<2"'
         )
-    # Compiling a graph logs warnings that nobody can act on; a graph that cannot be
+    # Compiling a graph logs warnings that no user can act on. A graph that cannot be
     # compiled leaves a report, by default in the working directory.
     os.environ.setdefault("GLOG_v", "3")
     os.environ.setdefault("MS_OM_PATH", str(Path(tempfile.gettempdir()) / "mindspore"))

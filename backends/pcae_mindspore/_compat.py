@@ -1,7 +1,7 @@
-"""Where MindSpore's versions and devices differ: one place. Written for MindSpore 2.10; tested on its CPU kernels.
+"""Differences between MindSpore's versions and devices. Written for MindSpore 2.10; tested on its CPU kernels.
 
-Ascend's and the GPU's branches follow MindSpore's documentation: no such device was at hand, so nothing here that says
-"Ascend" or "GPU" has been run. Letters: B images, S tokens that ask, T tokens that answer, h heads, D width.
+The branches for Ascend and GPU follow MindSpore's documentation. They have never been run, because no such device was
+available. Letters: B images, S query tokens, T key tokens, h heads, D width.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ _PRECISIONS = {
     "gpu": ("float64", "float32", "float16"),
     "cpu": ("float64", "float32", "float16"),
 }
-_ROOT_OF_HALF = math.sqrt(0.5)  # not in the function: a compiled graph computes with Python floats in float32
+_ROOT_OF_HALF = math.sqrt(0.5)  # outside the function: a compiled graph computes Python floats in float32
 _TIMES, _TIMES_TRANSPOSED = ops.MatMul(), ops.MatMul(transpose_b=True)
 FUSED_ADAMW = ops.AdamWeightDecay()
-"""`step.adamw` as one kernel of float32, which takes a quarter of the time; it corrects no bias, and need not."""
+"""AdamW as one float32 kernel, which takes a quarter of the time. Its rates contain the bias corrections."""
 
 
 # Devices and processes
 
 
 def choose_device(name: str) -> str:
-    """Make a device MindSpore's, for the whole process; "auto" is the best one that is there.
+    """Set MindSpore's device for the whole process. "auto" picks the best available one.
 
     Raises:
-        BackendError: no such device, or MindSpore has started on another one in this process.
+        BackendError: there is no such device, or MindSpore has started on another one in this process.
     """
     if name == "auto":
         name = next(device for device in _TARGETS if _is_there(device))
@@ -53,7 +53,7 @@ def choose_device(name: str) -> str:
         raise BackendError(f"no {_TARGETS[name]} is available to MindSpore here; use device 'cpu'")
     try:
         ms.set_device(_TARGETS[name])
-    except RuntimeError as error:  # once MindSpore has started, also for the device that it runs on (2.10)
+    except RuntimeError as error:  # after MindSpore's start, even for the device that it runs on (2.10)
         if ms.get_context("device_target") != _TARGETS[name]:
             reason = str(error).strip().partition("\n")[0]
             raise BackendError(f"MindSpore cannot use {_TARGETS[name]} in this process: {reason}") from None
@@ -68,7 +68,7 @@ def _is_there(device: str) -> bool:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """MindSpore logs several lines about each device that is not there, and about each setting that will be renamed."""
+    """Silence MindSpore, which logs several lines about each missing device and each setting that will be renamed."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -78,10 +78,10 @@ def _quiet() -> Iterator[None]:
 
 
 def _set_synchronous(flag: bool) -> None:
-    """Whether an operator outside graphs runs in the calling thread.
+    """Set whether an operator outside graphs runs in the calling thread.
 
-    On CPU handing it to another thread takes ten times as long as a small operator itself. There is a newer function
-    for it, `ms.runtime.launch_blocking`, which cannot be undone.
+    On CPUs, passing it to another thread takes ten times as long as a small operator itself. The newer function
+    `ms.runtime.launch_blocking` cannot be undone.
     """
     with _quiet():
         ms.set_context(pynative_synchronize=flag)
@@ -89,9 +89,9 @@ def _set_synchronous(flag: bool) -> None:
 
 @contextlib.contextmanager
 def graphs() -> Iterator[None]:
-    """Compiled graphs run in here: what is compiled while operators are synchronous takes six times as long to run.
+    """Context to compile and run graphs in. A graph that is compiled with synchronous operators is six times slower.
 
-    With `MS_JIT=0` in the environment MindSpore compiles nothing and runs their operators one by one.
+    With `MS_JIT=0` in the environment, MindSpore compiles nothing and runs the operators one by one.
     """
     if os.environ.get("MS_JIT") == "0":
         yield
@@ -104,9 +104,9 @@ def graphs() -> Iterator[None]:
 
 
 class Patience:
-    """Runs a graph and waits for it on CPU, where MindSpore itself waits in a loop that takes a core from the graph.
+    """Runs a graph and waits for it. On CPUs, MindSpore itself waits in a loop that takes a core from the graph.
 
-    Sleeps for most of the shortest time that the graph has taken, its first run, which compiles, left out.
+    It sleeps for most of the shortest time that the graph has taken, without the first run, which compiles.
     """
 
     SHARE = 0.9
@@ -116,7 +116,7 @@ class Patience:
         self._runs, self._shortest = 0, 0.0
 
     def __call__(self, *inputs: Tensor | None) -> tuple[Tensor, ...]:
-        """What the graph returns."""
+        """The outputs of the graph."""
         began = time.monotonic()
         outputs = self._graph(*inputs)
         if ms.get_context("device_target") != "CPU":
@@ -131,23 +131,23 @@ class Patience:
 
 
 def check_precision(device: str, precision: str) -> None:
-    """Raises BackendError when `precision` has no kernels on `device`."""
+    """Raise BackendError when `precision` has no kernels on `device`."""
     able = _PRECISIONS[device]
     if precision not in able:
         raise BackendError(f"MindSpore has no {precision} kernels on {device}; set precision to {' or '.join(able)}")
 
 
 def join_group(device: str) -> tuple[int, int]:
-    """Join the process group that `msrun` started; returns rank and number of processes.
+    """Join the process group that `msrun` started. Returns rank and number of processes.
 
-    In `msrun`'s scheduler this lasts as long as the job.
+    In `msrun`'s scheduler process, this call lasts as long as the job.
 
     Raises:
         TrainingError: a process of the job is missing, or ended too early.
     """
     try:
         communication.init(_COLLECTIVES[device])
-    except RuntimeError:  # which may name another process, since msrun ends all of them
+    except RuntimeError:  # it may name a wrong process, because msrun ends all of them
         raise TrainingError("a process of the job is missing or ended early; msrun tells its number") from None
     return communication.get_rank(), communication.get_group_size()
 
@@ -161,13 +161,13 @@ def _on_ascend() -> bool:
 
 check_images = constexpr(shapes.check_images)
 check_restore_grid = constexpr(shapes.check_restore_grid)
-"""Run while a graph is compiled, which cannot raise errors of ours itself."""
+"""The check runs while a graph is compiled: the graph itself cannot raise our errors."""
 
 
 def stable_argsort(x: Tensor) -> Tensor:
-    """Ids (B, N) that sort each row of x (B, N), equal ones in ascending order; no NaN.
+    """Ids (B, N) that sort each row of x (B, N), with ascending ids for equal values. x has no NaN.
 
-    On CPU `ops.sort` is stable, but compares float64 as float32. On Ascend it may round float32, so the other sort is
+    On CPUs `ops.sort` is stable, but compares float64 as float32. On Ascend it may round float32, so another sort is
     used there, which has no CPU kernel.
     """
     if _on_ascend():
@@ -178,7 +178,7 @@ def stable_argsort(x: Tensor) -> Tensor:
 
 
 def _ranks(x: Tensor) -> Tensor:
-    """(B, N): how many elements of its row come before each, int32. Compares all pairs: exact in any dtype."""
+    """Rank of each element in its row (B, N), int32. It compares all pairs, which is exact in any dtype."""
     index = ops.arange(x.shape[1])
     tied_before = ops.logical_and(x.expand_dims(1) == x.expand_dims(2), index < index.expand_dims(1))
     before = ops.logical_or(x.expand_dims(1) < x.expand_dims(2), tied_before)
@@ -186,10 +186,10 @@ def _ranks(x: Tensor) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor, dtype: ms.Type) -> Tensor:
-    """(..., D_in), (D_out, D_in), (D_out,) -> (..., D_out) of `dtype`, in which it is computed.
+    """(..., D_in), (D_out, D_in), (D_out,) -> (..., D_out). `dtype` is that of the computation and the result.
 
-    The CPU's kernels for adding a row to a matrix, and for summing the rows of its gradient, take as long as the matrix
-    product itself. Times a column of ones the bias is a matrix too, and its gradient a fast product.
+    The CPU kernels that add a row to a matrix, and sum the rows of its gradient, take as long as the matrix product.
+    Multiplied by a column of ones, the bias becomes a matrix, and its gradient a fast product.
     """
     x, weight, bias = x.astype(dtype), weight.astype(dtype), bias.astype(dtype)
     if _on_ascend():
@@ -201,7 +201,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, dtype: ms.Type) -> Tensor:
 
 
 def gelu(x: Tensor) -> Tensor:
-    """`x * Phi(x)` with the exact normal distribution function. On CPU `ops.gelu` takes twice as long."""
+    """`x * Phi(x)` with the exact normal distribution function. On CPUs `ops.gelu` takes twice as long."""
     if _on_ascend():
         return ops.gelu(x, approximate="none")
     return x * ((ops.erf(x * Tensor(_ROOT_OF_HALF, x.dtype)) + 1) * Tensor(0.5, x.dtype))
@@ -213,9 +213,9 @@ def fused_layer_norm(eps: float) -> ops.LayerNorm:
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, fused: ops.LayerNorm) -> Tensor:
-    """(..., D), the parameters' dtype kept; float32 or better inside.
+    """LayerNorm (..., D), computed in float32 or better; the result has the parameters' dtype.
 
-    `fused` of the same eps is only accurate to float32, whatever the dtype.
+    The operator `fused`, with the same eps, is accurate to float32 only, in any dtype.
     """
     if x.dtype == ms.float64:
         centered = x - x.mean(-1, keep_dims=True)
@@ -228,14 +228,14 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, fused: ops.L
 
 
 def has_fused_attention(dim: int, num_heads: int, dtype: ms.Type) -> bool:
-    """Whether `ops.flash_attention_score` takes heads of this width and dtype on this device: only on Ascend."""
+    """Whether `ops.flash_attention_score` works for this head width and dtype on this device, which must be Ascend."""
     return _on_ascend() and dtype in (ms.float16, ms.bfloat16) and (dim // num_heads) % 16 == 0
 
 
 def fused_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int, scale: float) -> Tensor:
-    """(B, S, D), (B, T, D), (B, T, D) -> (B, S, D) by one kernel that never writes the weights (B, h, S, T).
+    """(B, S, D), (B, T, D), (B, T, D) -> (B, S, D) by one kernel that does not store the weights (B, h, S, T).
 
-    Ascend only: written by the documentation, never run.
+    Ascend only: it follows the documentation and has never been run.
     """
     return ops.flash_attention_score(query, key, value, num_heads, scalar_value=scale, input_layout="BSH")
 

@@ -1,4 +1,4 @@
-"""`MindSporeBackend`: the contract, on tensors."""
+"""`MindSporeBackend`: the contract on MindSpore's tensors."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ class MindSporeBackend(TrainingBackend):
 
 
 def _tensor(x: Array) -> Tensor:
-    """A tensor is passed on; everything else is copied."""
+    """A tensor unchanged; anything else as a new tensor."""
     return x if isinstance(x, Tensor) else Tensor(np.ascontiguousarray(x) if np.ndim(x) else np.asarray(x))
 
 
@@ -184,7 +184,7 @@ def _tensors(arrays: Mapping[str, Array]) -> dict[str, Tensor]:
 
 
 def _cell(cell_class: type, config: ModelConfig, parameters: dict[str, Tensor]) -> ms.nn.Cell:
-    """A new cell of the parameters' dtype that holds copies of them."""
+    """A new cell in the parameters' dtype, with copies of the parameters."""
     cell = cell_class(config, parameters["cls_token"].dtype)
     model.load(cell, parameters)
     return cell

@@ -16,19 +16,19 @@ class Group:
     """The processes of a run.
 
     Attributes:
-        rank, world_size: this process's number, and how many there are.
+        rank, world_size: number of this process, and number of all processes.
     """
 
     def __init__(self, device: str) -> None:
         self.rank, self.world_size = 0, 1
         if "MS_WORKER_NUM" in os.environ:  # set by msrun
             self.rank, self.world_size = _compat.join_group(device)
-            print(f"rank {self.rank} is process {os.getpid()}", flush=True)  # msrun knows processes alone
+            print(f"rank {self.rank} is process {os.getpid()}", flush=True)  # msrun names only process ids
         self._sum = ops.AllReduce() if self.world_size > 1 else None
         self._map = ops.HyperMap()
 
     def mean_gradients(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Mean over the processes, by one reduction of all gradients in a row; compiles."""
+        """Mean over the processes, by one reduction of all gradients joined together. It can be compiled."""
         if self._sum is None:
             return gradients
         flat = mint.cat(self._map(updates.flatten, gradients), 0)
@@ -57,5 +57,5 @@ class Group:
 
 @constexpr
 def _offsets(sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """Where each part of these sizes begins in a row of them."""
+    """Offset of each part when parts of these sizes are joined."""
     return tuple(itertools.accumulate(sizes[:-1], initial=0))

@@ -21,10 +21,10 @@ class Encoder(model.Encoder):
     """Vision Transformer that drops tokens; parameters have timm's names.
 
     Attributes:
-        reduction: `reduction.keep` is the share of the patch tokens that stays at each stage; at first 1. A compiled
-            graph keeps the share that it was compiled with.
-        mean, std: by channel, normalise pixels in [0, 1].
-        config: the model.
+        reduction: `reduction.keep` is the share of the patch tokens that each stage keeps, 1 at first. A compiled graph
+            keeps the value that it was compiled with.
+        mean, std: mean and standard deviation of each channel, for pixels in [0, 1].
+        config: configuration of the model.
     """
 
     def __init__(self, config: ModelConfig, dtype: ms.Type = ms.float32, compute: ms.Type | None = None) -> None:
@@ -40,16 +40,18 @@ class Encoder(model.Encoder):
         dtype: ms.Type = ms.float32,
         compute: ms.Type | None = None,
     ) -> Self:
-        """The encoder in `path`: a run, one of its checkpoints, or a folder that `pcae convert` wrote.
+        """Load the encoder in `path`.
 
         Args:
-            encoder: which of a run's two; by default the student of a pre-training run, and of a fine-tuned
-                one the weights that were scored.
-            dtype: of the parameters; compute: of the matrix products, `dtype` when not given.
+            path: run folder, checkpoint, or encoder folder that `pcae convert` wrote.
+            encoder: student or teacher of a run. Default: the student; of a fine-tuned run, the weights that were
+                scored.
+            dtype: dtype of the parameters.
+            compute: dtype of the matrix products; None for `dtype`.
 
         Raises:
-            CheckpointError: there is none, or it is damaged.
-            ConfigError: one of two encoders is asked for of what holds one.
+            CheckpointError: there is no encoder, or it is damaged.
+            ConfigError: `encoder` is given for an encoder folder, which holds one encoder.
         """
         pretrained.refuse_choice(Path(path), encoder)
         found = pretrained.load(Path(path), encoder)

@@ -1,4 +1,4 @@
-"""Layers as cells, made with zeros. `dtype` is that of the parameters, `compute` that of the matrix products.
+"""Layers as cells, filled with zeros. `dtype` is the dtype of the parameters, `compute` that of the matrix products.
 
 Letters as in `ops`; T tokens with prefix.
 """
@@ -13,7 +13,7 @@ from pcae_mindspore import _compat
 
 
 def zeros(name: str, *shape: int, dtype: ms.Type, trainable: bool = True) -> Parameter:
-    """A parameter; timm's name of it in its cell."""
+    """A parameter of zeros. `name` is timm's name in the cell."""
     return Parameter(ops.zeros(shape, dtype), name=name, requires_grad=trainable)
 
 
@@ -51,13 +51,13 @@ class Attention(nn.Cell):
     def __init__(self, dim: int, num_heads: int, dtype: ms.Type, compute: ms.Type) -> None:
         super().__init__()
         self.dim, self.num_heads, self.compute = dim, num_heads, compute
-        self.scale = (dim // num_heads) ** -0.5  # not in `construct`: a graph computes with Python floats in float32
+        self.scale = (dim // num_heads) ** -0.5  # outside `construct`: a graph computes Python floats in float32
         self.fused = _compat.has_fused_attention(dim, num_heads, compute)
         self.qkv = Linear(dim, 3 * dim, dtype, compute)
         self.proj = Linear(dim, dim, dtype, compute)
 
     def construct(self, x: Tensor, num_outputs: int = 0) -> Tensor:
-        """With `num_outputs`, of the last tokens only (B, num_outputs, D)."""
+        """(B, T, D) -> (B, T, D). With `num_outputs`, only for the last tokens (B, num_outputs, D)."""
         query, key, value = self.project(x, num_outputs)
         if self.fused:
             return self.proj(_compat.fused_attention(query, key, value, self.num_heads, self.scale))
@@ -98,10 +98,10 @@ class Block(nn.Cell):
         self.mlp = Mlp(dim, hidden_dim, dtype, compute)
 
     def construct(self, x: Tensor, scales: Tensor | None = None, num_outputs: int = 0) -> Tensor:
-        """(B, T, D) -> (B, T, D), or the last `num_outputs` tokens of it: the others are read, not computed.
+        """(B, T, D) -> (B, T, D), or only its last `num_outputs` tokens. The others serve as keys and values only.
 
         Args:
-            scales: (2, B, 1, 1), multiply the two branches (drop path).
+            scales: factors of the two branches (2, B, 1, 1), for drop path.
         """
         kept = x if num_outputs == 0 else x[:, -num_outputs:]
         attended = self.attn(self.norm1(x), num_outputs).astype(x.dtype)
@@ -127,7 +127,7 @@ class PatchProjection(nn.Cell):
 
 
 class PatchEmbed(nn.Cell):
-    """Holds the projection under timm's name."""
+    """Wraps the projection to give it timm's name."""
 
     def __init__(self, config: ModelConfig, dtype: ms.Type, compute: ms.Type) -> None:
         super().__init__()

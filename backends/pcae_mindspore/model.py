@@ -1,8 +1,8 @@
-"""The models as cells: `Encoder` (what is deployed), `Decoder`, and the two sides of pre-training made of them.
+"""The models as cells: `Encoder`, which is deployed, `Decoder`, and the `Teacher` and `Student` of pre-training.
 
-Parameter names are timm's and MAE's. Cells are made with zeros; `load` gives them values. `dtype` is that of the
-parameters, `compute` that of the matrix products. Letters as in `ops`; P prefix tokens, T tokens with
-prefix, L blocks.
+Parameter names are timm's and MAE's. Cells are filled with zeros, and `load` gives them values. `dtype` is the dtype of
+the parameters, `compute` that of the matrix products. Letters as in `ops`; P prefix tokens, T tokens with prefix, L
+blocks.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Encoder(nn.Cell):
         self.norm = LayerNorm(dim, dtype, eps)
         pools = config.num_classes and config.pooling == "mean"
         self.fc_norm = LayerNorm(dim, dtype, eps) if pools else None
-        # A Linear or None. Any, since code that MindSpore compiles cannot assert which
+        # A Linear or None. It is Any, because code that MindSpore compiles cannot assert which
         self.head: Any = Linear(dim, config.num_classes, dtype, compute) if config.num_classes else None
 
     def embed(self, patches: Tensor, ids: Tensor) -> Tensor:
@@ -86,9 +86,9 @@ class Encoder(nn.Cell):
         """Tokens (B, P + n, D) of the patches at ids (B, n) through all blocks, dropping some at each stage.
 
         Args:
-            kept_after_block: patch tokens that are left after each block.
+            kept_after_block: number of patch tokens that are left after each block.
             drop_path: (L, 2, B, 1, 1), or None.
-            stages: a list to add each stage to, with its scores; None in a compiled graph.
+            stages: list to add each stage to, with its scores; None in a compiled graph.
 
         Returns:
             What is left (B, P + k, D), before the final norm, and its positions (B, k).
@@ -130,10 +130,10 @@ class Encoder(nn.Cell):
         """Normalised images (B, C, H, W) -> hidden (B, P + k, D), kept ids (B, k), logits (B, classes) or None.
 
         Args:
-            keep: share of the patch tokens that stays at each stage.
+            keep: share of the patch tokens that each stage keeps.
             stages: as in `reduced_blocks`.
         """
-        config = self.config  # compiled, the methods of `self.config` passed on directly are not found
+        config = self.config  # a compiled graph does not find methods of `self.config`
         counts = tokens_left(config, config.num_patches, keep)
         tokens, kept_ids = self.encode_all(images, counts, None, stages)
         logits = None if self.head is None else self.classify(tokens)
@@ -208,7 +208,7 @@ class Student(nn.Cell):
 
 
 class Classifier(nn.Cell):
-    """The encoder with its head, as fine-tuning trains it."""
+    """Encoder and head for fine-tuning."""
 
     def __init__(
         self, config: ModelConfig, dtype: ms.Type = ms.float32, compute: ms.Type | None = None, keep: float = 1.0
@@ -224,7 +224,7 @@ class Classifier(nn.Cell):
 
 
 def tokens_left(config: ModelConfig, num_tokens: int, keep: float) -> tuple[int, ...]:
-    """Patch tokens that are left after each encoder block, of `num_tokens`."""
+    """Number of patch tokens that are left after each encoder block, starting from `num_tokens`."""
     kept = config.kept_after_block(num_tokens, keep)
     counts = []
     for block in range(config.depth):
@@ -234,12 +234,12 @@ def tokens_left(config: ModelConfig, num_tokens: int, keep: float) -> tuple[int,
 
 
 def canonical_names(cell: nn.Cell) -> dict[str, Parameter]:
-    """Canonical name -> parameter: the parts of `Student` and `Teacher` leave no trace in checkpoints."""
+    """Canonical name -> parameter, without the prefixes of the parts of `Student` and `Teacher`."""
     named = cell.parameters_and_names()
     return {name.removeprefix("encoder.").removeprefix("decoder."): parameter for name, parameter in named}
 
 
 def load(cell: nn.Cell, parameters: Mapping[str, Tensor]) -> None:
-    """Copy these tensors into `cell` by canonical name; surplus ones are ignored."""
+    """Copy these tensors into `cell` by canonical name. Surplus tensors are ignored."""
     for name, parameter in canonical_names(cell).items():
         ops.assign(parameter, parameters[name])

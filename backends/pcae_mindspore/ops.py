@@ -1,4 +1,4 @@
-"""The operations of PCAE on tensors; they run as they are and inside `ms.jit`.
+"""The operations of PCAE on tensors. They run with and without `ms.jit`.
 
 Letters: B images, C channels, H height, W width, p patch size, N tokens, V visible, M masked, K targets, k kept,
 D width. Scores, standardisation and loss are computed in float32 or better. Constants are tensors of the right dtype:
@@ -40,14 +40,14 @@ def split_by_noise(noise: Tensor, num_visible: int) -> tuple[Tensor, Tensor]:
 
 
 def unit_length(vectors: Tensor) -> Tensor:
-    """(..., D): divided by their length, zero vectors unchanged; scaled first so that squares stay in range.
+    """Vectors (..., D) divided by their length, zero vectors unchanged; scaled first, to keep squares in range.
 
     The scale cancels, so no gradient goes through it.
     """
     largest = ops.stop_gradient(ops.abs(vectors).max(-1, keepdims=True))
     scaled = vectors / ops.where(largest == 0, ops.ones_like(largest), largest)
     squares = (scaled * scaled).sum(-1, keepdims=True)
-    # The square is bounded, not the root, whose gradient at 0 is infinite.
+    # Bound the square, not the root: the root's gradient at 0 is infinite.
     return scaled / ops.sqrt(ops.maximum(squares, Tensor(_SMALLEST_SQUARE, squares.dtype)))
 
 
@@ -58,7 +58,7 @@ def similarity_scores(tokens: Tensor, center: Center = "unit") -> Tensor:
     mean = (unit if center == "unit" else tokens).mean(1, keep_dims=True)
     scores = (unit * unit_length(mean)).sum(-1)
     one = ops.ones_like(scores)
-    scores = ops.where(scores > one, one, scores)  # NaN stays NaN, which `clamp` would make -1
+    scores = ops.where(scores > one, one, scores)  # NaN stays NaN; `clamp` would make it -1
     return ops.where(scores < -one, -one, scores)
 
 
@@ -70,7 +70,7 @@ def select_tokens(scores: Tensor, k: int) -> Tensor:
 def _order(x: Tensor) -> Tensor:
     """Ids (B, N) that sort each row of x (B, N), ties by index, NaN last.
 
-    NaN would put the other elements out of order too, so it is sorted as infinity and then moved behind the others.
+    A NaN would also put other elements out of order. So it is sorted as infinity, and then moved behind the others.
     """
     is_nan = x != x
     order = _compat.stable_argsort(ops.where(is_nan, ops.full_like(x, float("inf")), x))
@@ -79,7 +79,7 @@ def _order(x: Tensor) -> Tensor:
 
 
 def gather_tokens(tokens: Tensor, ids: Tensor) -> Tensor:
-    """(B, N, D), (B, k) -> (B, k, D): whole rows, which `gather_elements` would copy number by number."""
+    """(B, N, D), (B, k) -> (B, k, D). It copies whole rows; `gather_elements` would copy single numbers."""
     return ops.gather(tokens, ids, 1, 1)
 
 
@@ -97,13 +97,13 @@ def restore_grid(tokens: Tensor, kept_ids: Tensor, num_patches: int, features: T
     """(B, k, D), (B, k) -> (B, N, D): each patch its own token, or that of its most similar survivor.
 
     Args:
-        features: of all patches (B, N, F), whose cosine is the similarity; without them closeness on the grid is.
+        features: features of all patches (B, N, F); similarity is their cosine, or without them closeness on the grid.
 
     Raises:
         ShapeError: as `Backend.restore_grid`.
     """
     _compat.check_restore_grid(tokens.shape, kept_ids.shape, num_patches, None if features is None else features.shape)
-    survivors, order = ops.sort(kept_ids.astype(ms.int32), -1)  # the first of equals is then the lowest id
+    survivors, order = ops.sort(kept_ids.astype(ms.int32), -1)  # then the first of equal survivors has the lowest id
     place = ops.arange(num_patches, dtype=ms.int32)
     if features is None:
         similarity = -_squared_distances(place, survivors, num_patches).astype(ms.float32)  # integers
@@ -118,7 +118,7 @@ def restore_grid(tokens: Tensor, kept_ids: Tensor, num_patches: int, features: T
 
 
 def _squared_distances(place: Tensor, survivors: Tensor, num_patches: int) -> Tensor:
-    """From each patch to each survivor on the square grid, in patches: (B, N, k)."""
+    """Squared distance (B, N, k) of each patch to each survivor on the square grid, in patches."""
     side = math.isqrt(num_patches)
     rows = place.expand_dims(1) // side - survivors.expand_dims(1) // side
     columns = place.expand_dims(1) % side - survivors.expand_dims(1) % side
@@ -126,9 +126,9 @@ def _squared_distances(place: Tensor, survivors: Tensor, num_patches: int) -> Te
 
 
 def _first_largest(x: Tensor) -> Tensor:
-    """(B, N, k) -> (B, N): the lowest index of the largest value; `argmax` promises nothing about ties."""
+    """(B, N, k) -> (B, N): the lowest index of the largest value. `argmax` does not specify ties."""
     count = x.shape[2]
-    index = ops.arange(count, dtype=ms.int32).astype(ms.float32)  # exact, and `min` has no integer kernel everywhere
+    index = ops.arange(count, dtype=ms.int32).astype(ms.float32)  # exact; some devices have no integer `min`
     others = ops.full_like(x.astype(ms.float32), float(count))
     candidates = ops.where(x == x.max(-1, keepdims=True), index.expand_dims(0).expand_dims(0), others)
     return ops.amin(candidates, -1).astype(ms.int32)
@@ -156,5 +156,5 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def ema(teacher: Tensor, student: Tensor, momentum: Tensor) -> Tensor:
-    """`momentum * teacher + (1 - momentum) * student`; momentum is a scalar of the others' dtype."""
+    """`momentum * teacher + (1 - momentum) * student`. The momentum is a scalar in the dtype of the others."""
     return teacher * momentum + student * (1.0 - momentum)

@@ -30,7 +30,7 @@ class MindSporePretrainer(MindSporeTrainer, Pretrainer):
         momentum: float,
         drop_path: Array | None = None,
     ) -> PretrainOutput:
-        # The host sorts the noise, in float64 and as every backend does: its numbers are there already.
+        # The host sorts the noise in float64, as in every backend: the numbers are there already.
         order = np.argsort(np.asarray(noise), axis=1, kind="stable").astype(np.int32)
         parts = np.split(order, [self._config.model.num_visible], axis=1)
         order = np.concatenate([np.sort(ids, axis=1) for ids in parts], axis=1)

@@ -1,6 +1,6 @@
 """A training step as compiled graphs: `accumulate`, `finish` and `update_teacher_and_scale`.
 
-Everything that changes from step to step comes in as a tensor, so that nothing is compiled twice; a tuple of tensors
+Everything that changes from step to step is passed as a tensor, so that nothing is compiled twice. A tuple of tensors
 would count as a constant. Letters: B images, N patches, V visible, M masked, K targets, D width, L blocks.
 """
 
@@ -23,12 +23,12 @@ from pcae_mindspore.distributed import Group
 from pcae_mindspore.ops import patchify
 
 LOSS_SCALE = (2.0**16, 0)
-"""First loss scale of float16, and steps since its last change: as PyTorch's, and changed by its rule."""
+"""Initial loss scale of float16, and steps since its last change. Both follow PyTorch's rule."""
 GROWTH_INTERVAL = 2000
 
 
 class LossCell(nn.Cell):
-    """Base of what is differentiated: the images' normalisation. Subclasses have the cells `student` and `teacher`."""
+    """Base of the differentiated cells. It normalises images. Subclasses have the cells `student` and `teacher`."""
 
     def __init__(self, config: RunConfig, dtype: ms.Type) -> None:
         super().__init__()
@@ -37,14 +37,14 @@ class LossCell(nn.Cell):
         self.mean, self.std = Tensor(mean, dtype).reshape(-1, 1, 1), Tensor(std, dtype).reshape(-1, 1, 1)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W), uint8, or of the parameters' dtype and normalised already."""
+        """Normalise uint8 images (B, C, H, W). Images in the parameters' dtype are normalised already."""
         if images.dtype == ms.uint8:
             return (images.astype(self.dtype) / 255 - self.mean) / self.std
         return images
 
 
 class PretrainLoss(LossCell):
-    """Normalisation, teacher, student."""
+    """Loss of pre-training: normalisation, teacher, student."""
 
     def __init__(self, config: PretrainConfig, dtype: ms.Type) -> None:
         super().__init__(config, dtype)
@@ -59,10 +59,10 @@ class PretrainLoss(LossCell):
         """One micro-batch: scaled loss, loss, targets (B, K, D), features (B, D).
 
         Args:
-            images: see `normalize`.
+            images: as in `normalize`.
             order: patch ids (B, N), the visible ones before the masked ones.
             drop_path: factors (L, 2, B, 1, 1), or None.
-            scale: of the loss that gradients are taken of.
+            scale: factor on the loss that is differentiated.
         """
         visible, masked = order[:, : self.num_visible], order[:, self.num_visible :]
         patches = patchify(self.normalize(images), self.patch_size)
@@ -72,7 +72,7 @@ class PretrainLoss(LossCell):
 
 
 class ClassifyLoss(LossCell):
-    """Normalisation and the classifier."""
+    """Loss of fine-tuning: normalisation and classifier."""
 
     def __init__(self, config: FinetuneConfig, dtype: ms.Type) -> None:
         super().__init__(config, dtype)
@@ -84,15 +84,15 @@ class ClassifyLoss(LossCell):
     def construct(
         self, images: Tensor, targets: Tensor, drop_path: Tensor | None, scale: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """One micro-batch: scaled loss, loss; `targets` (B, classes), the others as in `PretrainLoss`."""
+        """One micro-batch: scaled loss, loss. `targets` are (B, classes); other arguments as in `PretrainLoss`."""
         loss = self.student(self.normalize(images), targets, drop_path)
         return loss * scale, loss
 
 
 class TrainingCell(nn.Cell):
-    """Parameters, moments, and the graphs that change them. Single numbers are scalars of the parameters' dtype.
+    """Parameters, moments, and the graphs that change them. Single numbers are scalars in the parameters' dtype.
 
-    Each graph changes parameters last, so that nothing is read that the same graph has written.
+    Each graph changes parameters last, so that it never reads a value that it has written.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class TrainingCell(nn.Cell):
         self.loss, dtype = loss, loss.dtype
         student = model.canonical_names(loss.student)
         teacher = {} if loss.teacher is None else model.canonical_names(loss.teacher)
-        # Ordered so that parameters of one rate and one decay are a slice of the gradients.
+        # In this order, parameters of the same rate and decay are a slice of the gradients.
         kinds = {name: (not is_decayed(name, student[name].shape), rate(name)) for name in trained}
         self.names = sorted(kinds, key=lambda name: kinds[name])
         groups = [list(names) for _, names in itertools.groupby(self.names, key=lambda name: kinds[name])]
@@ -129,7 +129,7 @@ class TrainingCell(nn.Cell):
         self.map = ops.HyperMap()
 
     def _zeros(self, prefix: str) -> ParameterTuple:
-        """One for each trained parameter, with names of their own."""
+        """A zero parameter for each trained one, with the prefix in its name."""
         named = zip(self.names, self.trained, strict=True)
         return ParameterTuple(
             Parameter(ops.zeros_like(p), name=f"{prefix}.{name}", requires_grad=False) for name, p in named
@@ -139,13 +139,13 @@ class TrainingCell(nn.Cell):
     def accumulate(
         self, images: Tensor, given: Tensor, drop_path: Tensor | None, is_first: Tensor
     ) -> tuple[Tensor, ...]:
-        """Adds the gradients of a micro-batch to the sums, which the first one begins.
+        """Add the gradients of a micro-batch to the sums. The first micro-batch starts the sums.
 
         Args:
-            images, given, drop_path: what `loss` takes.
+            images, given, drop_path: arguments of `loss`.
 
         Returns:
-            What `loss` gives, without the scaled loss.
+            The outputs of `loss`, without the scaled loss.
         """
         outputs, gradients = self.differentiate(images, given, drop_path, self.scale)
         self.map(ops.partial(updates.add_to_sum, is_first), self.sums, gradients)
@@ -165,9 +165,9 @@ class TrainingCell(nn.Cell):
         """The last micro-batch, then clipping and AdamW.
 
         Args:
-            images, given, drop_path: what `loss` takes.
-            loss_before: sum of the losses of the micro-batches before.
-            rate, eps, decay: as `updates.adamw_rates` gives them.
+            images, given, drop_path: arguments of `loss`.
+            loss_before: sum of the losses of the earlier micro-batches.
+            rate, eps, decay: results of `updates.adamw_rates`.
 
         Returns:
             As `accumulate`; then the gradient norm, and whether it and all losses are finite in every process.
@@ -178,7 +178,7 @@ class TrainingCell(nn.Cell):
         means = self.mean_gradients((*gradients, loss_before + outputs[1]))
         gradients, norm, finite = self.clip(means[:-1], means[-1])
         zero, one = ops.zeros_like(rate), ops.ones_like(rate)
-        # Unless all is finite these leave parameters and moments as they are.
+        # Unless all is finite, these do not change parameters and moments.
         rate, beta1, beta2 = (
             ops.where(finite, rate, zero),
             ops.where(finite, self.beta1, one),
@@ -191,7 +191,7 @@ class TrainingCell(nn.Cell):
         return (*outputs[1:], norm, finite)
 
     def clip(self, gradients: tuple[Tensor, ...], loss: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
-        """Gradients unscaled and clipped, or zeros; their norm before clipping; whether it and `loss` are finite."""
+        """Unscale and clip gradients. Returns them, or zeros; the norm before clipping; and whether all is finite."""
         factor = 1 / self.scale
         norm = ops.sqrt(ops.addn(self.map(updates.sum_of_squares, gradients))) * factor
         total = norm + loss
@@ -202,7 +202,7 @@ class TrainingCell(nn.Cell):
 
     @ms.jit
     def update_teacher_and_scale(self, momentum: Tensor, finite: Tensor) -> Tensor:
-        """EMA of the teacher; with float16 the loss scale halves after an overflow and doubles after many good ones."""
+        """EMA of the teacher. The loss scale of float16 halves after an overflow, and doubles after many good steps."""
         scale, good_steps = self.scale, self.good_steps
         if self.scaled:
             good_steps = ops.where(finite, good_steps + 1, ops.zeros_like(good_steps))
@@ -217,7 +217,7 @@ class TrainingCell(nn.Cell):
         return momentum
 
     def load(self, state: TrainState) -> None:
-        """Copy a state in."""
+        """Load a copy of a state."""
         model.load(self.loss.student, _tensors(state.student, self.loss.dtype))
         if self.loss.teacher is not None:
             model.load(self.loss.teacher, _tensors(state.teacher, self.loss.dtype))
@@ -246,5 +246,5 @@ def _tensors(arrays: Mapping[str, NDArray[Any]], dtype: ms.Type) -> dict[str, Te
 
 
 def _arrays(parameters: Mapping[str, Parameter]) -> dict[str, NDArray[Any]]:
-    """Copies: `asnumpy` alone is a view that later steps change."""
+    """Copies as NumPy arrays: `asnumpy` alone gives views that later steps change."""
     return {name: parameter.asnumpy().copy() for name, parameter in parameters.items()}

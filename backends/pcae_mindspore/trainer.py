@@ -1,4 +1,4 @@
-"""What pre-training and fine-tuning share: from NumPy's arrays to the compiled step (`step.py`) and back."""
+"""Base of pre-training and fine-tuning: passes NumPy arrays to the compiled step (`step.py`) and back."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class MindSporeTrainer(Trainer):
     """A model, its moving average and its optimizer, as compiled graphs.
 
     Args of the constructor:
-        loss: class of what is differentiated; trained: names of the parameters that are trained.
-        rate: factor on a parameter's learning rate.
+        loss: class of the differentiated cell.
+        trained: names of the trained parameters.
+        rate: function from a parameter's name to a factor on its learning rate.
     """
 
     compiles = True
@@ -68,13 +69,15 @@ class MindSporeTrainer(Trainer):
     def _run(
         self, images: Array, given: NDArray[Any], drop_path: Array | None, learning_rate: float, momentum: float
     ) -> tuple[list[tuple[Tensor, ...]], Tensor, Tensor]:
-        """One step: what the loss cell gives for each micro-batch, the gradient norm, and whether all is finite.
+        """One step. Returns the loss cell's outputs for each micro-batch, the gradient norm, and whether all is finite.
 
         Args:
-            images: (B, C, H, W); given: (B, ..), what the loss cell takes besides; drop_path: (L, 2, B), or None.
+            images: (B, C, H, W).
+            given: further arguments of the loss cell (B, ...).
+            drop_path: factors of the residual branches (L, 2, B), or None.
 
         Raises:
-            ShapeError: the images are not of the model's size.
+            ShapeError: the images do not have the model's size.
         """
         images = np.asarray(images)
         check_images(images.shape, self._config.model.in_chans, self._config.model.image_size)

@@ -1,8 +1,8 @@
-"""What the compiled step does to every parameter, as functions for `ops.HyperMap`.
+"""Updates of single parameters in the compiled step, as functions for `ops.HyperMap`.
 
-A loop over all parameters would do too, but it compiles into calls as deep as there are parameters, and MindSpore gives
-up at a depth of 1000. A function that changes a parameter returns nothing that is used: where a part of its result is
-taken, MindSpore has been seen to run it twice.
+A loop over all parameters compiles into calls as deep as the number of parameters, and MindSpore fails at a depth of
+1000. The result of a function that changes a parameter is never used: if a part of it is, MindSpore may run the
+function twice.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _adamw(
     exp_avg_sq: Parameter,
     gradient: Tensor,
 ) -> bool:
-    """AdamW (Loshchilov & Hutter) in place; the moments' bias corrections are in `rate`, `eps`, `decay`."""
+    """AdamW (Loshchilov & Hutter) in place. `rate`, `eps` and `decay` contain the bias corrections of the moments."""
     first = exp_avg * beta1 + gradient * (1 - beta1)
     second = exp_avg_sq * beta2 + gradient * gradient * (1 - beta2)
     value = parameter - rate * (first / (ops.sqrt(second) + eps) + decay * parameter)
@@ -62,7 +62,7 @@ def _adamw_float32(
     exp_avg_sq: Parameter,
     gradient: Tensor,
 ) -> bool:
-    """The same as one kernel."""
+    """`adamw` as one kernel."""
     _compat.FUSED_ADAMW(parameter, exp_avg, exp_avg_sq, rate, beta1, beta2, eps, decay, gradient)
     return True
 
@@ -70,8 +70,8 @@ def _adamw_float32(
 def adamw_rates(config: RunConfig, learning_rate: float, step: int) -> tuple[float, float, float]:
     """`rate`, `eps` and `decay` of the updates above for 1-based `step`.
 
-    With the corrections c1 and c2, `lr * (m / c1) / (sqrt(v / c2) + eps)` is `rate * m / (sqrt(v) + eps * sqrt(c2))` at
-    the rate `lr * sqrt(c2) / c1`; the decay is divided by what the rate is multiplied with.
+    With bias corrections c1 and c2, `lr * (m / c1) / (sqrt(v / c2) + eps)` equals
+    `rate * m / (sqrt(v) + eps * sqrt(c2))` for `rate = lr * sqrt(c2) / c1`. The decay is divided by `sqrt(c2) / c1`.
     """
     correction1, correction2 = (1.0 - beta**step for beta in config.betas)
     ratio = math.sqrt(correction2) / correction1
@@ -102,7 +102,7 @@ def _sum_of_squares(gradient: Tensor) -> Tensor:
 
 @multiply_finite.register("Tensor", "Tensor", "Tensor")
 def _multiply_finite(factor: Tensor, finite: Tensor, gradient: Tensor) -> Tensor:
-    """Zeros unless `finite`."""
+    """The gradient times a factor, or zeros unless `finite`."""
     return ops.where(finite, gradient * factor, ops.zeros_like(gradient))
 
 
@@ -118,5 +118,5 @@ def _size(gradient: Tensor) -> int:
 
 @part_of.register("Tensor", "Number", "Tensor")
 def _part_of(flat: Tensor, offset: int, gradient: Tensor) -> Tensor:
-    """What stands at `offset` in place of `gradient`."""
+    """The part of `flat` at `offset` that belongs to `gradient`, in its shape."""
     return ops.slice(flat, (offset,), (gradient.size,)).reshape(gradient.shape)

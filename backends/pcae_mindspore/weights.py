@@ -1,6 +1,6 @@
-"""MindSpore's `.ckpt` files from anywhere, read by the description of their message.
+"""Read MindSpore's `.ckpt` files of any origin, by the description of their protocol-buffer message.
 
-`mindspore.load_checkpoint` (2.10.0) was seen to end the process on damaged files, where it should raise an error.
+`mindspore.load_checkpoint` (2.10.0) can end the process on a damaged file, where it should raise an error.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ _CHECKSUM_MARK, _CHECKSUM_SIZE = b"crc_num", 17
 
 
 def load(path: Path) -> Arrays:
-    """The arrays in a file by name, half precision as float32; what is no tensor but text is left out.
+    """The arrays in a file by name. Half precision becomes float32, and text is left out.
 
     Raises:
         CheckpointError: the file is damaged, or holds something else.
     """
     try:
         entries = Checkpoint.FromString(_checked(path.read_bytes())).value
-        # A large tensor is in several entries, one after another
+        # A large tensor is split into several consecutive entries
         groups = ((name, list(parts)) for name, parts in itertools.groupby(entries, lambda entry: entry.tag))
         return {name: _array(name, parts) for name, parts in groups if parts[0].tensor.tensor_type != "str"}
-    except Exception as error:  # protobuf's two readers stumble over damaged files in many ways
+    except Exception as error:  # protobuf's two readers raise many kinds of errors for damaged files
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path} is not a MindSpore checkpoint: {reason}") from None
 
 
 def _checked(content: bytes) -> bytes:
-    """Without the checksum that may be at the end. Raises ValueError."""
+    """The content without the optional checksum at its end. Raises ValueError."""
     end = content[-_CHECKSUM_SIZE:]
     if not end.startswith(_CHECKSUM_MARK):
         return content
@@ -55,15 +55,15 @@ def _checked(content: bytes) -> bytes:
 
 
 def _array(name: str, parts: Iterable[Any]) -> NDArray[Any]:
-    """One tensor. Raises ValueError."""
-    if not isinstance(name, str):  # protobuf in pure Python gives bytes that are no UTF-8 as they are
+    """Join the parts of one tensor. Raises ValueError."""
+    if not isinstance(name, str):  # protobuf in pure Python returns bytes for a name that is not UTF-8
         raise ValueError(f"the name {name!r} is no text")
     tensors = [part.tensor for part in parts]
     kind, dims = tensors[0].tensor_type, list(tensors[0].dims)
     if kind not in _DTYPES:
         raise ValueError(f"{name} is no tensor of numbers, but {kind or 'something else'}")
     shape = () if dims == [0] else tuple(dims)
-    content = bytearray().join(tensor.tensor_content for tensor in tensors)  # which NumPy may write to
+    content = bytearray().join(tensor.tensor_content for tensor in tensors)  # writable for NumPy
     dtype = np.dtype(_DTYPES[kind])
     if min(shape, default=1) < 0 or math.prod(shape) * dtype.itemsize != len(content):
         raise ValueError(f"{name} has {len(content)} bytes, which are no {kind} of shape {shape}")

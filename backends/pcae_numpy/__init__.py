@@ -1,4 +1,4 @@
-"""The reference: PCAE in plain NumPy, float64 throughout, to be read beside the paper."""
+"""The reference: PCAE in plain NumPy and float64, written to be read next to the paper."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`NumpyBackend`: the contract, on float64 arrays. Every input is converted first, so nothing is shared or changed."""
+"""`NumpyBackend`: the contract on float64 arrays. Inputs are converted first, so none is shared or changed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _all_floats(arrays: Mapping[str, Array]) -> dict[str, ops.Floats]:
 
 
 def _factors(config: ModelConfig, batch: int, drop_path: Array | None) -> ops.Floats:
-    """Of the residual branches (L, 2, B)."""
+    """Factors of the residual branches (L, 2, B); 1 without drop path."""
     return np.ones((config.depth, 2, batch)) if drop_path is None else _floats(drop_path)
 
 
@@ -137,7 +137,7 @@ class NumpyBackend(TrainingBackend):
         return out.loss, backward.student_backward(config, _all_floats(student), trace, out.target, scales)
 
     def gradient(self, function: Callable[[Array], Array], x: Array) -> ops.Floats:
-        """By central differences, exact for a linear function: nothing is differentiated automatically here."""
+        """By central differences, which are exact for a linear function: NumPy has no automatic differentiation."""
         step, x = 1e-3, _floats(x)
         slopes = np.empty(x.size)
         for i in range(x.size):

@@ -1,8 +1,8 @@
 """The backward pass, derived by hand.
 
-Each `*_backward` takes what its forward function took and the gradient by its output, recomputes what it needs, adds
-the gradients by the parameters to `grads`, and returns the gradient by its input. The teacher gets none: its targets
-are constants. Letters as in `ops`.
+Each `*_backward` takes the arguments of its forward function and the gradient with respect to the output. It recomputes
+intermediate values, adds the gradients of the parameters to `grads`, and returns the gradient with respect to the
+input. The teacher has no gradient: its targets are constants. Letters as in `ops`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def gelu_backward(x: Floats, grad: Floats) -> Floats:
 
 
 def mlp_backward(p: Parameters, grads: Gradients, prefix: str, x: Floats, grad: Floats) -> Floats:
-    """fc2(gelu(fc1(x)))."""
+    """`y = fc2(gelu(fc1(x)))`."""
     hidden = ops.linear(x, p[f"{prefix}.fc1.weight"], p[f"{prefix}.fc1.bias"])
     grad = linear_backward(p, grads, f"{prefix}.fc2", ops.gelu(hidden), grad)
     return linear_backward(p, grads, f"{prefix}.fc1", x, gelu_backward(hidden, grad))
@@ -107,7 +107,7 @@ def blocks_backward(
     eps: float,
     grad: Floats,
 ) -> Floats:
-    """All blocks, last to first."""
+    """All blocks, from last to first."""
     for i in reversed(range(len(inputs))):
         grad = block_backward(p, grads, f"{name}.{i}", inputs[i], num_heads, scales[i], eps, grad)
     return grad
@@ -157,7 +157,7 @@ def head_backward(config: ModelConfig, p: Parameters, grads: Gradients, tokens: 
 
 
 def gather_backward(kept: Ids, length: int, num_prefix: int, grad: Floats) -> Floats:
-    """Where tokens were gathered, their gradient is scattered: prefix and the kept (B, P + k, D) -> (B, P + n, D).
+    """Scatter the gradient to the places that tokens were gathered from: (B, P + k, D) -> (B, P + n, D), prefix first.
 
     The choice itself is a step function of the scores and has no gradient.
     """
@@ -170,7 +170,7 @@ def gather_backward(kept: Ids, length: int, num_prefix: int, grad: Floats) -> Fl
 def classifier_backward(
     config: ModelConfig, p: Parameters, images: Floats, targets: Floats, trace: ReductionTrace, drop_path: Floats
 ) -> Gradients:
-    """Gradient of the cross-entropy by every parameter that fine-tuning trains."""
+    """Gradient of the cross-entropy for every parameter that fine-tuning trains."""
     grads = {name: np.zeros_like(p[name]) for name in finetuned_shapes(config)}
     eps = config.layer_norm_eps
     grad = soft_cross_entropy_backward(classify(config, p, trace.tokens), targets)
@@ -197,7 +197,7 @@ def embed_backward(
 def student_backward(
     config: ModelConfig, p: Parameters, trace: StudentTrace, target: Floats, drop_path: Floats
 ) -> Gradients:
-    """Gradient of the loss by every trainable parameter of the student."""
+    """Gradient of the loss for every trainable parameter of the student."""
     grads = zero_gradients(p)
     grad = cosine_loss_backward(trace.prediction, target)
     grad = decoder_backward(config, p, grads, trace, grad)

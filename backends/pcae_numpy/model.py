@@ -1,7 +1,7 @@
 """The models: Vision Transformer blocks, the encoder with token reduction, and the pre-training forward pass.
 
-Parameters are dictionaries by canonical name. Functions that the backward pass follows also return what entered each
-block. Letters as in `ops`; L blocks.
+Parameters are dictionaries by canonical name. Functions with a backward pass also return the input of each block.
+Letters as in `ops`; L blocks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Parameters = Mapping[str, Floats]
 
 
 class Widened(Mapping[str, Floats]):
-    """Parameters that become float64 one at a time, when they are read: the model is not in memory twice."""
+    """Parameters that are converted to float64 when they are read. So the model is not in memory twice."""
 
     def __init__(self, narrow: Mapping[str, Array]) -> None:
         self._narrow = narrow
@@ -64,7 +64,7 @@ def block(p: Parameters, prefix: str, x: Floats, num_heads: int, scales: Floats,
 def blocks(
     p: Parameters, name: str, x: Floats, num_heads: int, scales: Floats, eps: float
 ) -> tuple[Floats, list[Floats]]:
-    """`len(scales)` blocks in a row: the output, and what entered each."""
+    """`len(scales)` blocks in a row. Returns the output, and the input of each block."""
     inputs = []
     for i, block_scales in enumerate(scales):
         inputs.append(x)
@@ -87,7 +87,7 @@ def prepend_prefix(config: ModelConfig, p: Parameters, tokens: Floats) -> Floats
 
 @dataclass(frozen=True)
 class Stage:
-    """One reduction: of the patches at ids (B, n) with scores (B, n), those at places kept (B, k) stay."""
+    """One reduction of patches at ids (B, n) with scores (B, n). Those at indices `kept` (B, k) stay."""
 
     ids: Ids
     scores: Floats
@@ -99,17 +99,17 @@ class Stage:
         return np.take_along_axis(self.ids, self.kept, axis=1)
 
     def gaps(self) -> Floats:
-        """How far apart the scores of those that stay and those that go are (B,); infinite where all stay."""
+        """Distance between the highest score that stays and the lowest that is dropped (B,); infinite if all stay."""
         ordered, k = np.sort(self.scores, axis=1), self.kept.shape[1]
         return np.full(len(ordered), np.inf) if k == ordered.shape[1] else ordered[:, k] - ordered[:, k - 1]
 
 
 @dataclass(frozen=True)
 class ReductionTrace:
-    """What blocks that drop tokens computed."""
+    """Intermediate values of blocks that drop tokens."""
 
-    inputs: list[Floats]  # L times what entered the block
-    stages: dict[int, Stage]  # by the block that the reduction follows
+    inputs: list[Floats]  # input of each of the L blocks
+    stages: dict[int, Stage]  # by the block before the reduction
     ids: Ids  # positions of the patches that are left (B, k)
     tokens: Floats  # what is left (B, P + k, D), before the final norm
 
@@ -139,7 +139,7 @@ def reduced_blocks(
 def reduced_encoder(
     config: ModelConfig, p: Parameters, tokens: Floats, ids: Ids, keep: float, num_prefix_tokens: int
 ) -> tuple[Floats, Ids]:
-    """`reduced_blocks` and the final norm: what is left (B, P + k, D), and its positions (B, k)."""
+    """`reduced_blocks` and the final norm. Returns the tokens that are left (B, P + k, D) and their patches (B, k)."""
     no_drop_path = np.ones((config.depth, 2, len(tokens)))
     trace = reduced_blocks(config, p, tokens, ids, keep, num_prefix_tokens, no_drop_path)
     return norm(p, "norm", trace.tokens, config.layer_norm_eps), trace.ids
@@ -154,7 +154,7 @@ def teacher_targets(config: ModelConfig, p: Parameters, patches: Floats, masked:
 
 @dataclass(frozen=True)
 class StudentTrace:
-    """What the student computed, as its backward pass needs it."""
+    """Intermediate values of the student that its backward pass needs."""
 
     patches: Floats  # (B, N, C*p*p)
     visible: Ids  # (B, V)

@@ -36,7 +36,7 @@ def split_by_noise(noise: Floats, num_visible: int) -> tuple[Ids, Ids]:
 def unit_length(vectors: Floats) -> Floats:
     """Vectors (..., D) divided by their length; a zero vector stays zero.
 
-    Scaled by the largest entry first, so that squares neither overflow nor vanish.
+    The largest entry is scaled to 1 first, so that squares neither overflow nor vanish.
     """
     largest = np.abs(vectors).max(axis=-1, keepdims=True)
     scaled = vectors / np.where(largest > 0, largest, 1.0)
@@ -52,7 +52,7 @@ def similarity_scores(tokens: Floats, center: Center = "unit") -> Floats:
 
 
 def select_tokens(scores: Floats, k: int) -> Ids:
-    """(B, N) -> (B, k): the k lowest by (score, index), then in ascending position order."""
+    """(B, N) -> (B, k): ids of the k lowest scores, in ascending position order. Ties go to the lower index."""
     return np.sort(np.argsort(scores, axis=1, kind="stable")[:, :k], axis=1)
 
 
@@ -72,9 +72,9 @@ def restore_grid(tokens: Floats, kept_ids: Ids, num_patches: int, features: Floa
     """(B, k, D), (B, k) -> (B, N, D): each patch its own token, or that of its most similar survivor.
 
     Args:
-        features: of all patches (B, N, F), whose cosine is the similarity; without them closeness on the grid is.
+        features: features of all patches (B, N, F); similarity is their cosine, or without them closeness on the grid.
     """
-    order = np.argsort(kept_ids, axis=1)  # the first of equals is then the lowest id
+    order = np.argsort(kept_ids, axis=1)  # then the first of equal survivors has the lowest id
     survivors = np.take_along_axis(kept_ids, order, axis=1)
     if features is None:
         similarity = -squared_distances(num_patches)[:, survivors].swapaxes(0, 1)  # (B, N, k)
@@ -88,7 +88,7 @@ def restore_grid(tokens: Floats, kept_ids: Ids, num_patches: int, features: Floa
 
 
 def squared_distances(num_patches: int) -> Floats:
-    """Between the patches of a square grid, in patches: (N, N)."""
+    """Squared distances (N, N) between the patches of a square grid, in patches."""
     row, column = np.divmod(np.arange(num_patches), math.isqrt(num_patches))
     return 1.0 * (row[:, None] - row) ** 2 + (column[:, None] - column) ** 2
 
@@ -115,12 +115,12 @@ def ema_update(teacher: Mapping[str, Floats], student: Mapping[str, Floats], mom
 
 
 def layer_norm(x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:
-    """(..., D): biased variance."""
+    """LayerNorm (..., D) with biased variance."""
     return normalized(x, eps)[0] * weight + bias
 
 
 def normalized(x: Floats, eps: float) -> tuple[Floats, Floats]:
-    """(..., D) to mean 0 and variance 1, and the inverse standard deviations (..., 1)."""
+    """Normalise (..., D) to mean 0 and variance 1. Also returns the inverse standard deviations (..., 1)."""
     centered = x - x.mean(axis=-1, keepdims=True)
     inverse_std = 1.0 / np.sqrt((centered**2).mean(axis=-1, keepdims=True) + eps)
     return centered * inverse_std, inverse_std
@@ -144,7 +144,7 @@ def soft_cross_entropy(logits: Floats, targets: Floats) -> Floats:
 
 
 def softmax(x: Floats) -> Floats:
-    """Over the last axis."""
+    """Softmax over the last axis."""
     exponential = np.exp(x - x.max(axis=-1, keepdims=True))
     return exponential / exponential.sum(axis=-1, keepdims=True)
 

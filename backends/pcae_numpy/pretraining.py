@@ -1,4 +1,4 @@
-"""Training with the reference: gradients by `backward`, AdamW, EMA. For tiny models; fine-tuning in `finetuning`."""
+"""Pre-training with the reference: gradients of `backward`, AdamW, EMA. It is slow, and meant for tiny models."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def update(
     learning_rate: float,
     scale: Callable[[str], float] = lambda name: 1.0,
 ) -> tuple[Floats, Floats]:
-    """Clipping and AdamW, unless loss or gradient is not finite; counts the step. Replaces the arrays.
+    """Clip and apply AdamW if loss and gradients are finite, and count the step. Replaces the state's arrays.
 
     Args:
-        scale: of a parameter's learning rate.
+        scale: function from a parameter's name to a factor on its learning rate.
 
     Returns:
         The gradient norm before clipping, and whether it and the loss are finite.
@@ -113,10 +113,10 @@ class NumpyPretrainer(Pretrainer):
 
 
 def normalize(images: NDArray[Any], config: RunConfig) -> Floats:
-    """Pixels uint8 (B, C, H, W) by the loader's mean and deviation; floating images are that already.
+    """Normalise uint8 images (B, C, H, W) by the loader's mean and std. Floating images are normalised already.
 
     Raises:
-        ShapeError: they are not of the model's size.
+        ShapeError: the images do not have the model's size.
     """
     check_images(np.shape(images), config.model.in_chans, config.model.image_size)
     if images.dtype != np.uint8:
@@ -126,7 +126,7 @@ def normalize(images: NDArray[Any], config: RunConfig) -> Floats:
 
 
 def copy_state(state: TrainState) -> TrainState:
-    """In float64, sharing nothing."""
+    """A copy in float64 that shares no memory."""
     return TrainState(
         student=_copies(state.student),
         teacher=_copies(state.teacher),

@@ -19,7 +19,7 @@ CAPABILITIES = Capabilities(
 
 
 def __getattr__(name: str) -> Any:
-    """`Encoder` needs PyTorch, which is imported when the class is first asked for."""
+    """Import `Encoder`, and PyTorch with it, on first use."""
     if name == "Encoder":
         from pcae_torch.encoder import Encoder
 

@@ -1,4 +1,4 @@
-"""`TorchBackend`: the contract, on tensors."""
+"""`TorchBackend`: the contract on PyTorch's tensors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from pcae_torch.pretraining import TorchPretrainer
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device by PyTorch's name, or the best one for "auto". Raises BackendError when it is not there."""
+    """The device with this PyTorch name, or the best one for "auto". Raises BackendError when it is not available."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -65,13 +65,13 @@ def resolve_device(name: str) -> torch.device:
 
 @functools.lru_cache(maxsize=16)
 def _skeleton(module_class: type, config: ModelConfig, thread: int) -> tuple[torch.nn.Module, dict[str, str]]:
-    """A module without numbers; one for each thread, since a call puts its parameters into it for a while."""
+    """A module without storage. Each thread has its own, because a call puts parameters into it."""
     module = model.build(module_class, config)
     return module, model.canonical_names(module)
 
 
 def _call(module_class: type, config: ModelConfig, parameters: Mapping[str, Tensor], *args: Any) -> Any:
-    """The module's forward pass with these parameters, by canonical name; surplus ones are ignored."""
+    """The module's forward pass with parameters by canonical name. Surplus parameters are ignored."""
     module, names = _skeleton(module_class, config, threading.get_ident())
     own = {name: parameters[canonical] for canonical, name in names.items()}
     return functional_call(module, own, args, strict=True)
@@ -243,7 +243,7 @@ class TorchBackend(TrainingBackend):
         return PretrainingOutput(loss, prediction, target, visible, target_ids)
 
     def _tensor(self, x: Array) -> Tensor:
-        """On the device, sharing memory where it can."""
+        """A tensor on the device, which shares memory with `x` if possible."""
         if isinstance(x, Tensor):
             return x.to(self.device)
         array = np.asarray(x)

@@ -1,4 +1,4 @@
-"""Whether `torch.compile` can work here: on CPUs it writes C++, and fails at length where it cannot build that."""
+"""Check that `torch.compile` can work: on CPUs it needs a C++ compiler, and its own error without one is long."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pcae_core.errors import BackendError
 
 
 def missing() -> str | None:
-    """The first thing that compiling for CPUs needs and this machine lacks, or None."""
+    """The first requirement of compiling for CPUs that this machine lacks, or None."""
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # PyTorch's choice
     if sys.platform != "win32" and shutil.which(compiler) is None:
         return f"the C++ compiler {compiler}"
@@ -23,7 +23,7 @@ def missing() -> str | None:
 
 
 def require(device: torch.device) -> None:
-    """Raises BackendError when modules on `device` cannot be compiled."""
+    """Raise BackendError when modules on `device` cannot be compiled."""
     lacking = missing() if device.type == "cpu" else None
     if lacking is not None:
         raise BackendError(

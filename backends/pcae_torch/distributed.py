@@ -17,7 +17,7 @@ class Group:
     """The processes of a run.
 
     Attributes:
-        rank, world_size: this process's number, and how many there are.
+        rank, world_size: number of this process, and number of all processes.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -28,16 +28,16 @@ class Group:
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """`module` with its gradients averaged over the processes during the backward pass."""
+        """Wrap `module`, so that the backward pass averages its gradients over the processes."""
         if self.world_size == 1:
             return module
-        # Of one image a process, the class token's gradient has strides that DDP remarks on and copies from
+        # With one image per process, the class token's gradient has strides that DDP warns about and copies
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
         return DistributedDataParallel(module, gradient_as_bucket_view=True)
 
     @staticmethod
     def no_sync(module: nn.Module) -> contextlib.AbstractContextManager[None]:
-        """Backward passes in this context do not average the gradients; a later one does. `module` is from `wrap`."""
+        """Context whose backward passes do not average the gradients; a later one does. `module` is from `wrap`."""
         return module.no_sync() if isinstance(module, DistributedDataParallel) else contextlib.nullcontext()
 
     def mean(self, value: float) -> float:
@@ -63,14 +63,14 @@ class Group:
         return tensor.item()
 
     def close(self) -> None:
-        """Leave the group. Whatever still holds it then would abort the process at its end now and then."""
+        """Leave the group. Collect garbage first: lingering references can crash the process at exit."""
         if dist.is_initialized():
             gc.collect()
             dist.destroy_process_group()
 
 
 def local_device(device: torch.device) -> torch.device:
-    """The GPU that torchrun gives to this process."""
-    if device == torch.device("cuda"):  # which names no GPU
+    """The GPU that torchrun assigns to this process."""
+    if device == torch.device("cuda"):  # it has no GPU number
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return device

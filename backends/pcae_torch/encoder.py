@@ -23,9 +23,9 @@ class Encoder(model.Encoder):
     """Vision Transformer that drops tokens; parameters and `state_dict` have timm's names.
 
     Attributes:
-        reduction: `reduction.keep` is the share of the patch tokens that stays at each stage; at first 1.
-        mean, std: by channel, normalise pixels in [0, 1].
-        config: the model.
+        reduction: `reduction.keep` is the share of the patch tokens that each stage keeps, 1 at first.
+        mean, std: mean and standard deviation of each channel, for pixels in [0, 1].
+        config: configuration of the model.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -35,15 +35,16 @@ class Encoder(model.Encoder):
 
     @classmethod
     def from_pretrained(cls, path: Path | str, encoder: EncoderName | None = None) -> Self:
-        """The encoder in `path`: a run, one of its checkpoints, or a folder that `pcae convert` wrote; on the CPU.
+        """Load the encoder in `path` on the CPU.
 
         Args:
-            encoder: which of a run's two; by default the student of a pre-training run, and of a fine-tuned
-                one the weights that were scored.
+            path: run folder, checkpoint, or encoder folder that `pcae convert` wrote.
+            encoder: student or teacher of a run. Default: the student; of a fine-tuned run, the weights that were
+                scored.
 
         Raises:
-            CheckpointError: there is none, or it is damaged.
-            ConfigError: one of two encoders is asked for of what holds one.
+            CheckpointError: there is no encoder, or it is damaged.
+            ConfigError: `encoder` is given for an encoder folder, which holds one encoder.
         """
         pretrained.refuse_choice(Path(path), encoder)
         found = pretrained.load(Path(path), encoder)

@@ -59,7 +59,7 @@ class TorchFinetuner(TorchTrainer, Finetuner):
         return FinetuneOutput(loss, grad_norm, finite)
 
     def _accumulate(self, images: Tensor, targets: Tensor, scales: Tensor | None, last: bool) -> Tensor:
-        """Forward and backward pass of one micro-batch; gradients are exchanged after the last one."""
+        """Forward and backward pass of one micro-batch. The last one averages gradients over the processes."""
         with self._autocast(), contextlib.nullcontext() if last else self._group.no_sync(self._parallel):
             loss = self._parallel(images, targets, self._keep, scales)
             self._scaler.scale(loss / self._config.accumulation).backward()

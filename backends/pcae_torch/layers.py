@@ -18,7 +18,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, num_outputs: int | None = None) -> Tensor:
-        """Fused scaled-dot-product attention; with `num_outputs`, of the last tokens only (B, num_outputs, D)."""
+        """Fused scaled-dot-product attention. With `num_outputs`, only for the last tokens (B, num_outputs, D)."""
         query, key, value = self.project(x, num_outputs)
         mixed = F.scaled_dot_product_attention(query, key, value)  # (B, h, T, D/h)
         return self.proj(mixed.transpose(1, 2).flatten(2))
@@ -27,7 +27,7 @@ class Attention(nn.Module):
         """Query, key, value, each (B, h, T, D/h)."""
         dim = x.shape[2]
         if num_outputs is None:
-            # Unbound before the transpose, so that the backward pass writes the gradient once instead of thrice.
+            # Unbind before the transpose, so that the backward pass writes the gradient once, not three times.
             parts = self.qkv(x).unflatten(2, (3, dim)).unbind(2)
         else:
             weight, bias = self.qkv.weight, self.qkv.bias
@@ -60,10 +60,10 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, hidden_dim)
 
     def forward(self, x: Tensor, scales: Tensor | None = None, num_outputs: int | None = None) -> Tensor:
-        """(B, T, D) -> (B, T, D), or the last `num_outputs` tokens of it: the others are read, not computed.
+        """(B, T, D) -> (B, T, D), or only its last `num_outputs` tokens. The others serve as keys and values only.
 
         Args:
-            scales: (2, B), multiply the two branches (drop path).
+            scales: factors of the two branches (2, B), for drop path.
         """
         kept = x if num_outputs is None else x[:, -num_outputs:]
         if scales is None:

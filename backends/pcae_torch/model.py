@@ -1,4 +1,4 @@
-"""The models as modules: `Encoder` (what is deployed), `Decoder`, and the two sides of pre-training made of them.
+"""The models as modules: `Encoder`, which is deployed, `Decoder`, and the `Teacher` and `Student` of pre-training.
 
 Parameter names are timm's and MAE's. Letters as in `ops`; P prefix tokens, T tokens with prefix, L blocks.
 """
@@ -68,8 +68,8 @@ class Encoder(nn.Module):
         """Tokens (B, P + n, D) of the patches at ids (B, n) through all blocks, dropping some at each stage.
 
         Args:
-            stages: a list to add each stage to, with its scores; None to compute those that decide and no others.
-            score: decides which tokens stay; None for the method's own, `ops.similarity_scores`.
+            stages: list to add each stage to, with its scores. Without it, a stage that keeps all tokens has no scores.
+            score: function that scores patch tokens; None for `ops.similarity_scores`.
 
         Returns:
             What is left (B, P + k, D), before the final norm, and its positions (B, k).
@@ -114,7 +114,7 @@ class Encoder(nn.Module):
         return self.head(self.fc_norm(tokens[:, self.num_prefix_tokens :].mean(dim=1)))
 
     def forward(self, images: Tensor, keep: float = 1.0, stages: list[StageOutput] | None = None) -> EncoderOutput:
-        """Normalised images (B, C, H, W) -> EncoderOutput, keeping a share `keep` of the patches at each stage.
+        """Normalised images (B, C, H, W) -> EncoderOutput. Each stage keeps a share `keep` of the patches.
 
         Args:
             stages: as in `reduced_blocks`.
@@ -156,10 +156,10 @@ class Decoder(nn.Module):
 
 
 class Teacher(nn.Module):
-    """The encoder that makes the targets from the masked patches; no prefix tokens.
+    """The encoder that computes the targets from the masked patches, without prefix tokens.
 
     Args of the constructor:
-        score: decides which tokens stay; None for the method's own.
+        score: function that scores patch tokens; None for `ops.similarity_scores`.
     """
 
     def __init__(self, config: ModelConfig, score: ops.Score | None = None) -> None:
@@ -194,7 +194,7 @@ class Student(nn.Module):
 
 
 class Classifier(nn.Module):
-    """The encoder with its head, as fine-tuning trains it."""
+    """Encoder and head for fine-tuning."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -208,13 +208,13 @@ class Classifier(nn.Module):
 
 
 def canonical_names(module: nn.Module) -> dict[str, str]:
-    """Canonical name -> name in `module`: the parts of `Student` and `Teacher` leave no trace in checkpoints."""
+    """Canonical name -> name in `module`, without the prefixes of the parts of `Student` and `Teacher`."""
     names = [name for name, _ in module.named_parameters()]
     return {name.removeprefix("encoder.").removeprefix("decoder."): name for name in names}
 
 
 def build(module_class: Callable[[ModelConfig], M], config: ModelConfig) -> M:
-    """A module without storage: it takes its parameters from a dictionary and no random number is drawn."""
+    """A module without storage, to be filled with parameters from a dictionary. No random number is drawn."""
     with torch.device("meta"):
         return module_class(config)
 

@@ -16,7 +16,7 @@ from pcae_core.contract import NORM_EPS, STANDARDIZE_EPS, Center
 from pcae_core.shapes import check_restore_grid
 
 Score = Callable[[Tensor], Tensor]
-"""Patch tokens (B, N, D) to scores (B, N); the tokens with the lowest scores stay."""
+"""Function from patch tokens (B, N, D) to scores (B, N). The tokens with the lowest scores stay."""
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def split_by_noise(noise: Tensor, num_visible: int) -> tuple[Tensor, Tensor]:
 
 
 def unit_length(vectors: Tensor) -> Tensor:
-    """(..., D): divided by their length, zero vectors unchanged; scaled first so that squares stay in range."""
+    """Vectors (..., D) divided by their length, zero vectors unchanged; scaled first, to keep squares in range."""
     largest = vectors.abs().amax(dim=-1, keepdim=True)
     scaled = vectors / largest.masked_fill(largest == 0, 1.0)
     return scaled / scaled.norm(dim=-1, keepdim=True).clamp_min(NORM_EPS)
@@ -54,7 +54,7 @@ def similarity_scores(tokens: Tensor, center: Center = "unit") -> Tensor:
 
 
 def select_tokens(scores: Tensor, k: int) -> Tensor:
-    """(B, N) -> (B, k): the k lowest by (score, index), ascending. `topk` would not be stable."""
+    """(B, N) -> (B, k): ids of the k lowest by (score, index), ascending. `topk` is not stable."""
     return scores.argsort(dim=1, stable=True)[:, :k].sort(dim=1).values
 
 
@@ -74,13 +74,13 @@ def restore_grid(tokens: Tensor, kept_ids: Tensor, num_patches: int, features: T
     """(B, k, D), (B, k) -> (B, N, D): each patch its own token, or that of its most similar survivor.
 
     Args:
-        features: of all patches (B, N, F), whose cosine is the similarity; without them closeness on the grid is.
+        features: features of all patches (B, N, F); similarity is their cosine, or without them closeness on the grid.
 
     Raises:
         ShapeError: as `Backend.restore_grid`.
     """
     check_restore_grid(tokens.shape, kept_ids.shape, num_patches, None if features is None else features.shape)
-    survivors, order = kept_ids.sort(dim=1)  # the first of equals is then the lowest id
+    survivors, order = kept_ids.sort(dim=1)  # then the first of equal survivors has the lowest id
     place = torch.arange(num_patches, device=tokens.device)
     if features is None:
         row, column = place // math.isqrt(num_patches), place % math.isqrt(num_patches)
@@ -115,7 +115,7 @@ def ema_update_(teacher: list[Tensor], student: list[Tensor], momentum: float) -
 
 
 def total_norm(tensors: list[Tensor]) -> Tensor:
-    """The 2-norm of all together, a scalar; float32 or better. On CPUs by dot products, which use every thread."""
+    """The 2-norm of all tensors together, a scalar, float32 or better. On CPUs dot products use every thread."""
     if tensors[0].device.type != "cpu":
         return nn.utils.get_total_norm(tensors)
     flat = (tensor.flatten() for tensor in tensors)

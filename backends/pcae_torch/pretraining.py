@@ -17,16 +17,16 @@ from pcae_torch.trainer import TorchTrainer, one_line_when_full
 
 
 class TorchPretrainer(TorchTrainer, Pretrainer):
-    """Pre-training with PyTorch, of PCAE or of another method that is made of a student and a teacher.
+    """Pre-training with PyTorch, of PCAE or of another method with a student and a teacher.
 
     Args of the constructor:
-        state: has the parameters of student and teacher by name; None for PCAE's first state.
-        student: makes the module that is trained. It takes patches (B, N, C*p*p), visible ids (B, V), what the teacher
-            returned, and drop path (L, 2, B) or None; it returns a loss, a prediction, and the mean visible token
-            (B, D) without gradient.
-        teacher: makes the module that gives the targets, without gradient. It takes patches and masked ids (B, M), and
-            returns targets (B, K, ...) and their ids (B, K). Its parameters are the moving average of the student's
-            of the same names; it may have none.
+        state: state with the parameters of student and teacher by name; None for PCAE's initial state.
+        student: function that makes the trained module. The module takes patches (B, N, C*p*p), visible ids (B, V), the
+            outputs of the teacher, and drop path (L, 2, B) or None. It returns a loss, a prediction, and the mean
+            visible token (B, D) without gradient.
+        teacher: function that makes the module of the targets, without gradient. The module takes patches and masked
+            ids (B, M), and returns targets (B, K, ...) and their ids (B, K). Its parameters are the moving average of
+            the student's parameters of the same names; it may have none.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class TorchPretrainer(TorchTrainer, Pretrainer):
     def _accumulate(
         self, patches: Tensor, visible: Tensor, masked: Tensor, scales: Tensor | None, last: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Forward and backward pass of one micro-batch; gradients are exchanged after the last one."""
+        """Forward and backward pass of one micro-batch. The last one averages gradients over the processes."""
         assert self.teacher is not None  # nosec B101 # pre-training has one; tells mypy
         with self._autocast():
             with torch.no_grad():

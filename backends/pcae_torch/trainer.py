@@ -1,4 +1,4 @@
-"""What pre-training and fine-tuning share: parameters, AdamW, loss scaling, EMA, state."""
+"""Base of pre-training and fine-tuning: parameters, AdamW, loss scaling, EMA, state."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ R = TypeVar("R")
 
 
 def one_line_when_full(step: Callable[P, R]) -> Callable[P, R]:
-    """A step that raises TrainingError when the GPU's memory is full."""
+    """Decorate a step, so that it raises TrainingError when the GPU's memory is full."""
 
     @functools.wraps(step)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -46,14 +46,16 @@ class TorchTrainer(Trainer):
     """A model, its moving average and its optimizer.
 
     Args of the constructor:
-        student: makes the model; trained: names of the parameters that are trained, the others are fixed.
-        teacher: makes its moving average: parameters of the same names follow the student's; None without one.
-        scale: factor on a parameter's learning rate.
+        student: function that makes the model.
+        trained: names of the trained parameters; the others are fixed.
+        teacher: function that makes the moving average, which follows the student's parameters of the same names; None
+            for no average.
+        scale: function from a parameter's name to a factor on its learning rate.
 
     Attributes:
-        student, teacher: the modules; no teacher where there is no moving average.
-        optimizer: AdamW over what is trained.
-        ema_pairs: the parameters of the teacher that follow, and those that they follow.
+        student, teacher: modules; `teacher` is None without a moving average.
+        optimizer: AdamW over the trained parameters.
+        ema_pairs: parameters of the teacher, and those of the student that they follow.
     """
 
     def __init__(
@@ -111,23 +113,23 @@ class TorchTrainer(Trainer):
 
     @override
     def close(self) -> None:
-        self._parallel = self.student  # what averages gradients holds on to the group
+        self._parallel = self.student  # the wrapper that averages gradients holds a reference to the group
         self._group.close()
 
     # One step
 
     def normalize(self, images: Array) -> Tensor:
-        """A step's images (B, C, H, W) as the student sees them. Raises ShapeError."""
+        """Normalise the images of a step (B, C, H, W). Raises ShapeError."""
         check_images(np.shape(images), self._config.model.in_chans, self._config.model.image_size)
         pixels = torch.as_tensor(images).to(self._device, non_blocking=True)
         if pixels.dtype != torch.uint8:
             return pixels.to(self._dtype)
-        return pixels.to(self._dtype).div_(255.0).sub_(self._mean).div_(self._std)  # in place: 0.6 of the time
+        return pixels.to(self._dtype).div_(255.0).sub_(self._mean).div_(self._std)  # in place: takes 0.6 of the time
 
     def _update(self, loss: Tensor, learning_rate: float, momentum: float) -> tuple[Tensor, Tensor]:
-        """Clipping, AdamW and EMA; returns the gradient norm before clipping, and whether it and `loss` are finite.
+        """Clip, apply AdamW and EMA. Returns the gradient norm before clipping, and whether it and `loss` are finite.
 
-        If not, the fused AdamW changes nothing, which it finds out on the device: nothing waits.
+        If they are not finite, the fused AdamW changes nothing. It checks this on the device, so nothing waits.
         """
         self._scaler.unscale_(self.optimizer)
         gradients = cast("list[Tensor]", [p.grad for p in self._parameters.values()])  # the loss depends on each
@@ -165,7 +167,7 @@ class TorchTrainer(Trainer):
         return module
 
     def _pair_ema(self) -> tuple[list[Tensor], list[Tensor]]:
-        """The teacher's parameters that a moving average updates, and the student's, in one order."""
+        """Parameters of the teacher that the moving average updates, and those of the student, in the same order."""
         if self.teacher is None:
             return [], []
         names = {n: own for n, own in model.canonical_names(self.teacher).items() if n in self._parameters}

@@ -1,7 +1,7 @@
-"""PyTorch's files from anywhere: what they hold as plain tensors, in time and memory that their size bounds.
+"""Read plain tensors from PyTorch files of any origin, in time and memory that are bounded by the file's size.
 
-`weights_only=True` keeps torch.load from running programs. It bounds neither what a file unpacks to nor what a few of
-the calls that it allows return (PyTorch 2.13).
+`weights_only=True` keeps torch.load from running programs. It does not limit the size that a file unpacks to, nor the
+size of the objects that some allowed calls return (PyTorch 2.13).
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from pcae_core.errors import CheckpointError
 
 _ZIP = b"PK\x03\x04"
 _CALLS = re.compile(rb"\n(bytearray|encode|\w*Tensor)\n")
-"""Names of calls that can expand in memory, as a pickle writes them, which tells them by no other bytes."""
+"""Names, as a pickle writes them, of calls that can expand in memory."""
 _TIMES = 4
-"""Tensors may share numbers, but all together be no larger than so many times the file."""
+"""Tensors may share numbers, but all together may be at most this many times the size of the file."""
 _LONGEST_NAME = 1000
 _ADVICE = "where you trust it, load it with PyTorch itself and save its tensors alone"
 
 
 def load(path: Path) -> dict[str, Tensor]:
-    """The tensors in a file's nested dictionaries, by their keys joined by dots.
+    """The tensors in the nested dictionaries of a file, by keys joined by dots.
 
     Raises:
-        CheckpointError: the file is damaged, would run or unpack something, or holds other tensors than plain ones.
+        CheckpointError: the file is damaged, needs to run code, is compressed, or holds tensors that are not plain.
     """
     try:
         stored = torch.load(_checked(path), map_location="cpu", weights_only=True)
@@ -41,14 +41,14 @@ def load(path: Path) -> dict[str, Tensor]:
         ) from None
     except CheckpointError:
         raise
-    except Exception as error:  # the reader meets any bytes, and stumbles over them in many ways
+    except Exception as error:  # the reader raises many kinds of errors for damaged files
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path} is not a PyTorch file, or damaged: {reason}") from None
     found = _flat(path, stored)
     for name, value in found.items():
         if not _is_plain(value):
             kind = f"{value.layout} {value.dtype} {tuple(value.shape)} on {value.device}"
-            raise CheckpointError(f"{path}: {name} ({kind}) is no tensor that NumPy can hold and the file holds wholly")
+            raise CheckpointError(f"{path}: {name} ({kind}) is not a plain tensor whose numbers are all in the file")
     amount, size = sum(value.nbytes for value in found.values()), path.stat().st_size
     if amount > _TIMES * size:
         raise CheckpointError(f"{path} has {size} bytes, and claims to hold tensors of {amount}")
@@ -56,11 +56,11 @@ def load(path: Path) -> dict[str, Tensor]:
 
 
 def _checked(path: Path) -> Path | io.BytesIO:
-    """What to read, once it is known to be no larger than it looks.
+    """The file, or its content, after a check that it is not compressed and calls nothing that expands in memory.
 
     Raises:
-        CheckpointError: it calls what may take any memory.
-        OSError, RuntimeError, ValueError: it cannot be read, or is larger.
+        CheckpointError: it calls a function that may take any amount of memory.
+        OSError, RuntimeError, ValueError: it cannot be read, or is compressed.
     """
     with path.open("rb") as file:
         packed = file.read(len(_ZIP)) == _ZIP
@@ -78,12 +78,12 @@ def _checked(path: Path) -> Path | io.BytesIO:
             f"{path} is not a file of plain tensors: it calls {call[1].decode()}, which may take any memory and which "
             f"NumPy's values need, but tensors do not; {_ADVICE}"
         )
-    # An old file is read from memory: from a disk Python reserves as much as the file asks for
+    # Read an old file from memory: reading from disk, Python allocates as much as the file asks for
     return path if packed else io.BytesIO(content)
 
 
 def _flat(path: Path, stored: object) -> dict[str, Tensor]:
-    """Each dictionary is gone through once, though it may be in several places, or in itself."""
+    """Flatten nested dictionaries. Each is visited once, although it may occur in several places or in itself."""
     found: dict[str, Tensor] = {}
     seen, left = set(), [("", stored)]
     while left:
@@ -99,7 +99,7 @@ def _flat(path: Path, stored: object) -> dict[str, Tensor]:
 
 
 def _is_plain(value: Tensor) -> bool:
-    """Whether NumPy can hold the tensor, and the file holds every number of it: a view may repeat one endlessly."""
+    """Whether NumPy can hold the tensor, and the file holds all its numbers: a view may repeat one endlessly."""
     if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
         return False
     known = value.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16) or not (
