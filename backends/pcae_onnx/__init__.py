@@ -1,4 +1,4 @@
-"""PCAE as ONNX models: exported without a training framework, run on ONNX Runtime; infers, does not train."""
+"""PCAE as ONNX models: export without a training framework, and inference on ONNX Runtime. It does not train."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 CAPABILITIES = Capabilities(training=False, dtypes=("float32", "float16"), devices=("cuda", "cpu"))
 MEMORY_MIB = 512
-"""Of a run beside the weights, unless said: several times what the largest usual ViT takes for one image."""
+"""Default memory limit of a run in MiB, without the weights: several times the need of the largest usual ViT."""
 
 
 def _create(device: str = "cpu") -> OnnxBackend:
@@ -34,7 +34,7 @@ SPEC = BackendSpec(
 
 
 def require(*modules: str) -> None:
-    """Raises MissingExtraError when `onnx` or `onnxruntime` is asked for and not installed."""
+    """Raise MissingExtraError when one of `modules`, `onnx` or `onnxruntime`, is not installed."""
     extras = {"onnx": "onnx", "onnxruntime": "ort"}
     for module in modules:
         if importlib.util.find_spec(module) is None:

@@ -1,6 +1,6 @@
-"""`OnnxBackend`: inference, every function an ONNX graph on ONNX Runtime. Arrays are NumPy's.
+"""`OnnxBackend`: inference. Every function is an ONNX graph on ONNX Runtime; arrays are NumPy's.
 
-`encode` runs the graph that `pcae export` writes, so that the conformance suite holds what is shipped to the reference.
+`encode` runs the graph that `pcae export` writes. So the conformance suite compares exported models with the reference.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from pcae_onnx.graph import Graph
 from pcae_onnx.info import arrays_sha256
 
 Build = Callable[..., list[str]]
-"""Takes a graph and the names of its inputs, adds nodes, returns the names of the results."""
+"""Function that takes a graph and the names of its inputs, adds nodes, and returns the names of the results."""
 _CACHED_MODELS = 4  # sessions with weights
 
 
 def _wide(dtype: str) -> str:
-    """Of scores."""
+    """Dtype of scores."""
     return "float64" if dtype == "float64" else "float32"
 
 
@@ -49,7 +49,7 @@ class OnnxBackend(Backend):
         self.device = device
         self._functions: dict[tuple[Any, ...], onnxruntime.InferenceSession] = {}
         self._models: dict[tuple[Any, ...], onnxruntime.InferenceSession] = {}
-        self._call(("probe",), lambda g, x: [g.add("Abs", x)], np.zeros(1, np.float32))  # the device is there
+        self._call(("probe",), lambda g, x: [g.add("Abs", x)], np.zeros(1, np.float32))  # raises without the device
 
     def asarray(self, x: Array, dtype: str | None = None) -> NDArray[Any]:
         return np.array(x, dtype=dtype)
@@ -133,7 +133,7 @@ class OnnxBackend(Backend):
     def _encode(
         self, config: ModelConfig, parameters: Mapping[str, Array], images: Array, keep: float, watched: list[str]
     ) -> tuple[EncoderOutput, dict[str, NDArray[Any]]]:
-        """What `encode` gives, and the values of the graph by these names."""
+        """The output of `encode`, and the values of the graph with the given names."""
         check_keep(keep)
         check_images(np.shape(images), config.in_chans, config.image_size)
         own = _arrays(parameters, encoder_shapes(config))
@@ -153,7 +153,7 @@ class OnnxBackend(Backend):
         return EncoderOutput(hidden.astype(dtype, copy=False), ids, head), values
 
     def _call(self, key: tuple[Any, ...], build: Build, *arrays: NDArray[Any]) -> list[NDArray[Any]]:
-        """Run the graph that `build` makes; it is made once for a key and the inputs' dtypes and ranks."""
+        """Run the graph that `build` makes. It is made once for each key and the inputs' dtypes and ranks."""
         arrays = tuple(np.asarray(x, order="C") for x in arrays)
         key = (*key, *((x.dtype.name, x.ndim) for x in arrays))
         names = [f"input_{i}" for i in range(len(arrays))]
@@ -168,7 +168,7 @@ class OnnxBackend(Backend):
         return outputs
 
     def _model(self, key: tuple[Any, ...], build: Callable[[Graph], None], dtype: str) -> onnxruntime.InferenceSession:
-        """The session of a model with weights; the last few are kept."""
+        """The session of a model with weights. The last few sessions are kept."""
         key = (*key, dtype)
         if key not in self._models:
             g = Graph(dtype=dtype)
@@ -183,7 +183,7 @@ class OnnxBackend(Backend):
 
 
 def _sortable(x: Array) -> NDArray[Any]:
-    """float16 widened, since runtimes sort float32 and float64."""
+    """An array that runtimes can sort: float16 becomes float32."""
     array = np.asarray(x, order="C")
     return array if array.dtype == np.float64 else array.astype(np.float32, copy=False)
 

@@ -1,4 +1,4 @@
-"""From a configuration and parameters to a folder that holds an ONNX model and what its users need beside it."""
+"""Export a configuration and parameters to a folder with an ONNX model and its JSON files."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ _RANDOM_IMAGES = 16
 
 @dataclass(frozen=True)
 class Options:
-    """What to export.
+    """Options of an export.
 
     Attributes:
-        task: None takes image classification where there is a head.
-        opset: 20 for runtimes that lack the operator `Attention`.
+        task: task of the model; None for image classification if there is a head.
+        opset: ONNX opset; 20 for runtimes that lack the operator `Attention`.
         keep: share of the patch tokens that each stage keeps; None makes it an input of the model.
-        keep_default: let that input be 1 where it is not given; most tools then make it the constant 1.
-        atol: largest difference from the reference that is accepted, of the float32 model.
+        keep_default: give that input the default 1. Most tools then make it the constant 1.
+        atol: largest accepted difference of the float32 model from the reference.
     """
 
     task: Task | None = None
@@ -60,12 +60,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """Result of an export.
 
     Attributes:
-        info: what the model says of itself.
-        report: how the float32 model was verified.
-        agreement: of a narrower model with it; None for float32.
+        info: metadata of the model.
+        report: report of the verification of the float32 model.
+        agreement: agreement of a narrower model with the float32 model; None for float32.
     """
 
     path: Path
@@ -84,17 +84,17 @@ def export(
 ) -> Exported:
     """Write and verify a model, then put `model.onnx`, `config.json` and `preprocessor_config.json` into `folder`.
 
-    What another export left there stays as it is until then.
+    Files of an earlier export there do not change until then.
 
     Args:
-        loader: gives the normalisation.
-        parameters: the encoder's, by canonical name; each is read when it is needed.
-        images: normalised, float32 (n, C, H, W), on which a narrower model is measured; random pixels by default.
+        loader: settings of normalisation.
+        parameters: parameters of the encoder by canonical name; each is read when it is needed.
+        images: normalised images, float32 (n, C, H, W), to measure a narrower model on. Default: random pixels.
 
     Raises:
-        ConfigError: a task without its head, a ratio or limit out of range, class names that do not fit the head.
+        ConfigError: the task needs a head, a ratio or limit is out of range, or class names do not fit the head.
         ModelFileError: the folder cannot be written.
-        ConformanceError: the float32 model differs from the reference; with dtype fp32 it is put there all the same.
+        ConformanceError: the float32 model differs from the reference. With dtype fp32, it is written all the same.
     """
     info = describe(config, loader, parameters, folder, options)
     path = folder / MODEL_FILE
@@ -105,7 +105,7 @@ def export(
                 done = Exported(path, info, _write_and_verify(info, parameters, staged / MODEL_FILE, options))
             except ConformanceError as error:
                 publish(staged, folder)
-                raise ConformanceError(f"{error}; {path} is kept for a look") from None
+                raise ConformanceError(f"{error}; {path} is kept for inspection") from None
         else:
             done = Exported(path, info, *_write_narrow(info, parameters, staged / MODEL_FILE, options, images))
         publish(staged, folder)
@@ -115,7 +115,7 @@ def export(
 def _write_narrow(
     info: ModelInfo, parameters: Mapping[str, NDArray[Any]], path: Path, options: Options, images: NDArray[Any] | None
 ) -> tuple[verify.Report, quantize.Agreement]:
-    """Verify the float32 model, then write the narrower one and measure it."""
+    """Verify the float32 model, then write and measure the narrower model."""
     exact = path.parent / "float32" / MODEL_FILE
     exact.parent.mkdir()
     report = _write_and_verify(info.model_copy(update={"dtype": "fp32"}), parameters, exact, options)
@@ -136,7 +136,7 @@ def write_model(
     dtype: str = "float32",
     keep_default: bool = False,
 ) -> None:
-    """Write the model alone; `opset` and `keep_default` as in `Options`, dtype by NumPy's name. Raises OSError."""
+    """Write the model file alone. `opset` and `keep_default` as in `Options`, dtype by NumPy's name. Raises OSError."""
     graph, logits = Graph(opset, dtype), info.task == "image-classification"
     model.encoder(graph, info.model, parameters, info.schedule.keep, logits, keep_default)
     writer.write(graph.proto(info.name, info.to_metadata()), graph.weights, path)
@@ -152,7 +152,7 @@ def _write_and_verify(
 def describe(
     config: ModelConfig, loader: DataConfig, parameters: Mapping[str, NDArray[Any]], folder: Path, options: Options
 ) -> ModelInfo:
-    """What the model will say of itself. Raises ConfigError."""
+    """The metadata of the model. Raises ConfigError."""
     task = options.task or ("image-classification" if config.num_classes else "feature-extraction")
     if task == "image-classification" and not config.num_classes:
         raise ConfigError("the checkpoint has no label head; export it with --task feature-extraction")
@@ -188,7 +188,7 @@ def _write_settings(folder: Path, info: ModelInfo) -> None:
 
 
 def _config_json(info: ModelInfo) -> dict[str, object]:
-    """Settings of a ViT where one gives the same answers; ours under a key of their own, since some names clash."""
+    """Settings of a ViT if that gives the same answers. PCAE's settings have their own key, as some names clash."""
     described = info.to_dict()
     keys = ("name", "task", "dtype", "model", "schedule", "versions", "weights_sha256")
     ours = {"pcae": {key: described[key] for key in keys}}

@@ -1,7 +1,7 @@
 """An ONNX graph under construction: nodes, small constants, and weights that are read when the file is written.
 
-Only operators of the standard domain are used. Opset and IR version are pinned, since the newest that `onnx` writes are
-ahead of what runtimes load.
+It has only operators of the standard domain. Opset and IR version are pinned, because runtimes do not load the newest
+ones that `onnx` writes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 IR_VERSIONS = {20: 9, 23: 11}
-"""By opset: the IR version of the ONNX release that brought the opset."""
+"""Opset -> IR version of the ONNX release that introduced the opset."""
 Dim = int | str
 
 
@@ -30,8 +30,8 @@ class Weight:
     """A large initializer.
 
     Attributes:
-        shape, dtype: of what `read` gives; dtype by NumPy's name.
-        read: loads the values, so that only one weight at a time need be in memory.
+        shape, dtype: shape and dtype of the values, by NumPy's name.
+        read: function that loads the values, so that only one weight at a time is in memory.
     """
 
     name: str
@@ -41,12 +41,12 @@ class Weight:
 
 
 class Graph:
-    """Nodes are added by `add`, which names their outputs.
+    """A graph under construction. `add` adds a node and names its output.
 
     Attributes:
         opset: 20 or 23.
-        dtype: of activations and weights, by NumPy's name.
-        weights: in the order in which they were added.
+        dtype: dtype of activations and weights, by NumPy's name.
+        weights: weights in the order in which they were added.
     """
 
     def __init__(self, opset: int = 23, dtype: str = "float32") -> None:
@@ -59,14 +59,14 @@ class Graph:
         self._outputs: list[onnx.ValueInfoProto] = []
 
     def input(self, name: str, dtype: str, shape: Sequence[Dim], default: NDArray[Any] | None = None) -> str:
-        """Declare an input; `default` makes it optional."""
+        """Declare an input. `default` makes it optional."""
         self._inputs.append(helper.make_tensor_value_info(name, onnx_dtype(dtype), shape))
         if default is not None:
             self._initializers.append(numpy_helper.from_array(default, name))
         return name
 
     def output(self, value: str, name: str, dtype: str | None = None, shape: Sequence[Dim] | None = None) -> None:
-        """Declare `value` as the output `name`; without dtype and shape runtimes infer them."""
+        """Declare `value` as the output `name`. Runtimes infer dtype and shape if they are not given."""
         self._nodes.append(helper.make_node("Identity", [value], [name], name=f"output_{name}"))
         if dtype is None:
             self._outputs.append(onnx.ValueInfoProto(name=name))
@@ -74,18 +74,18 @@ class Graph:
             self._outputs.append(helper.make_tensor_value_info(name, onnx_dtype(dtype), shape))
 
     def add(self, op: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node with one output; returns the output's name."""
+        """Add a node with one output, and return the output's name."""
         return self.add_many(op, 1, *inputs, **attributes)[0]
 
     def add_many(self, op: str, count: int, *inputs: str, **attributes: Any) -> list[str]:
-        """Add a node with `count` outputs; returns their names."""
+        """Add a node with `count` outputs, and return their names."""
         name = f"{op}_{len(self._nodes)}"
         outputs = [name] if count == 1 else [f"{name}_{i}" for i in range(count)]
         self._nodes.append(helper.make_node(op, list(inputs), outputs, name=name, **attributes))
         return outputs
 
     def rename(self, value: str, name: str) -> str:
-        """Give the output of a node a name that lasts; returns it."""
+        """Give the output of a node a fixed name, and return it."""
         for node in self._nodes:
             for names in (node.input, node.output):
                 for i, found in enumerate(names):
@@ -94,7 +94,7 @@ class Graph:
         return name
 
     def constant(self, value: Any, dtype: str) -> str:
-        """A small constant; equal ones are stored once."""
+        """Add a small constant. Equal constants are stored once."""
         array = np.asarray(value, dtype=dtype)
         key = (dtype, array.shape, array.tobytes())
         if key not in self._constants:
@@ -103,17 +103,17 @@ class Graph:
         return self._constants[key]
 
     def ints(self, *values: int) -> str:
-        """An int64 vector."""
+        """Add an int64 vector."""
         return self.constant(list(values), "int64")
 
     def weight(self, name: str, shape: tuple[int, ...], read: Callable[[], NDArray[Any]]) -> str:
-        """A weight of the graph's dtype; `read` may give another floating dtype."""
+        """Add a weight in the graph's dtype. `read` may return another floating dtype."""
         dtype = self.dtype
         self.weights.append(Weight(name, shape, dtype, lambda: read().astype(dtype, copy=False)))
         return name
 
     def cast(self, value: str, dtype: str) -> str:
-        """Cast by NumPy's name."""
+        """Cast to a dtype, by NumPy's name."""
         return self.add("Cast", value, to=onnx_dtype(dtype))
 
     def proto(self, name: str, metadata: dict[str, str]) -> onnx.ModelProto:

@@ -1,4 +1,4 @@
-"""Refusing files that are not whole models of ours, before a runtime loads them."""
+"""Refuse files that are not complete models of PCAE, before a runtime loads them."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ OPERATORS = frozenset({
     "GlobalAveragePool", "Greater", "Identity", "LayerNormalization", "Less", "MatMul", "Max", "Mul", "ReduceMax",
     "ReduceMean", "ReduceSum", "Reshape", "Shape", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "TopK",
     "Transpose", "Unsqueeze", "Where",
-    "IsNaN",  # of models that former versions exported
-    "DynamicQuantizeLinear", "MatMulInteger",  # of int8 models
+    "IsNaN",  # in models that former versions exported
+    "DynamicQuantizeLinear", "MatMulInteger",  # in int8 models
 })  # fmt: skip
-"""Of the standard domain; an exported encoder uses no others."""
-_LONGEST_NAME = 255  # of a file; beyond, to ask for it is an error
+"""Operators of exported encoders, all of the standard domain."""
+_LONGEST_NAME = 255  # of a file; looking for a longer name is an error
 
 
 def inspect(path: Path) -> ModelInfo:
-    """What the model at `path` says of itself.
+    """Check the model at `path`, and return its metadata.
 
     Raises:
-        ModelFileError: missing, truncated, without our metadata, with other operators, inputs or outputs than ours, or
-            with external data that leaves the model's folder.
+        ModelFileError: the file is missing or truncated, lacks PCAE's metadata, has other operators, inputs or outputs
+            than PCAE's, or has external data outside its folder.
     """
     model = _load(path)
-    if not all(isinstance(text, str) for text in _texts(model)):  # protobuf gives what is no UTF-8 as bytes
+    if not all(isinstance(text, str) for text in _texts(model)):  # protobuf returns bytes for text that is not UTF-8
         raise ModelFileError(f"{path} holds names that are no text; export the model again")
     info = ModelInfo.from_metadata({entry.key: entry.value for entry in model.metadata_props}, path)
     _check_operators(path, model)
@@ -49,7 +49,7 @@ def _load(path: Path) -> onnx.ModelProto:
         return onnx.load(path, load_external_data=False)
     except OSError as error:
         raise ModelFileError(f"cannot read the model {path}: {error.strerror or error}") from None
-    except (DecodeError, UnicodeDecodeError):  # the second of protobuf in pure Python, which MindSpore chooses
+    except (DecodeError, UnicodeDecodeError):  # protobuf in pure Python, which MindSpore selects, raises the second
         raise ModelFileError(f"{path} is not an ONNX file, or is truncated; export the model again") from None
 
 

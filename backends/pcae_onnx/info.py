@@ -1,4 +1,4 @@
-"""What an exported model says of itself: kept in its `metadata_props`, one JSON text a topic, under `pcae.TOPIC`."""
+"""Metadata of an exported model, in its `metadata_props`: one JSON text for each topic, under `pcae.TOPIC`."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Dtype = Literal["fp32", "fp16", "int8"]
 
 
 class Preprocessing(Config):
-    """How a picture becomes pixels.
+    """Settings that turn an image into pixels.
 
     Attributes:
-        size: the centred square of the picture is resized to this many pixels a side.
-        mean, std: per channel, of pixel values in [0, 1].
-        grey_bits: of 16-bit greys whose file does not say; None for 16.
+        size: the centred square of the image is resized to this height and width.
+        mean, std: one number per channel, for pixel values in [0, 1].
+        grey_bits: bits in use in 16-bit greys whose files do not tell; None for 16.
     """
 
     size: int
@@ -45,12 +45,12 @@ class Preprocessing(Config):
 
 
 class Schedule(Config):
-    """Where tokens are dropped.
+    """Schedule of token reduction.
 
     Attributes:
-        keep: share of the patch tokens that each stage keeps; None when it is an input of the model.
-        blocks: after which blocks, 0-based.
-        tokens_per_block: tokens that enter each block, prefix tokens included; None when it depends on the input.
+        keep: share of the patch tokens that each stage keeps; None if it is an input of the model.
+        blocks: blocks after which tokens are dropped, 0-based.
+        tokens_per_block: tokens that enter each block, prefix tokens included; None if they depend on the input.
     """
 
     keep: float | None
@@ -59,13 +59,13 @@ class Schedule(Config):
 
 
 class ModelInfo(Config):
-    """All of it.
+    """The metadata of a model.
 
     Attributes:
-        name: what a server calls the model, and the name of its folder there.
-        dtype: of the weights.
-        weights_sha256: of the encoder's parameters in the checkpoint: names and values in canonical order.
-        class_names: of the logits, where they are known.
+        name: name of the model on a server, and of its folder there.
+        dtype: dtype of the weights.
+        weights_sha256: SHA-256 of the encoder's parameters in the checkpoint: names and values in canonical order.
+        class_names: class names of the logits, if known.
     """
 
     format: int
@@ -92,12 +92,12 @@ class ModelInfo(Config):
         return self
 
     def to_metadata(self) -> dict[str, str]:
-        """The texts that `from_metadata` takes back."""
+        """Texts that `from_metadata` reads."""
         return {f"{PREFIX}{key}": json.dumps(value) for key, value in self.to_dict().items()}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], source: object) -> Self:
-        """Raises ModelFileError, naming `source`, when something is missing or wrong."""
+        """Parse metadata. Raises ModelFileError, which names `source`, when something is missing or wrong."""
         ours = {key.removeprefix(PREFIX): text for key, text in metadata.items() if key.startswith(PREFIX)}
         if not ours:
             raise ModelFileError(f"{source} was not exported by PCAE: its metadata is missing; use pcae export")
@@ -111,21 +111,21 @@ class ModelInfo(Config):
 
 
 def preprocessing_of(model: ModelConfig, loader: DataConfig) -> Preprocessing:
-    """As evaluation prepares pictures."""
+    """The preprocessing of evaluation."""
     mean, std = loader.normalization(model.in_chans)
     size, in_chans = model.image_size, model.in_chans
     return Preprocessing(size=size, in_chans=in_chans, mean=mean, std=std, grey_bits=loader.grey_bits)
 
 
 def schedule_of(model: ModelConfig, keep: float | None) -> Schedule:
-    """The schedule at a keep ratio, or with one that is an input."""
+    """The schedule at a keep ratio; None for a ratio that is an input."""
     blocks = tuple(model.kept_after_block(model.num_patches))
     counts = None if keep is None else tuple(model.tokens_per_block(model.num_patches, model.num_prefix_tokens, keep))
     return Schedule(keep=keep, blocks=blocks, tokens_per_block=counts)
 
 
 def versions() -> dict[str, str]:
-    """Of what wrote the model."""
+    """Versions of the packages that write the model."""
     return {
         "pcae": pcae_core.__version__,
         "onnx": onnx.__version__,
@@ -135,7 +135,7 @@ def versions() -> dict[str, str]:
 
 
 def arrays_sha256(arrays: Mapping[str, NDArray[Any]], names: Iterable[str] | None = None) -> str:
-    """Of each array's name and bytes; of all of them in their order, or of those named."""
+    """SHA-256 over the name and bytes of each array: of all in order, or of those in `names`."""
     digest = hashlib.sha256()
     for name in arrays if names is None else names:
         digest.update(name.encode())

@@ -1,7 +1,7 @@
 """The encoder with token reduction as an ONNX graph.
 
 Weights are read by canonical name from a mapping when the file is written. Letters: B images, C channels, p patch size,
-N patches, n of them that are left, P prefix tokens, T tokens of a sequence with its prefix, D width.
+N patches, n of these patches, P prefix tokens, T tokens of a sequence with its prefix, D width.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Layers:
     """Layers with their weights.
 
     Attributes:
-        g: the graph that they are added to.
+        g: graph to which layers are added.
         dim: width of a token.
     """
 
@@ -34,7 +34,7 @@ class Layers:
         self._parameters, self._shapes = parameters, encoder_shapes(config)
 
     def weight(self, name: str) -> str:
-        """A parameter as it is."""
+        """A parameter, unchanged."""
         return self._weight(name, name, self._shapes[name], lambda x: x)
 
     def linear(self, x: str, name: str) -> str:
@@ -67,7 +67,7 @@ class Layers:
         )
         query = g.add("Transpose", query, perm=[0, 2, 1, 3])
         scale = g.constant(1.0 / math.sqrt(head_dim), g.dtype)
-        query = g.add("Mul", query, scale)  # before the product, which could overflow float16
+        query = g.add("Mul", query, scale)  # before the product, because that could overflow in float16
         scores = g.add("MatMul", query, g.add("Transpose", key, perm=[0, 2, 3, 1]))
         weights = g.add("Softmax", scores, axis=-1)
         mixed = g.add("MatMul", weights, g.add("Transpose", value, perm=[0, 2, 1, 3]))
@@ -80,7 +80,7 @@ class Layers:
         return self.g.add("Add", x, self.linear(hidden, f"{name}.mlp.fc2"))
 
     def patches(self, images: str) -> str:
-        """Images (B, C, H, W) of the graph's dtype to embedded patches (B, N, D) with their positions."""
+        """Images (B, C, H, W) in the graph's dtype to embedded patches (B, N, D) with position embeddings."""
         g, size = self.g, self.config.patch_size
         weight, bias = self.weight("patch_embed.proj.weight"), self.weight("patch_embed.proj.bias")
         grid = g.add("Conv", images, weight, bias, kernel_shape=[size, size], strides=[size, size])
@@ -115,12 +115,12 @@ def repeat(g: Graph, x: str, like: str, rest: tuple[int, ...]) -> str:
 
 
 def reduced_blocks(layers: Layers, tokens: str, keep: float | str, every_score: bool = False) -> tuple[str, str | None]:
-    """All blocks, dropping tokens at each stage; the stages' values have the names that `stages` gives them.
+    """All blocks, with tokens dropped at each stage. The values of the stages have the names in `stages`.
 
     Args:
         tokens: prefix tokens and all patches (B, P + N, D).
-        keep: the ratio, or the name of a float32 scalar.
-        every_score: compute scores also at a stage at which all tokens stay.
+        keep: keep ratio, or the name of a float32 scalar.
+        every_score: compute scores even at a stage that keeps all tokens.
 
     Returns:
         What is left (B, P + k, D), before the final norm, and which patches of those that entered (B, k); None when
@@ -160,11 +160,11 @@ def encoder(
 ) -> None:
     """Inputs `pixel_values`, and `keep` when `keep` is None; outputs `last_hidden_state`, `kept_ids`, `logits`.
 
-    Pixels and outputs are float32 whatever the graph's dtype.
+    Pixels and outputs are float32 for any dtype of the graph.
 
     Args:
-        keep_default: let the input `keep` be 1 in runs that do not give it.
-        every_score: as `reduced_blocks` takes it.
+        keep_default: give the input `keep` the default 1.
+        every_score: as in `reduced_blocks`.
     """
     size, layers = config.image_size, Layers(g, config, parameters)
     images = g.input("pixel_values", "float32", ["batch_size", config.in_chans, size, size])
@@ -187,7 +187,7 @@ def encoder(
 
 
 def _pooled(layers: Layers, tokens: str, hidden: str) -> str:
-    """What the head reads (B, D), of tokens (B, P + k, D) before and after the final norm."""
+    """Input of the head (B, D), from tokens (B, P + k, D) before and after the final norm."""
     g = layers.g
     if layers.config.pooling == "cls":
         return g.add("Squeeze", ops.slice_tokens(g, hidden, 0, 1), g.ints(1))

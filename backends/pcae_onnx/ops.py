@@ -14,31 +14,31 @@ from pcae_core.contract import NORM_EPS, Center
 from pcae_onnx.graph import Graph
 
 Count = int | str
-"""Tokens to keep: a number, or the name of an int64 vector of one element."""
+"""Number of tokens to keep, or the name of an int64 vector of one element."""
 
 KEEP_DECIMALS = 6
-"""Of a keep ratio that is an input; a float32 holds no more."""
+"""Decimals of a keep ratio that is an input; a float32 holds no more."""
 _NAN_SCORE = 2.0  # above every cosine
 
 
 def read_keep(keep: float) -> float:
-    """The ratio that a graph with `keep` as an input computes with: up to six decimals, the rest rounded up.
+    """The ratio that a graph with the input `keep` uses: six decimals, rounded up.
 
-    For a ratio of at most six decimals this is the ratio itself, although it travels as a float32.
+    A ratio of at most six decimals does not change, although it is passed as a float32.
     """
     scale = 10.0**KEEP_DECIMALS
     return math.ceil(float(np.float32(keep)) * scale - 0.1) / scale
 
 
 def read_keep_nodes(g: Graph, keep: str) -> str:
-    """`read_keep` of a float32 scalar, as a float64 scalar."""
+    """Nodes for `read_keep` of a float32 scalar; the result is a float64 scalar."""
     scale = g.constant(10.0**KEEP_DECIMALS, "float64")
     scaled = g.add("Mul", g.cast(keep, "float64"), scale)
     return g.add("Div", g.add("Ceil", g.add("Sub", scaled, g.constant(0.1, "float64"))), scale)
 
 
 def num_kept(g: Graph, num_tokens: Count, ratio: str) -> str:
-    """`schedule.num_kept` of a count and a float64 scalar: int64 (1,)."""
+    """Nodes for `schedule.num_kept` of a count and a float64 scalar; the result is int64 (1,)."""
     count = g.ints(num_tokens) if isinstance(num_tokens, int) else num_tokens
     product = g.add("Mul", g.cast(count, "float64"), ratio)
     return g.add("Max", g.cast(product, "int64"), g.ints(1))  # the cast truncates, as int() does
@@ -51,7 +51,7 @@ def slice_tokens(g: Graph, x: str, start: int, end: int | None = None, axis: int
 
 
 def unit_length(g: Graph, vectors: str, dtype: str) -> str:
-    """Vectors (..., D) divided by their length, the largest entry scaled to 1 first; zero vectors stay zero."""
+    """Vectors (..., D) divided by their length, after the largest entry is scaled to 1; zero vectors stay zero."""
     zero, one, tiny = (g.constant(x, dtype) for x in (0.0, 1.0, NORM_EPS))
     last = g.ints(-1)
     largest = g.add("ReduceMax", g.add("Abs", vectors), last, keepdims=1)
@@ -68,7 +68,7 @@ def similarity_scores(g: Graph, tokens: str, dtype: str, center: Center) -> str:
     product = g.add("Mul", unit, unit_length(g, mean, dtype))
     cosine = g.add("ReduceSum", product, g.ints(-1), keepdims=0)
     low, high = g.constant(-1.0, dtype), g.constant(1.0, dtype)
-    # Clip may turn NaN into a bound
+    # Clip may turn NaN into one of its bounds
     cosine = g.add("Where", g.add("Greater", cosine, high), high, cosine)
     return g.add("Where", g.add("Less", cosine, low), low, cosine)
 
@@ -76,17 +76,17 @@ def similarity_scores(g: Graph, tokens: str, dtype: str, center: Center) -> str:
 def token_mean(g: Graph, x: str, dtype: str) -> str:
     """(B, n, D) of `dtype` to (B, 1, D).
 
-    Pooling, since ONNX Runtime's `ReduceMean` over this axis sums in another order where images are more than threads:
-    an image alone would get other scores than in a batch.
+    This uses pooling. ONNX Runtime's `ReduceMean` over this axis changes its order of summation if there are more
+    images than threads. An image alone would then get other scores than in a batch.
     """
-    if dtype == "float64":  # ONNX Runtime does not pool it
+    if dtype == "float64":  # ONNX Runtime cannot pool float64
         return g.add("ReduceMean", x, g.ints(1), keepdims=1)
     pooled = g.add("GlobalAveragePool", g.add("Transpose", x, perm=[0, 2, 1]))
     return g.add("Transpose", pooled, perm=[0, 2, 1])
 
 
 def is_number(g: Graph, x: str) -> str:
-    """Where `x` is not NaN. Fewer runtimes know `IsNaN`."""
+    """Whether each element of `x` is not NaN. Fewer runtimes support `IsNaN`."""
     return g.add("Equal", x, x)
 
 
@@ -96,13 +96,13 @@ def ascending(g: Graph, ids: str, k: Count) -> str:
 
 
 def lowest(g: Graph, scores: str, k: Count, dtype: str) -> str:
-    """Ids (B, k) of the k lowest of scores in [-1, 1] or NaN (B, N), ties to the lower index; ascending."""
+    """Ids (B, k) of the k lowest scores (B, N), ascending, ties to the lower index. Scores are in [-1, 1] or NaN."""
     numbers = g.add("Where", is_number(g, scores), scores, g.constant(_NAN_SCORE, dtype))
     return ascending(g, _top(g, numbers, k)[1], k)
 
 
 def order(g: Graph, values: str, dtype: str) -> str:
-    """Ids (B, N) that sort any values (B, N), NaN last, ties to the lower index."""
+    """Ids (B, N) that sort values (B, N) of any size, NaN last, ties to the lower index."""
     size = g.add("Shape", values, start=1, end=2)
     number = is_number(g, values)
     by_value = _top(g, g.add("Where", number, values, g.constant(np.inf, dtype)), size)[1]
@@ -111,20 +111,20 @@ def order(g: Graph, values: str, dtype: str) -> str:
 
 
 def _top(g: Graph, values: str, k: Count) -> list[str]:
-    """The k lowest values (B, k), ascending, and where they were; runtimes break ties by the lower index."""
+    """The k lowest values (B, k), ascending, and their indices. In runtimes ties go to the lower index."""
     count = g.ints(k) if isinstance(k, int) else k
     return g.add_many("TopK", 2, values, count, axis=1, largest=0, sorted=1)
 
 
 def gather(g: Graph, x: str, ids: str) -> str:
-    """(B, N, ...) at ids (B, k): (B, k, ...)."""
+    """Gather rows of (B, N, ...) at ids (B, k): (B, k, ...)."""
     return g.add("GatherND", x, g.add("Unsqueeze", ids, g.ints(-1)), batch_dims=1)
 
 
 def reduce_tokens(g: Graph, tokens: str, k: Count, prefix: int, center: Center, dtype: str) -> tuple[str, str, str]:
-    """Tokens (B, P + N, D) of `dtype` to those that stay (B, P + k, D).
+    """Reduce tokens (B, P + N, D) of `dtype`.
 
-    Returns those, the ids of the patches among them (B, k), and the scores that decided (B, N).
+    Returns the tokens that stay (B, P + k, D), the ids of the patches that stay (B, k), and the scores (B, N).
     """
     patches, scores = patch_scores(g, tokens, prefix, center, dtype)
     ids = lowest(g, scores, k, score_dtype(dtype))
@@ -135,7 +135,7 @@ def reduce_tokens(g: Graph, tokens: str, k: Count, prefix: int, center: Center, 
 
 
 def patch_scores(g: Graph, tokens: str, prefix: int, center: Center, dtype: str) -> tuple[str, str]:
-    """Tokens (B, P + N, D) of `dtype` to the patches among them (B, N, D), and the patches' scores (B, N)."""
+    """The patch tokens (B, N, D) of tokens (B, P + N, D) of `dtype`, and their scores (B, N)."""
     patches = slice_tokens(g, tokens, prefix) if prefix else tokens
     wide = score_dtype(dtype)
     scored = g.cast(patches, wide) if wide != dtype else patches
@@ -143,7 +143,7 @@ def patch_scores(g: Graph, tokens: str, prefix: int, center: Center, dtype: str)
 
 
 def score_dtype(dtype: str) -> str:
-    """Of the scores of tokens of `dtype`."""
+    """Dtype of the scores of tokens of `dtype`."""
     return "float32" if dtype == "float16" else dtype
 
 
@@ -151,9 +151,9 @@ def restore_grid(g: Graph, tokens: str, ids: str, num_patches: int, features: st
     """(B, k, D), (B, k) -> (B, N, D): each patch its own token, or that of its most similar survivor.
 
     Args:
-        features: of all patches (B, N, F), of `dtype`, float32 or float64; None for closeness on the grid.
+        features: features of all patches (B, N, F) in `dtype`, float32 or float64; None for closeness on the grid.
     """
-    survivors, in_order = _top(g, ids, g.add("Shape", ids, start=1, end=2))  # the first of equals is the lowest id
+    survivors, in_order = _top(g, ids, g.add("Shape", ids, start=1, end=2))  # the first of equals has the lowest id
     places = g.add("Reshape", g.ints(*range(num_patches)), g.ints(1, num_patches, 1))
     columns = g.add("Unsqueeze", survivors, g.ints(1))  # (B, 1, k)
     if features is None:
@@ -169,7 +169,7 @@ def restore_grid(g: Graph, tokens: str, ids: str, num_patches: int, features: st
 
 
 def _squared_distances(g: Graph, places: str, survivors: str, num_patches: int) -> str:
-    """From each patch (1, N, 1) to each survivor (B, 1, k) on the square grid, in patches: (B, N, k)."""
+    """Squared distance (B, N, k) of each patch (1, N, 1) to each survivor (B, 1, k) on the square grid, in patches."""
     side = g.ints(math.isqrt(num_patches))
     rows = g.add("Sub", g.add("Div", places, side), g.add("Div", survivors, side))
     columns = g.add("Sub", g.add("Mod", places, side), g.add("Mod", survivors, side))

@@ -1,6 +1,6 @@
-"""Narrower models, and how far they are from the float32 model: in what they answer, and in time.
+"""Narrower models (fp16, int8), and their agreement and speed compared with the float32 model.
 
-Letters: n images, B of a batch.
+Letters: n images, B images of a batch.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from pcae_onnx.info import ModelInfo
 from pcae_onnx.session import InferenceSession, Outputs
 
 KEPT_IDS_LIMIT, COSINE_LIMIT, TOP1_LIMIT, SPEED_LIMIT = 0.95, 0.99, 0.98, 1.0
-"""Agreement and speed below these are worth a warning."""
+"""Limits of agreement and speed. Lower values cause a warning."""
 MEASURED_KEEP = 0.7
 _ROUNDS = 7
-_ROUND_SECONDS = 0.05  # shorter ones measure the clock, and what else the machine does
+_ROUND_SECONDS = 0.05  # shorter rounds measure the clock and other programs
 _BATCH = 8
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """A narrower model beside the float32 model.
+    """Agreement of a narrower model with the float32 model.
 
     Attributes:
-        images: how many were compared.
-        keep: at which ratio.
-        kept_ids: mean share of the kept patches that both keep.
-        cosine: mean cosine of the features that both keep, prefix tokens included.
+        images: number of compared images.
+        keep: keep ratio of the comparison.
+        kept_ids: mean share of the kept patches that both models keep.
+        cosine: mean cosine of the features of tokens that both models keep, prefix tokens included.
         top1: share of the images with the same best class; None without a head.
-        speed: (batch, float32 CPU time / own CPU time) pairs, interleaved, medians.
+        speed: pairs of batch size and ratio of CPU times, float32 to narrow: medians of interleaved rounds.
     """
 
     images: int
@@ -51,7 +51,7 @@ class Agreement:
     speed: tuple[tuple[int, float], ...]
 
     def warnings(self) -> list[str]:
-        """What is below its limit, a line each."""
+        """One line about each value below its limit."""
         found = [("kept patches", self.kept_ids, KEPT_IDS_LIMIT), ("cosine of features", self.cosine, COSINE_LIMIT)]
         if self.top1 is not None:
             found.append(("same best class", self.top1, TOP1_LIMIT))
@@ -61,11 +61,11 @@ class Agreement:
 
 
 def to_int8(source: Path, target: Path, info: ModelInfo) -> None:
-    """Quantise the matrices of the model at `source`: dynamic, per channel. `info` becomes the metadata.
+    """Quantise the matrices of the model at `source`, dynamically and per channel. `info` becomes the metadata.
 
     Raises:
-        OSError: the disk refuses.
-        ModelFileError: the quantiser fails, as it does on what a full disk cut off.
+        OSError: the file cannot be written.
+        ModelFileError: the quantiser fails, for example on a file that a full disk cut off.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -85,7 +85,7 @@ def to_int8(source: Path, target: Path, info: ModelInfo) -> None:
         )
     except OSError:
         raise
-    except Exception as error:  # its own temporary file is written unchecked, and read as it is
+    except Exception as error:  # the quantiser does not check whether its temporary file was written whole
         raise ModelFileError(f"ONNX Runtime cannot quantise the model; is the disk full? ({error})") from None
     finally:
         root.setLevel(level)
@@ -96,7 +96,7 @@ def to_int8(source: Path, target: Path, info: ModelInfo) -> None:
 
 
 def measure(exact: InferenceSession, narrow: InferenceSession, images: NDArray[Any]) -> Agreement:
-    """Compare two models on normalised images, float32 (n, C, H, W); at `MEASURED_KEEP` where the ratio is an input."""
+    """Compare two models on normalised images, float32 (n, C, H, W); at `MEASURED_KEEP` if the ratio is an input."""
     ratio = exact.info.schedule.keep or MEASURED_KEEP
     keep, num_prefix = ratio if exact.dynamic_keep else None, exact.info.model.num_prefix_tokens
     shares, cosines, same = [], [], []
@@ -136,7 +136,7 @@ def _speed(exact: InferenceSession, narrow: InferenceSession, batch: NDArray[Any
 
 
 def _repeats(call: Callable[[], object]) -> int:
-    """How many calls make a round."""
+    """Number of calls in a round."""
     count = 1
     while (seconds := _seconds(call, count)) < _ROUND_SECONDS:
         count = math.ceil(count * min(10.0, 1.2 * _ROUND_SECONDS / max(seconds, 1e-9)))
@@ -144,7 +144,7 @@ def _repeats(call: Callable[[], object]) -> int:
 
 
 def _seconds(call: Callable[[], object], count: int) -> float:
-    """CPU time, which does not count while other programs have the cores."""
+    """CPU time of `count` calls. It does not include the time of other programs."""
     begin = time.process_time()
     for _ in range(count):
         call()

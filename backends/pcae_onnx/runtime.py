@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime: the provider that was asked for, or an error."""
+"""Sessions of ONNX Runtime. They use the requested provider, or raise an error."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ PROVIDERS = {
     "directml": "DmlExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
 }
-"""ONNX Runtime's names by ours."""
-_MOST_THREADS = 1024  # ONNX Runtime starts whatever it is asked for, and takes minutes
-_NOTHING = 4  # of what ONNX Runtime logs: its exceptions say it
+"""PCAE's name of a provider -> ONNX Runtime's."""
+_MOST_THREADS = 1024  # ONNX Runtime starts any number of threads, and takes minutes
+_NOTHING = 4  # log level: exceptions hold the messages already
 _BEYOND_OPSET_20 = re.compile(r"ONNX operations: .*\bAttention\b|Unsupported model IR version: 11\b")
 _EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"
 _RETURN_MEMORY = "memory.enable_memory_arena_shrinkage"
 _BEYOND_ARENA = "is smaller than requested bytes"
-_LOADING = threading.Lock()  # a new session takes the arena that its process registered last
+_LOADING = threading.Lock()  # a new session takes the arena that was registered last in the process
 
 
 def session(
@@ -44,15 +44,15 @@ def session(
     """Load a model.
 
     Args:
-        model: a file, or its content where that is small.
-        provider: a key of `PROVIDERS`.
-        threads: of one operator; by default `OMP_NUM_THREADS`, or as many as there are cores.
-        external_data: folder of the external data of a model given by its content.
-        memory_mib: the most that a run on CPUs may take beside the weights; None for models that we made ourselves.
+        model: path of a file, or the content of a small one.
+        provider: key of `PROVIDERS`.
+        threads: number of threads of one operator. Default: `OMP_NUM_THREADS`, else the number of cores.
+        external_data: folder of the external data, for a model given by its content.
+        memory_mib: memory limit of a run on CPUs in MiB, without the weights; None for no limit.
 
     Raises:
-        BackendError: unknown provider, or one that is not there; ONNX Runtime itself would silently use the CPU.
-            A number of threads out of range.
+        BackendError: the provider is unknown or not available (ONNX Runtime itself would silently use the CPU), or the
+            number of threads is out of range.
         ModelFileError: ONNX Runtime refuses the model.
     """
     if provider not in PROVIDERS:
@@ -74,7 +74,7 @@ def session(
             loaded = onnxruntime.InferenceSession(
                 model if isinstance(model, bytes) else str(model), options, providers=[wanted]
             )
-    except Exception as error:  # ONNX Runtime has a dozen exception classes without a common base of their own
+    except Exception as error:  # ONNX Runtime has a dozen exception classes without a common base class
         name = "the model" if isinstance(model, bytes) else str(model)
         raise ModelFileError(f"{_who(provider)} {_why(name, str(error))}") from None
     if wanted not in loaded.get_providers():
@@ -98,7 +98,7 @@ def run(session: onnxruntime.InferenceSession, feeds: Mapping[str, NDArray[Any]]
     options = onnxruntime.RunOptions()
     options.log_severity_level = _NOTHING
     if session.get_providers() == [PROVIDERS["cpu"]]:
-        options.add_run_config_entry(_RETURN_MEMORY, "cpu:0")  # so that sessions at rest hold next to none
+        options.add_run_config_entry(_RETURN_MEMORY, "cpu:0")  # so that idle sessions hold little memory
     try:
         outputs: list[NDArray[Any]] = session.run(None, dict(feeds), options)
     except Exception as error:  # as above
@@ -113,10 +113,10 @@ def run(session: onnxruntime.InferenceSession, feeds: Mapping[str, NDArray[Any]]
 def run_in_parts(
     session: onnxruntime.InferenceSession, pixels: NDArray[Any], feeds: Mapping[str, NDArray[Any]], step: int
 ) -> list[NDArray[Any]]:
-    """As `run`, `step` images at a time of pixels floating (B, C, H, W), with the same other inputs for all.
+    """As `run`, for `step` images at a time of floating pixels (B, C, H, W). Other inputs are the same for all images.
 
     Raises:
-        ModelFileError: as `run`; outputs that cannot be put together.
+        ModelFileError: as `run`, or the outputs cannot be joined.
     """
     parts = [
         run(session, {"pixel_values": pixels[start : start + step].astype(np.float32, order="C"), **feeds})
@@ -129,10 +129,10 @@ def run_in_parts(
 
 
 def _limit_memory(options: onnxruntime.SessionOptions, memory_mib: int) -> None:
-    """Give the next session an arena of its own that does not grow beyond.
+    """Give the next session its own memory arena of limited size.
 
-    Weights are not taken from the arena. Neither would be constants computed at loading, whose size nothing bounds:
-    they are computed in each run.
+    Weights are not in the arena. Constants that are computed at loading would not be either, and nothing limits their
+    size. So they are computed in each run.
     """
     device = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
@@ -145,12 +145,12 @@ def _limit_memory(options: onnxruntime.SessionOptions, memory_mib: int) -> None:
 
 
 def is_available(provider: str) -> bool:
-    """Whether ONNX Runtime lists the provider; it may list one whose device is not there."""
+    """Whether ONNX Runtime lists the provider. It may list one whose device is not available."""
     return PROVIDERS[provider] in onnxruntime.get_available_providers()
 
 
 def _threads_of_environment() -> int:
-    """0 leaves the choice to ONNX Runtime, which knows nothing of the variable."""
+    """Number of threads in `OMP_NUM_THREADS`, which ONNX Runtime ignores; 0 leaves the choice to ONNX Runtime."""
     text = os.environ.get("OMP_NUM_THREADS", "")
     return int(text) if text.isdecimal() else 0
 

@@ -1,4 +1,4 @@
-"""`InferenceSession`: an exported model, run on pictures.
+"""`InferenceSession`: run an exported model on images.
 
 Letters: B images, C channels, H = W pixels, P prefix tokens, k patches kept, D width.
 """
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from pcae_onnx.info import ModelInfo
 
 _CACHE_BYTES = 5_000_000
-_MOST_MEMORY_MIB = 2**40  # more than any machine has; ONNX Runtime takes the bytes in 64 bits
-_IMAGES_IN_MEMORY = 8  # how many images, as float32, the memory of a run must hold
+_MOST_MEMORY_MIB = 2**40  # more than any machine has; ONNX Runtime takes a 64-bit number of bytes
+_IMAGES_IN_MEMORY = 8  # number of float32 images that the memory of a run must hold
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a batch gives.
+    """Outputs of a batch.
 
     Attributes:
         last_hidden_state: prefix tokens, CLS first, and surviving patch tokens, float32 (B, P + k, D).
@@ -45,7 +45,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class of a prediction; `name` is None when the model does not know it."""
+    """One class of a prediction. `name` is None if the model has no class names."""
 
     index: int
     name: str | None
@@ -54,10 +54,10 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one picture gives.
+    """Prediction for one image.
 
     Attributes:
-        classes: the most probable ones, best first; None without a head.
+        classes: the most probable classes, best first; None without a head.
         last_hidden_state: float32 (P + k, D).
         kept_ids: int64 (k,), ascending.
     """
@@ -72,13 +72,13 @@ class InferenceSession:
 
     Attributes:
         name, task: as exported; task is "feature-extraction" or "image-classification".
-        image_size, in_chans: of the pictures.
+        image_size, in_chans: height and width, and number of channels, of the images.
         dynamic_keep: whether `run` takes a keep ratio.
-        class_names: of the logits, or None.
-        metadata: the model's `metadata_props`.
-        info: the same, parsed.
-        provider: in use.
-        part: most images that `run` computes together; None for all. An image's answer does not depend on it.
+        class_names: class names of the logits, or None.
+        metadata: `metadata_props` of the model.
+        info: the metadata, parsed.
+        provider: provider in use.
+        part: largest number of images that `run` computes together; None for all. Results do not depend on it.
     """
 
     def __init__(
@@ -91,15 +91,15 @@ class InferenceSession:
         """Load `path`, an ONNX file or the folder that holds `model.onnx`.
 
         Args:
-            provider: a key of `runtime.PROVIDERS`, such as "cpu" or "cuda".
-            threads: of one operator; by default as many as there are cores.
-            memory_mib: the most that a run on CPUs may take beside the weights, in MiB; a graph of few operators can
-                ask for any amount. None for no limit, where the model is your own.
+            provider: key of `runtime.PROVIDERS`, such as "cpu" or "cuda".
+            threads: number of threads of one operator. Default: the number of cores.
+            memory_mib: memory limit of a run on CPUs in MiB, without the weights: even a small graph can ask for any
+                amount. None for no limit; use it only for models that you trust.
 
         Raises:
-            ModelFileError: the file is missing, damaged, changed, not exported by PCAE, or takes images too large for
-                `memory_mib`.
-            BackendError: the provider is not there; a number of threads or of MiB out of range.
+            ModelFileError: the file is missing, damaged, changed or not exported by PCAE, or its images are too large
+                for `memory_mib`.
+            BackendError: the provider is not available, or `threads` or `memory_mib` is out of range.
         """
         path = Path(path)
         path = path / "model.onnx" if path.is_dir() else path
@@ -120,12 +120,12 @@ class InferenceSession:
         self.part = images_together(self.info, provider)
 
     def preprocess(self, images: Sequence[Image.Image]) -> NDArray[Any]:
-        """Pictures of any size, mode and EXIF orientation to pixels, float32 (B, C, H, W), as the metadata says.
+        """Images of any size, mode and EXIF orientation to pixels, float32 (B, C, H, W), by the model's metadata.
 
         Raises:
-            DataError: no pictures, pixels of an unknown kind, or a model that takes neither 1 nor 3 channels.
+            DataError: there are no images, pixels are of an unknown kind, or the model takes neither 1 nor 3 channels.
         """
-        # Here, since it brings the data loader's libraries, which who prepares pixels otherwise does not need
+        # Imported here, because it loads the data loader's libraries, which `run` does not need
         from PIL import ImageOps
 
         from pcae_core.data import normalize
@@ -145,17 +145,17 @@ class InferenceSession:
         return normalize(stack(pixels), self.info.preprocessing.mean, self.info.preprocessing.std)
 
     def run(self, pixel_values: NDArray[Any], keep: float | None = None) -> Outputs:
-        """One batch.
+        """Run the model on one batch.
 
         Args:
-            pixel_values: floating (B, C, H, W), as `preprocess` gives them.
-            keep: share of the patch tokens that each stage keeps, in (0, 1], read to six decimals; only where
-                `dynamic_keep`, and 1 when not given.
+            pixel_values: floating (B, C, H, W), as from `preprocess`.
+            keep: share of the patch tokens that each stage keeps, in (0, 1], read to six decimals. Only for models with
+                `dynamic_keep`; 1 by default.
 
         Raises:
-            DataError: wrong shape or dtype, or an empty batch.
-            ConfigError: a keep ratio out of range, or for a model whose ratio is fixed.
-            ModelFileError: the model's graph is not what its metadata says, or asks for more than `memory_mib`.
+            DataError: the shape or dtype is wrong, or the batch is empty.
+            ConfigError: the keep ratio is out of range, or the model's ratio is fixed.
+            ModelFileError: the graph does not match its metadata, or needs more than `memory_mib`.
         """
         pixels = np.asarray(pixel_values)
         expected = (self.in_chans, self.image_size, self.image_size)
@@ -178,10 +178,10 @@ class InferenceSession:
     def predict(
         self, images: Sequence[Image.Image], keep: float | None = None, batch_size: int = 32, topk: int = 5
     ) -> list[Prediction]:
-        """Pictures to predictions, at most `batch_size` at a time.
+        """Predictions for images, at most `batch_size` images at a time.
 
         Raises:
-            DataError, ConfigError: as `preprocess` and `run`; `batch_size` or `topk` below 1.
+            DataError, ConfigError: as `preprocess` and `run`, or `batch_size` or `topk` is below 1.
         """
         for name, value in (("batch_size", batch_size), ("topk", topk)):
             if value < 1:
@@ -195,7 +195,7 @@ class InferenceSession:
         return found
 
     def _check_outputs(self, outputs: Outputs, batch: int) -> None:
-        """Whoever counts on the shapes and places must not be led astray by a graph that was changed."""
+        """Check output shapes and ids, in case the graph was modified."""
         model, ids = self.info.model, outputs.kept_ids
         heads = None if outputs.logits is None else outputs.logits.shape
         if (
@@ -218,7 +218,7 @@ class InferenceSession:
         return np.array(keep, dtype=np.float32)
 
     def best_classes(self, logits: NDArray[Any], topk: int) -> tuple[ClassScore, ...]:
-        """The `topk` most probable classes by logits, floating (num_classes,), best first."""
+        """The `topk` most probable classes, best first, from floating logits (num_classes,)."""
         exponential = np.exp(logits.astype(np.float64) - logits.max())
         probabilities = exponential / exponential.sum()
         best = np.argsort(-probabilities, kind="stable")[:topk]
@@ -237,10 +237,10 @@ def _check_memory(path: Path, model: ModelConfig, memory_mib: int) -> None:
 
 
 def images_together(info: ModelInfo, provider: str) -> int | None:
-    """The most images to compute at a time, so that each gets the answer that it gets alone; None for any number.
+    """Largest number of images to compute together, so that each has the same result as alone; None for any number.
 
-    An int8 model takes its scales from the whole batch. On CPUs the rounding of a float16 model depends on an image's
-    place in the batch, and beyond what a cache holds a batch costs more than its parts.
+    An int8 model takes its scales from the whole batch. On CPUs, the rounding of a float16 model depends on an image's
+    place in the batch. On CPUs, a batch that does not fit into the cache takes longer than its parts.
     """
     if info.dtype == "int8" or (info.dtype == "fp16" and provider == "cpu"):
         return 1
@@ -248,7 +248,7 @@ def images_together(info: ModelInfo, provider: str) -> int | None:
 
 
 def _images_in_cache(model: ModelConfig) -> int:
-    """Images whose widest activations, or pixels, fit."""
+    """Number of images whose widest activations, or pixels, fit into the cache."""
     tokens = model.num_prefix_tokens + model.num_patches
     widest = max(tokens * model.hidden_dim(model.embed_dim), model.in_chans * model.image_size**2)
     return max(1, _CACHE_BYTES // (widest * 4))

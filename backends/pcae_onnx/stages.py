@@ -1,6 +1,6 @@
-"""The stages in a graph: what their values are called, and what a run says of them.
+"""The stages in a graph: names of their values, and how to read the values after a run.
 
-The names are part of an exported model: with them its scores and choices can be watched.
+The names are part of an exported model. They make its scores and choices visible.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from pcae_core.contract import StageOutput
 
 
 def scores_name(stage: int) -> str:
-    """Of the scores (B, n) of the patches that enter stage `stage`, 0-based."""
+    """Name of the scores (B, n) of the patches that enter the 0-based stage."""
     return f"stage.{stage}.scores"
 
 
 def kept_ids_name(stage: int) -> str:
-    """Of the positions (B, k) of the patches that stay."""
+    """Name of the positions (B, k) of the patches that stay."""
     return f"stage.{stage}.kept_ids"
 
 
 def names(config: ModelConfig, keep: float | None) -> list[str]:
-    """The values of a graph's stages, in order.
+    """Names of the values of a graph's stages, in order.
 
     Args:
-        keep: the graph's ratio, where it leaves out the stages at which all patches stay; None when it is an input.
+        keep: ratio of the graph, which leaves out stages that keep all patches; None if it is an input.
     """
     found, count = [], config.num_patches
     for stage, kept in enumerate(config.kept_after_block(count, 1.0 if keep is None else keep).values()):
@@ -40,7 +40,7 @@ def names(config: ModelConfig, keep: float | None) -> list[str]:
 
 
 def read(config: ModelConfig, values: Mapping[str, NDArray[Any]], batch: int) -> tuple[StageOutput, ...]:
-    """The stages whose scores are among the values, by name; without kept ids all patches stay."""
+    """The stages whose scores are in `values`, by name. A stage without kept ids keeps all patches."""
     ids = np.tile(np.arange(config.num_patches), (batch, 1))
     found = []
     for stage, block in enumerate(config.kept_after_block(config.num_patches)):

@@ -1,4 +1,4 @@
-"""Exporting into a folder so that its former model stays whole until all of the new one is there."""
+"""Export into a folder so that its former model stays complete until all of the new model is written."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ MODEL_FILE = "model.onnx"
 
 @contextmanager
 def staging(folder: Path) -> Iterator[Path]:
-    """An empty folder within `folder`, which is made where it is missing; gone in the end, however that comes.
+    """An empty folder in `folder`, which is created if missing. It is always removed at the end.
 
     Raises:
-        ModelFileError: the disk refuses, here or in the block.
+        ModelFileError: a file cannot be written, here or in the block.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -34,8 +34,8 @@ def staging(folder: Path) -> Iterator[Path]:
 def publish(staged: Path, folder: Path) -> None:
     """Move `staged/model.onnx`, its weights and JSON files into `folder`. Raises OSError.
 
-    The weights go first, under a name of their own, and the former ones last: whenever this ends, `folder/model.onnx`
-    finds those that it was written with.
+    The new weights are moved first, under a unique name, and the former ones are removed last. So at any interruption,
+    `folder/model.onnx` still has its own weights.
     """
     model = staged / MODEL_FILE
     _name_by_content(model)
@@ -48,7 +48,7 @@ def publish(staged: Path, folder: Path) -> None:
 
 
 def data_files(model: Path) -> list[Path]:
-    """The weights beside a published model: one file, or none."""
+    """The external weights of a published model: one file, or none."""
     return list(model.parent.glob(f"{model.name}.{'[0-9a-f]' * 8}.data"))
 
 

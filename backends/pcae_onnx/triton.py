@@ -16,11 +16,11 @@ _TYPES: dict[int, str] = {onnx.TensorProto.FLOAT: "TYPE_FP32", onnx.TensorProto.
 
 
 def write_repository(model: Path, info: ModelInfo, folder: Path) -> Path:
-    """Write the repository of one model; returns the model's folder in it.
+    """Write the repository of one model, and return the model's folder in it.
 
-    Triton batches the requests of a model with a fixed ratio. Where the ratio is an input it cannot, since requests may
-    differ in it; there each request is a batch of its own. An int8 model gets one image a request: its scales are of
-    the whole batch, so that other images would change the answer.
+    Triton batches the requests of a model with a fixed ratio. If the ratio is an input, it cannot, because requests may
+    differ in it: each request is then a batch of its own. An int8 model takes one image per request. Its scales depend
+    on the whole batch, so other images would change the result.
 
     Raises:
         ModelFileError: the folder cannot be written.
@@ -33,7 +33,7 @@ def write_repository(model: Path, info: ModelInfo, folder: Path) -> Path:
             shutil.copyfile(file, version / file.name)
         proto = onnx.load(model, load_external_data=False)
         defaults = [tensor for tensor in proto.graph.initializer if tensor.name == "keep"]
-        if defaults:  # Triton offers no input that has one
+        if defaults:  # Triton does not offer an input that has a default
             proto.graph.initializer.remove(defaults[0])
             onnx.save(proto, version / MODEL_FILE)
         else:
@@ -59,12 +59,12 @@ def _config(graph: onnx.GraphProto, info: ModelInfo) -> str:
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[int]:
-    """With -1 for a size that varies."""
+    """Dimensions of a value, with -1 for a variable size."""
     return [dim.dim_value or -1 for dim in value.type.tensor_type.shape.dim]
 
 
 def _tensor(kind: str, value: onnx.ValueInfoProto, dims: list[int], with_batch: bool) -> str:
-    scalar = not dims  # which Triton cannot say but by a reshape
+    scalar = not dims  # Triton can describe a scalar only by a reshape
     shown = [1] if scalar else dims if with_batch else dims[1:]
     text = f'name: "{value.name}", data_type: {_TYPES[value.type.tensor_type.elem_type]}, dims: {shown}'
     return f"{kind} [ {{ {text}{', reshape { shape: [] }' if scalar else ''} }} ]"

@@ -1,9 +1,9 @@
-"""Does an exported model compute what the reference computes?
+"""Verify that an exported model computes the same as the reference.
 
-The file is run on ONNX Runtime at batch 1, 2 and 7 and compared with the NumPy reference in float64, and its graph with
-ONNX's own evaluator. Large models are verified economically: fewer distinct images, repeated to fill the batches, fewer
-pairs of batch and ratio, and for the evaluator, which is slow, a narrow twin: a model of the same graph. Letters: B
-images, D width, k patches kept.
+The file runs on ONNX Runtime at batch 1, 2 and 7, and the graph on ONNX's own evaluator. Both are compared with the
+NumPy reference in float64. Large models are verified with fewer distinct images, repeated to fill the batches, and
+fewer pairs of batch and ratio. The evaluator is slow, so it runs a narrow model with the same graph instead.
+Letters: B images, D width, k patches kept.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ BATCHES = (1, 2, 7)
 KEEPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 FEW_KEEPS = (1.0, 0.7, 0.5)
 LARGE_MACS = 1_000_000_000
-"""Of one image; larger models are verified economically."""
+"""Multiply-accumulates of one image above which a model counts as large."""
 REFERENCE_MACS = 20_000_000_000
-"""That the reference may spend on a large model's images, some seconds."""
+"""Multiply-accumulates of the reference for the images of a large model: some seconds."""
 TIE_MARGIN = 1e-5
-"""Scores that are nearer to each other may change places in float32."""
+"""Scores that are closer than this may change places in float32."""
 _TWIN_HEAD_DIM = 8
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What the reference gives for images (B, C, H, W); float64.
+    """Outputs of the reference for images (B, C, H, W), float64.
 
     Attributes:
-        margins: (B,), smallest distance between the scores of a token that stays and one that goes.
+        margins: smallest distance (B,) between the scores of a token that stays and a token that is dropped.
     """
 
     last_hidden_state: NDArray[Any]
@@ -53,12 +53,13 @@ class Expected:
 
 @dataclass
 class Report:
-    """What was compared.
+    """Report of a verification.
 
     Attributes:
-        atol: the limit.
-        runs: (who, batch, keep) of each run.
-        compared, tied: images that were compared, and those for which scores so nearly tie that rounding chose.
+        atol: largest accepted difference.
+        runs: runtime, batch size and keep ratio of each run.
+        compared: number of compared images.
+        tied: number of images that were left out, because scores nearly tie and rounding decides.
         worst: largest difference of a feature or logit.
     """
 
@@ -70,7 +71,7 @@ class Report:
 
 
 def expected(config: ModelConfig, weights: Mapping[str, NDArray[Any]], images: NDArray[Any], keep: float) -> Expected:
-    """The reference's encoder on images (B, C, H, W); it reads and widens one parameter at a time."""
+    """Run the reference's encoder on images (B, C, H, W). It reads and widens one parameter at a time."""
     trace = registry.create("numpy").encode_stages(config, weights, images, keep)
     margins = -np.max([excess(stage) for stage in trace.stages], axis=0)
     output = trace.output
@@ -83,12 +84,12 @@ def verify(
     """Compare the float32 model at `path` with the reference.
 
     Args:
-        weights: the encoder's parameters by canonical name.
-        keep: the model's ratio; None when it is an input.
+        weights: parameters of the encoder by canonical name.
+        keep: ratio of the model; None if it is an input.
 
     Raises:
-        ConformanceError: they differ by more than `atol`, or keep other tokens.
-        ModelFileError: the file is no model that a runtime takes.
+        ConformanceError: the outputs differ by more than `atol`, or the model keeps other tokens.
+        ModelFileError: a runtime refuses the file.
     """
     report = Report(atol)
     _check_format(path)
@@ -176,7 +177,7 @@ def _twin(config: ModelConfig) -> ModelConfig:
 
 
 def _compare(report: Report, who: str, got: Mapping[str, NDArray[Any]], want: Expected, keep: float) -> None:
-    """Adds one run to the report. Raises ConformanceError."""
+    """Compare one run and add it to the report. Raises ConformanceError."""
     batch = len(want.kept_ids)
     where = f"{who} at batch {batch}, keep {keep:g}"
     report.runs.append((who, batch, keep))

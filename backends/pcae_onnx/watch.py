@@ -1,4 +1,4 @@
-"""Watching an exported model drop tokens: the scores and kept ids of each stage, as its own graph computes them.
+"""Watch an exported model drop tokens: the scores and kept ids that its own graph computes at each stage.
 
 Letters: B images, C channels, H = W pixels, n patches that enter a stage, k patches that stay.
 """
@@ -22,22 +22,22 @@ from pcae_onnx.session import images_together
 
 
 class StageSession:
-    """An exported model that gives its stages instead of its outputs."""
+    """An exported model whose outputs are its stages."""
 
     def __init__(self, path: Path, info: ModelInfo) -> None:
-        """Load the ONNX file `path`, which says `info` of itself (`InferenceSession.info`).
+        """Load the ONNX file `path`, whose metadata is `info` (`InferenceSession.info`).
 
         Raises:
-            ModelFileError: the graph does not name its stages; models exported by former versions do not.
+            ModelFileError: the graph does not name its stages, as in models that former versions exported.
         """
         self._info, self._names = info, stages.names(info.model, info.schedule.keep)
         self._session = _observed(path, self._names) if self._names else None
 
     def run(self, pixels: NDArray[Any], keep: float | None = None) -> tuple[StageOutput, ...]:
-        """The stages of one batch (B, C, H, W); of a fixed ratio, without those at which all patches stay.
+        """The stages of one batch (B, C, H, W). With a fixed ratio, stages that keep all patches are left out.
 
         Args:
-            keep: share of the patch tokens that each stage keeps, where the model takes it as an input.
+            keep: share of the patch tokens that each stage keeps, for a model with the input `keep`.
 
         Raises:
             ModelFileError: the graph's stages do not fit the images.
@@ -57,7 +57,7 @@ class StageSession:
 
 
 def _observed(path: Path, names: list[str]) -> onnxruntime.InferenceSession:
-    """The model with these values as its only outputs."""
+    """A session of the model with these values as its only outputs."""
     proto = onnx.load(path, load_external_data=False)
     if not set(names) <= {name for node in proto.graph.node for name in node.output}:
         raise ModelFileError(f"the stages of {path} are not found in its graph; export the model again")

@@ -1,8 +1,8 @@
-"""Writing an ONNX file weight by weight, so that its weights are in memory one at a time.
+"""Write an ONNX file weight by weight, so that only one weight at a time is in memory.
 
 An ONNX file is a protocol-buffer message `ModelProto` with a field `graph`, in which each weight is a field
-`initializer`. All lengths are known beforehand, so the message can be streamed. Protocol buffers end at 2 GB; above
-`EXTERNAL_DATA_BYTES` the weights go into a second file beside the model, as the format provides.
+`initializer`. All lengths are known before, so the message can be streamed. Protocol buffers are limited to 2 GB. Above
+`EXTERNAL_DATA_BYTES` the weights are written to a second file next to the model, as the format provides.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import onnx
 from pcae_onnx.graph import Weight, onnx_dtype
 
 EXTERNAL_DATA_BYTES = 1_900_000_000
-"""Weights of more bytes are stored beside the model; the format's own limit is 2**31 - 1 for the whole message."""
+"""Larger weights are stored in a second file. The format limits the whole message to 2**31 - 1 bytes."""
 _ALIGNMENT = 4096  # lets a runtime map the file into memory
 _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9  # field numbers in onnx.proto
 
@@ -40,7 +40,7 @@ def to_bytes(model: onnx.ModelProto, weights: list[Weight]) -> bytes:
     return buffer.getvalue()
 
 
-_Entry = tuple[onnx.TensorProto, Weight | None]  # without a weight the data lies elsewhere
+_Entry = tuple[onnx.TensorProto, Weight | None]  # without a weight, the data is in another place
 
 
 def _num_bytes(weights: list[Weight]) -> int:
@@ -92,7 +92,7 @@ def _stream(model: onnx.ModelProto, entries: list[_Entry], file: BinaryIO) -> No
 
 
 def _tensor_head(head: onnx.TensorProto, weight: Weight | None) -> bytes:
-    """Everything of the tensor but the data."""
+    """The bytes of a tensor without its data."""
     text: bytes = head.SerializeToString()
     return text if weight is None else text + _tag(_TENSOR_RAW_DATA) + _varint(_size(weight))
 
