@@ -1,4 +1,4 @@
-"""NumPy archives (`.npz`) from anywhere: plain arrays only, whose headers are true, and no bombs."""
+"""Read NumPy archives (`.npz`) of any origin: plain arrays with correct headers, and no decompression bombs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 _npy_format: Any = np.lib.format  # not typed in NumPy 1
 
-_LOCAL_HEADER_SIZE = 30  # of a zip member, before its name and its extra field
+_LOCAL_HEADER_SIZE = 30  # bytes of a zip member before its name and its extra field
 _BOMB_BYTES, _BOMB_RATIO = 2**28, 200
-"""An archive that unpacks to more than both, bytes and times its size, was made to fill a memory."""
+"""An archive is a bomb if it unpacks to more than these bytes, and to more than this multiple of its size."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """An array in the archive; `offset` of its first byte in the file is None when it is compressed."""
+    """An array in the archive. `offset` is that of its first byte in the file; None if the array is compressed."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -33,7 +33,7 @@ def members(path: Path) -> dict[str, Member]:
     """The arrays in an archive by name, from their headers alone.
 
     Raises:
-        ValueError: it cannot be read, holds something else than plain arrays, or unpacks to out of all proportion.
+        ValueError: it cannot be read, holds other things than plain arrays, or is a decompression bomb.
     """
     try:
         with zipfile.ZipFile(path) as archive, path.open("rb") as file:
@@ -44,7 +44,7 @@ def members(path: Path) -> dict[str, Member]:
 
 
 def read(path: Path, name: str) -> NDArray[Any]:
-    """One of the archive's `members`, whole. Raises ValueError when it is damaged."""
+    """Read one of the archive's `members`. Raises ValueError when it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             values: NDArray[Any] = archive[name]
@@ -67,7 +67,7 @@ def _member(archive: zipfile.ZipFile, file: BinaryIO, info: zipfile.ZipInfo) -> 
         read_header = _npy_format.read_array_header_1_0 if first else _npy_format.read_array_header_2_0
         try:
             shape, fortran_order, dtype = read_header(stream)
-        except MemoryError:  # what Python's parser says of deep nesting
+        except MemoryError:  # Python's parser raises it for deep nesting
             raise ValueError(f"the header of {info.filename} is nested too deeply") from None
         header_size = stream.tell()
     if dtype.hasobject:
@@ -79,7 +79,7 @@ def _member(archive: zipfile.ZipFile, file: BinaryIO, info: zipfile.ZipInfo) -> 
 
 
 def _content_offset(file: BinaryIO, info: zipfile.ZipInfo) -> int:
-    """Where a member's content begins; its name and extra field may be longer here than in the archive's directory."""
+    """Offset of a member's content. Its name and extra field may be longer here than in the archive's directory."""
     file.seek(info.header_offset)
     header = file.read(_LOCAL_HEADER_SIZE)
     name_size, extra_size = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")

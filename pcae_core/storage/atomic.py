@@ -1,7 +1,7 @@
 """Files and folders that are written whole or not at all.
 
-They are written beside their place, as `.writing_NAME`, and renamed. At every instant, a name holds what was there
-before or all that is new. A process that is killed leaves `.writing_NAME` behind, and the next writer removes it.
+They are written in the same folder as `.writing_NAME`, and then renamed. At every instant, a name holds the whole old
+content or the whole new content. A killed process leaves `.writing_NAME` behind, and the next writer removes it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ PREFIX = ".writing_"
 
 @contextmanager
 def whole_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
-    """A place for a file that replaces `path` when the block ends well, and is removed when it does not.
+    """A path for a file that replaces `path` when the block ends, and is removed when the block raises.
 
     Args:
-        shared: several processes may write `path` at a time. Each writes to a place of its own, and what a killed one
-            leaves is not removed.
+        shared: several processes may write `path` at the same time. Each has its own temporary path, and the file of a
+            killed process is not removed.
 
     Raises:
-        OSError: the disk refuses, here or in the block.
+        OSError: a file cannot be written, here or in the block.
     """
     place = _beside(path, shared)
     place.unlink(missing_ok=True)
@@ -40,15 +40,15 @@ def whole_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path, *, durable: bool = False, shared: bool = False) -> Iterator[Path]:
-    """An empty folder that becomes `path` when the block ends well, and is removed when it does not.
+    """An empty folder that becomes `path` when the block ends, and is removed when the block raises.
 
     Args:
         path: must not exist, or be an empty folder.
-        durable: all of it is on the disk when this ends, also if the machine then loses its power.
+        durable: whether all files are on the disk at the end, and survive a loss of power.
         shared: as in `whole_file`.
 
     Raises:
-        OSError: the disk refuses, here or in the block.
+        OSError: a file cannot be written, here or in the block.
     """
     with temporary_folder(path, shared=shared) as place:
         yield place
@@ -62,10 +62,10 @@ def whole_folder(path: Path, *, durable: bool = False, shared: bool = False) -> 
 
 @contextmanager
 def temporary_folder(path: Path, *, shared: bool = False) -> Iterator[Path]:
-    """An empty folder beside `path`, on the same disk, that is removed at the end; `shared` as in `whole_file`.
+    """An empty folder next to `path`, on the same disk, that is removed at the end. `shared` as in `whole_file`.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the folder cannot be written.
     """
     place = _beside(path, shared)
     shutil.rmtree(place, ignore_errors=True)
@@ -77,14 +77,14 @@ def temporary_folder(path: Path, *, shared: bool = False) -> Iterator[Path]:
 
 
 def _beside(path: Path, shared: bool) -> Path:
-    """The name ends as that of `path`: some writers look at its suffix."""
+    """A temporary path with the suffix of `path`, which some writers look at."""
     own = f"{secrets.token_hex(4)}_" if shared else ""
     return path.with_name(f"{PREFIX}{own}{path.name}")
 
 
 def _sync(path: Path) -> None:
     windows = os.name == "nt"
-    if windows and path.is_dir():  # cannot be opened there
+    if windows and path.is_dir():  # Windows cannot open folders
         return
     descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:

@@ -1,4 +1,4 @@
-"""Manifests: the JSON file of a folder that says what is in it, with the size and the hash of every file of tensors."""
+"""Manifests: the JSON file that describes a folder, with the size and the hash of every file of tensors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FileEntry(Config):
 
 
 def versions() -> dict[str, str]:
-    """Of this package and what it stands on."""
+    """Versions of PCAE, Python and NumPy."""
     return {"pcae": pcae_core.__version__, "python": platform.python_version(), "numpy": np.__version__}
 
 
@@ -47,12 +47,12 @@ def write_tensors(folder: Path, files: Mapping[str, Arrays]) -> dict[str, FileEn
 
 
 def write_manifest(path: Path, manifest: Config) -> None:
-    """Write it as JSON. Raises OSError."""
+    """Write a manifest as JSON. Raises OSError."""
     path.write_text(json.dumps(manifest.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path, kind: type[M]) -> M:
-    """A JSON file as a model of its parts. Raises CheckpointError when it is damaged, too large or something else."""
+    """Parse a JSON file to a pydantic model. Raises CheckpointError when it is damaged, too large or something else."""
     try:
         if path.stat().st_size > _LARGEST_JSON:
             raise CheckpointError(f"{path} is larger than {_LARGEST_JSON >> 20} MiB, so no file of settings")
@@ -65,7 +65,7 @@ def read_json(path: Path, kind: type[M]) -> M:
 
 
 def read_tensors(path: Path, files: Mapping[str, FileEntry], name: str) -> Arrays:
-    """The arrays of one file in a folder, as its manifest describes it.
+    """The arrays of one file in a folder, checked against the entries of its manifest.
 
     Raises:
         CheckpointError: the file is missing, truncated or changed.
@@ -74,7 +74,7 @@ def read_tensors(path: Path, files: Mapping[str, FileEntry], name: str) -> Array
 
 
 def verified_file(path: Path, files: Mapping[str, FileEntry], name: str) -> Path:
-    """The file `name` of the folder `path`. Raises CheckpointError unless its size and SHA-256 are as in `files`."""
+    """Path of the file `name` in the folder `path`. Raises CheckpointError unless size and SHA-256 match `files`."""
     entry, file = files.get(name), path / name
     if entry is None or not file.is_file():
         raise CheckpointError(f"the checkpoint {path} lacks {name}; {_EARLIER}")

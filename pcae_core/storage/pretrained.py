@@ -1,4 +1,4 @@
-"""Encoders to start from: of a run's checkpoint, or alone in a folder, as `pcae convert` writes them.
+"""Pre-trained encoders: in a checkpoint of a run, or in an encoder folder, as `pcae convert` writes it.
 
 ENCODER/
     encoder.safetensors  decoder.safetensors (where there is one)  encoder.json
@@ -28,12 +28,12 @@ ENCODER, DECODER = "encoder.safetensors", "decoder.safetensors"
 
 
 class EncoderInfo(Config):
-    """What features depend on beside the weights.
+    """Settings that features depend on, besides the weights.
 
     Attributes:
-        loader: how pixels are normalised.
-        seed: of the same encoder at random initialisation.
-        class_names: of the head's outputs, where they are known.
+        loader: settings of image reading and normalisation.
+        seed: seed of the same encoder at random initialisation.
+        class_names: class names of the head's outputs, if known.
     """
 
     model: ModelConfig
@@ -48,7 +48,7 @@ class EncoderInfo(Config):
 
 
 class EncoderManifest(Config):
-    """What an encoder's folder says of itself; `source` and `versions` are notes, never read back."""
+    """The manifest of an encoder folder. `source` and `versions` are notes for people."""
 
     format: int
     source: str
@@ -62,8 +62,10 @@ class Pretrained:
     """An encoder in memory.
 
     Attributes:
-        path: where it was read from; origin: what it is, in a few words.
-        encoder: its parameters by canonical name; decoder: the decoder's, or none.
+        path: path that it was read from.
+        origin: description of the encoder, in a few words.
+        encoder: parameters of the encoder by canonical name.
+        decoder: parameters of the decoder, or empty.
     """
 
     path: Path
@@ -74,19 +76,21 @@ class Pretrained:
 
 
 def is_encoder(path: Path) -> bool:
-    """Whether `path` is an encoder's folder, and not a run or a checkpoint."""
+    """Whether `path` is an encoder folder, not a run or a checkpoint."""
     return (path / MANIFEST).is_file()
 
 
 def save(folder: Path, config: EncoderInfo, encoder: Arrays, decoder: Arrays, source: str) -> None:
-    """Write an encoder's folder, whole or not at all.
+    """Write an encoder folder, whole or not at all.
 
     Args:
-        folder: must not exist; its parent must.
-        encoder, decoder: parameters by canonical name, the decoder's all or none.
+        folder: path that must not exist; its parent must.
+        encoder: parameters of the encoder by canonical name.
+        decoder: all parameters of the decoder, or none.
+        source: note on the origin.
 
     Raises:
-        CheckpointError: the disk refuses, or `folder` exists.
+        CheckpointError: the folder cannot be written, or `folder` exists.
     """
     if folder.exists():
         raise CheckpointError(f"{folder} exists already; remove it or choose another name")
@@ -103,18 +107,18 @@ def load(path: Path | Run, encoder: EncoderName | None = None) -> Pretrained:
     """Read an encoder.
 
     Args:
-        path: an encoder's folder, a run's, or one of a run's checkpoints. Of a fine-tuned run's folder, the best
-            checkpoint is read; of another's, the newest.
-        encoder: which of a run's two, by default as `encoder_of` says; an encoder's folder holds one.
+        path: encoder folder, run folder, or checkpoint. The best checkpoint of a fine-tuned run is read, or the newest
+            checkpoint of a pre-training run.
+        encoder: student or teacher of a run; None for the default of `encoder_of`. An encoder folder holds one encoder.
 
     Raises:
-        CheckpointError: there is none, or it is damaged.
+        CheckpointError: there is no encoder, or it is damaged.
     """
     return next(iter(load_all(path, (encoder,)).values()))
 
 
 def load_all(path: Path | Run, encoders: Sequence[EncoderName | None]) -> dict[str, Pretrained]:
-    """A run's encoders by name, or that of an encoder's folder under "encoder"; `path` and errors as in `load`."""
+    """The encoders of a run by name, or that of an encoder folder as "encoder". `path` and errors as in `load`."""
     if isinstance(path, Path) and is_encoder(path):
         return {"encoder": _load_folder(path)}
     opened = Run.open(path)
@@ -131,16 +135,16 @@ def load_all(path: Path | Run, encoders: Sequence[EncoderName | None]) -> dict[s
 
 
 def refuse_choice(path: Path, encoder: EncoderName | None) -> None:
-    """Raises ConfigError when one of two encoders is asked for of an encoder's folder, which holds one encoder."""
+    """Raise ConfigError when `encoder` is given for an encoder folder, which holds one encoder."""
     if encoder is not None and is_encoder(path):
         raise ConfigError(f"{path} holds one encoder; there is no {encoder} to choose")
 
 
 def encoder_of(run: AnyRunConfig, encoder: EncoderName | None, path: Path) -> EncoderName:
-    """`encoder`, or else the student of a pre-training run, and of a fine-tuned one the weights that were scored.
+    """`encoder`, or by default the student of a pre-training run, or the scored weights of a fine-tuned run.
 
     Raises:
-        CheckpointError: `encoder` is one that the run at `path` does not have.
+        CheckpointError: the run at `path` does not have `encoder`.
     """
     if isinstance(run, PretrainConfig):
         return encoder or "student"
@@ -151,7 +155,7 @@ def encoder_of(run: AnyRunConfig, encoder: EncoderName | None, path: Path) -> En
 
 
 def config_of(run: AnyRunConfig) -> EncoderInfo:
-    """What a run's features depend on beside the weights."""
+    """The settings that a run's features depend on, besides the weights."""
     names = None if isinstance(run, PretrainConfig) else run.class_names
     return EncoderInfo(model=run.model, loader=run.loader, seed=run.seed, class_names=names)
 
@@ -169,7 +173,7 @@ def _load_folder(path: Path) -> Pretrained:
 
 
 def read_manifest(path: Path) -> EncoderManifest:
-    """The manifest of the encoder's folder `path`. Raises CheckpointError when it is damaged or of another format."""
+    """The manifest of the encoder folder `path`. Raises CheckpointError when it is damaged or of another format."""
     manifest = read_json(path / MANIFEST, EncoderManifest)
     if manifest.format != FORMAT:
         raise CheckpointError(f"{path} has encoder format {manifest.format}; this version reads format {FORMAT}")

@@ -1,4 +1,4 @@
-"""The encoder in a checkpoint, read tensor by tensor: a large model need not fit into memory several times."""
+"""Read the encoder in a checkpoint tensor by tensor, so that a large model is not in memory several times."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ _FLOATING = ("F16", "F32", "F64")
 
 
 class StoredEncoder(Mapping[str, NDArray[np.floating[Any]]]):
-    """The encoder's parameters by canonical name; each access reads one from the disk.
+    """Parameters of an encoder by canonical name. Each access reads one from the disk.
 
     Attributes:
-        path: the checkpoint's or the encoder's folder.
-        config: what features depend on beside the weights.
-        step, encoder: of the run, or None for an encoder's folder.
+        path: folder of the checkpoint or the encoder.
+        config: settings that features depend on, besides the weights.
+        step, encoder: step and name of the encoder in a run; None for an encoder folder.
     """
 
     def __init__(self, path: Path | Run, encoder: EncoderName | None = None) -> None:
         """Open `path` as `pretrained.load` does, and check its tensors.
 
         Raises:
-            CheckpointError: missing, truncated or changed files; missing or misshapen tensors, which are listed.
+            CheckpointError: a file is missing, truncated or changed, or tensors are missing or have a wrong shape; the
+                text lists them.
         """
         self.path, self.config, self._file, self.step, self.encoder = _described(path, encoder)
         self._shapes = encoder_shapes(self.config.model)
@@ -57,7 +58,7 @@ class StoredEncoder(Mapping[str, NDArray[np.floating[Any]]]):
     def __getitem__(self, name: str) -> NDArray[np.floating[Any]]:
         if name not in self._shapes:
             raise KeyError(name)
-        # Opened each time: an open file stays mapped, and its pages in memory
+        # Open the file each time: an open file stays mapped, and its pages stay in memory
         with safe_open(self._file, framework="numpy") as tensors:
             tensor: NDArray[np.floating[Any]] = tensors.get_tensor(name)
         return tensor
@@ -72,7 +73,7 @@ class StoredEncoder(Mapping[str, NDArray[np.floating[Any]]]):
 def _described(
     path: Path | Run, encoder: EncoderName | None
 ) -> tuple[Path, EncoderInfo, Path, int | None, EncoderName | None]:
-    """The checkpoint's or the encoder's folder, its configuration, its unharmed file of tensors, the step, the name."""
+    """Folder of the checkpoint or encoder, settings, verified file of tensors, step, and name of the encoder."""
     if isinstance(path, Path) and pretrained.is_encoder(path):
         pretrained.refuse_choice(path, encoder)
         alone = pretrained.read_manifest(path)

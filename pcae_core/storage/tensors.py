@@ -1,4 +1,4 @@
-"""Arrays in safetensors files, and whether they are those of a model."""
+"""Read and write arrays in safetensors files, and check that they are those of a model."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def save_safetensors(path: Path, arrays: Arrays) -> None:
     """Write one file. Raises OSError."""
     contiguous = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
     try:
-        save_file(contiguous, path, metadata={"format": "pt"})  # the note that other libraries ask for
-    except SafetensorError as error:  # what the library makes of a full disk
+        save_file(contiguous, path, metadata={"format": "pt"})  # other libraries require this note
+    except SafetensorError as error:  # the library raises it for a full disk
         raise OSError(str(error)) from None
 
 
 def load_safetensors(file: Path) -> Arrays:
-    """All arrays of a file. Raises CheckpointError when it is damaged, or holds what NumPy has no type for."""
+    """All arrays of a file. Raises CheckpointError when it is damaged, or NumPy lacks the dtype of a tensor."""
     try:
         return load_file(file)
     except (SafetensorError, OSError, KeyError, TypeError, AttributeError) as error:  # the last: "no float8_e4m3fn"
@@ -30,7 +30,7 @@ def load_safetensors(file: Path) -> Arrays:
 
 
 def check_tensors(source: Path, tensors: Arrays, expected: Shapes) -> None:
-    """Names and shapes must be exactly those expected, numbers floating. Raises CheckpointError listing differences."""
+    """Raise CheckpointError, with all differences, unless names and shapes are as expected and dtypes floating."""
     problems = [f"missing {name}" for name in expected if name not in tensors]
     problems += [f"surplus {name}" for name in tensors if name not in expected]
     problems += [
