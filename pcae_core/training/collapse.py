@@ -1,4 +1,4 @@
-"""What tells learning from collapse. The loss does not: a constant answer to constant targets has a low one.
+"""Measurements that tell learning from collapse. The loss alone does not: constant targets make it low.
 
 Letters: B images, K targets, D width.
 """

@@ -1,4 +1,4 @@
-"""What a terminal shows during training: a progress bar, or plain lines where the output is no terminal."""
+"""Show training: a progress bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

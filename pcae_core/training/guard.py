@@ -1,4 +1,4 @@
-"""Counting the steps that the trainer skipped because their loss or gradient was not finite."""
+"""Count the steps that a trainer skipped because their loss or gradient was not finite."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pcae_core.storage.run import Run
 
 @dataclass
 class NonFiniteGuard:
-    """Reads `finite` of many steps at once, so that no step waits for its own; every process comes to the same.
+    """Counts skipped steps, in every process alike. It reads `finite` of many steps at once, so that no step waits.
 
     Attributes:
         limit: steps in a row that may be skipped before `look` says stop.
@@ -31,12 +31,12 @@ class NonFiniteGuard:
     _pending: list[tuple[int, Array]] = field(default_factory=list)
 
     def add(self, step: int, finite: Array) -> bool:
-        """Note a step; returns whether enough have gathered to be looked at."""
+        """Add a step. Returns whether it is time to `look`."""
         self._pending.append((step, finite))
         return len(self._pending) >= self.limit
 
     def look(self, to_numpy: Callable[[Array], Any]) -> bool:
-        """Read what has gathered; returns whether `limit` steps in a row were skipped, which `first` begins."""
+        """Read the steps since the last call. Returns whether `limit` steps in a row were skipped, from `first` on."""
         pending, self._pending = self._pending, []
         for step, finite in pending:
             if to_numpy(finite):
@@ -55,7 +55,7 @@ def inputs_path(out: Path, step: int) -> Path:
 
 
 def write_inputs(out: Path, step: int, inputs: Mapping[str, Any]) -> None:
-    """Write what 0-based `step` took, to be looked at. Raises ConfigError when the disk refuses."""
+    """Write the inputs of 0-based `step` to a file, for a look at them. Raises ConfigError when the disk refuses."""
     path = inputs_path(out, step)
     try:
         np.savez(path, **{name: value for name, value in inputs.items() if value is not None})
@@ -65,7 +65,7 @@ def write_inputs(out: Path, step: int, inputs: Mapping[str, Any]) -> None:
 
 
 def advice(config: RunConfig, command: str, first: int) -> str:
-    """What to say when `config.max_skipped_steps` steps from 0-based `first` on were skipped."""
+    """The message for a run whose `config.max_skipped_steps` steps from 0-based `first` on were skipped."""
     saved = Run(config.out).checkpoints
     kept = f"the run is back at its newest checkpoint, {saved[-1].name}" if saved else "nothing had been saved"
     go_on = ""
@@ -73,7 +73,7 @@ def advice(config: RunConfig, command: str, first: int) -> str:
         go_on = f"go on with: pcae {command} --resume {config.out} --precision float32; or "
     return (
         f"loss or gradient was not finite from step {first + 1} on, max_skipped_steps = {config.max_skipped_steps} "
-        f"times in a row; these updates were skipped, and {kept}; what step {first + 1} took is in "
+        f"times in a row; these updates were skipped, and {kept}; the inputs of step {first + 1} are in "
         f"{inputs_path(config.out, first)}. Look at its images; {go_on}start anew with a lower base_learning_rate "
         "or with grad_clip"
     )

@@ -38,7 +38,7 @@ def data_position(config: RunConfig, source: Source, step: int) -> DataPosition:
 
 @dataclass
 class _Window:
-    """What has gathered since the last measurement."""
+    """The steps since the last measurement."""
 
     began: float = field(default_factory=time.monotonic)
     losses: list[Array] = field(default_factory=list)
@@ -143,7 +143,7 @@ class Loop:
             display.say(line)
 
     def _say_where(self) -> None:
-        """Where the run, its metrics and its newest checkpoint are."""
+        """Print where the run, its metrics and its newest checkpoint are."""
         if self._leads:
             places = {"run": self._run.path, "metrics": self._run.metrics, "checkpoint": self._run.newest}
             for name, place in places.items():
@@ -153,12 +153,12 @@ class Loop:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _open_folder(self, stack: ExitStack) -> list[MetricLogger]:
-        """Where measurements go. Raises ConfigError in every process when rank 0 cannot have the folder."""
+        """Open the loggers. Raises ConfigError in every process when rank 0 cannot use the run's folder."""
         elsewhere = ConfigError("rank 0 cannot use the run's folder, and says why")
         return self._on_rank_0(lambda: self._take_folder(stack), elsewhere) or []
 
     def _on_rank_0(self, work: Callable[[], T], elsewhere: PcaeError) -> T | None:
-        """What the work gives there, and None elsewhere. When it raises PcaeError, the other processes raise theirs."""
+        """Do the work on rank 0 and return its result. If it raises PcaeError, the other processes raise theirs."""
         problem, done = None, None
         try:
             done = work() if self._leads else None
@@ -203,7 +203,7 @@ class Loop:
             self._measure(out, {"learning_rate": rate, "ema_momentum": momentum}, loggers, display)
 
     def _look_for_skipped(self, display: Display) -> None:
-        """Say when steps begin to be skipped. Raises TrainingError when too many in a row are."""
+        """Warn when a step is skipped. Raises TrainingError when too many in a row are."""
         before = self._guard.first
         give_up = self._guard.look(self._backend.to_numpy)
         first = self._guard.first

@@ -1,4 +1,4 @@
-"""Where a run goes on, and which settings it must keep."""
+"""Find where a run continues, and check the settings that it must keep."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FREE_TO_CHANGE = {
     *("checkpoint_every", "log_every", "max_skipped_steps", "max_corrupt", "tensorboard", "wandb"),
     *("split", "ignore_unknown_classes"),
 }
-"""Settings that a continued run may change: they do not enter what is trained, or only its rounding."""
+"""Settings that a continued run may change. They do not change its steps, except for rounding."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ def _check_settings(config: RunConfig, started: RunConfig) -> None:
     changes = [f"{key} {theirs[key]} instead of {ours[key]}" for key in ours if ours[key] != theirs[key]]
     if changes:
         longer = ours["steps"] != theirs["steps"] or ours["epochs"] != theirs["epochs"]
-        why = ", since its schedules are laid out for its length, which cannot be changed" if longer else ""
+        why = "; its schedules depend on its length" if longer else ""
         raise ConfigError(
-            f"the run {config.out} was started with {'; '.join(changes)}, and can only go on so{why}; start a new run "
-            "with another --out"
+            f"the run {config.out} was started with {'; '.join(changes)}, and must keep its settings{why}; continue it "
+            "with these, or start a new run with another --out"
         )
 
 

@@ -1,4 +1,4 @@
-"""Stopping between two steps: SIGINT and SIGTERM ask, and the loop saves a checkpoint before it leaves."""
+"""Stop between two steps: after SIGINT or SIGTERM the loop saves a checkpoint and ends."""
 
 from __future__ import annotations
 

@@ -223,6 +223,6 @@ def test_messages_about_a_run_s_length_say_what_is_possible(tmp_path, capsys):
     run, _ = pretrained_on(data, tmp_path / "run", steps=1, batch_size=8)
     assert cli.run(["pretrain", "--resume", str(run), "--steps", "3"]) == 2
     line = capsys.readouterr().err
-    assert "steps 1 instead of 3, and can only go on so, since its schedules are laid out for its length" in line
+    assert "steps 1 instead of 3, and must keep its settings; its schedules depend on its length" in line
     assert line.endswith("start a new run with another --out\n")
     assert cli.run(["pretrain", "--resume", str(run), "--steps", "3", "--out", str(tmp_path / "new")]) == 0
