@@ -18,6 +18,7 @@ from mindspore import Tensor, communication, mint, ops
 from mindspore.ops.primitive import constexpr
 
 from pcae_core import shapes
+from pcae_core.config import Activation
 from pcae_core.errors import BackendError, TrainingError
 
 _TARGETS = {"ascend": "Ascend", "gpu": "GPU", "cpu": "CPU"}  # best first
@@ -28,6 +29,7 @@ _PRECISIONS = {
     "cpu": ("float64", "float32", "float16"),
 }
 _ROOT_OF_HALF = math.sqrt(0.5)  # outside the function: a compiled graph computes Python floats in float32
+_TANH_SCALE, _TANH_CUBE, _QUICK_SCALE = math.sqrt(2.0 / math.pi), 0.044715, 1.702
 _TIMES, _TIMES_TRANSPOSED = ops.MatMul(), ops.MatMul(transpose_b=True)
 FUSED_ADAMW = ops.AdamWeightDecay()
 """AdamW as one float32 kernel, which takes a quarter of the time. Its rates contain the bias corrections."""
@@ -205,6 +207,26 @@ def gelu(x: Tensor) -> Tensor:
     if _on_ascend():
         return ops.gelu(x, approximate="none")
     return x * ((ops.erf(x * Tensor(_ROOT_OF_HALF, x.dtype)) + 1) * Tensor(0.5, x.dtype))
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """`x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`."""
+    if _on_ascend():
+        return ops.gelu(x, approximate="tanh")
+    inner = Tensor(_TANH_SCALE, x.dtype) * (x + Tensor(_TANH_CUBE, x.dtype) * x * x * x)
+    return x * ((ops.tanh(inner) + 1) * Tensor(0.5, x.dtype))
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """`x sigmoid(1.702 x)`."""
+    return x * ops.sigmoid(x * Tensor(_QUICK_SCALE, x.dtype))
+
+
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "quick_gelu": quick_gelu,
+}
 
 
 def fused_layer_norm(eps: float) -> ops.LayerNorm:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
-from pcae_core.config import ModelConfig
+from pcae_core.config import Activation, ModelConfig
 from pcae_mindspore import _compat
 
 
@@ -75,27 +75,37 @@ class Attention(nn.Cell):
 
 
 class Mlp(nn.Cell):
-    """Two linear layers with exact GELU between."""
+    """Two linear layers with the activation between."""
 
-    def __init__(self, dim: int, hidden_dim: int, dtype: ms.Type, compute: ms.Type) -> None:
+    def __init__(self, dim: int, hidden_dim: int, dtype: ms.Type, compute: ms.Type, activation: Activation) -> None:
         super().__init__()
+        self.act = _compat.ACTIVATIONS[activation]
         self.fc1 = Linear(dim, hidden_dim, dtype, compute)
         self.fc2 = Linear(hidden_dim, dim, dtype, compute)
 
     def construct(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        return self.fc2(_compat.gelu(self.fc1(x)))
+        return self.fc2(self.act(self.fc1(x)))
 
 
 class Block(nn.Cell):
     """Pre-norm transformer block."""
 
-    def __init__(self, dim: int, num_heads: int, hidden_dim: int, dtype: ms.Type, compute: ms.Type, eps: float) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        hidden_dim: int,
+        dtype: ms.Type,
+        compute: ms.Type,
+        eps: float,
+        activation: Activation = "gelu",
+    ) -> None:
         super().__init__()
         self.norm1 = LayerNorm(dim, dtype, eps)
         self.attn = Attention(dim, num_heads, dtype, compute)
         self.norm2 = LayerNorm(dim, dtype, eps)
-        self.mlp = Mlp(dim, hidden_dim, dtype, compute)
+        self.mlp = Mlp(dim, hidden_dim, dtype, compute, activation)
 
     def construct(self, x: Tensor, scales: Tensor | None = None, num_outputs: int = 0) -> Tensor:
         """(B, T, D) -> (B, T, D), or only its last `num_outputs` tokens. The others serve as keys and values only.

@@ -44,7 +44,7 @@ class Encoder(nn.Cell):
         self.patch_embed = PatchEmbed(config, dtype, compute)
         eps = config.layer_norm_eps
         self.blocks = nn.CellList(
-            [Block(dim, config.num_heads, hidden, dtype, compute, eps) for _ in range(config.depth)]
+            [Block(dim, config.num_heads, hidden, dtype, compute, eps, config.activation) for _ in range(config.depth)]
         )
         self.norm = LayerNorm(dim, dtype, eps)
         pools = config.num_classes and config.pooling == "mean"
@@ -154,7 +154,10 @@ class Decoder(nn.Cell):
         self.decoder_embed = Linear(config.embed_dim, dim, dtype, compute)
         eps = config.layer_norm_eps
         self.decoder_blocks = nn.CellList(
-            [Block(dim, config.decoder_num_heads, hidden, dtype, compute, eps) for _ in range(config.decoder_depth)]
+            [
+                Block(dim, config.decoder_num_heads, hidden, dtype, compute, eps, config.activation)
+                for _ in range(config.decoder_depth)
+            ]
         )
         self.decoder_norm = LayerNorm(dim, dtype, eps)
         self.decoder_pred = Linear(dim, config.embed_dim, dtype, compute)

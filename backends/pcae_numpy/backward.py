@@ -7,10 +7,12 @@ input. The teacher has no gradient: its targets are constants. Letters as in `op
 
 from __future__ import annotations
 
-import numpy as np
-from scipy.special import erf
+from collections.abc import Callable
 
-from pcae_core.config import ModelConfig
+import numpy as np
+from scipy.special import erf, expit
+
+from pcae_core.config import Activation, ModelConfig
 from pcae_core.parameters import finetuned_shapes, is_trainable
 from pcae_numpy import ops
 from pcae_numpy.model import (
@@ -60,11 +62,33 @@ def gelu_backward(x: Floats, grad: Floats) -> Floats:
     return grad * (distribution + x * density)
 
 
-def mlp_backward(p: Parameters, grads: Gradients, prefix: str, x: Floats, grad: Floats) -> Floats:
-    """`y = fc2(gelu(fc1(x)))`."""
+def gelu_tanh_backward(x: Floats, grad: Floats) -> Floats:
+    """With t = tanh(c (x + a x^3)): d/dx x/2 (1 + t) = (1 + t) / 2 + x/2 (1 - t^2) c (1 + 3 a x^2)."""
+    t = np.tanh(ops.TANH_SCALE * (x + ops.TANH_CUBE * x**3))
+    inner = ops.TANH_SCALE * (1.0 + 3.0 * ops.TANH_CUBE * x**2)
+    return grad * (0.5 * (1.0 + t) + 0.5 * x * (1.0 - t**2) * inner)
+
+
+def quick_gelu_backward(x: Floats, grad: Floats) -> Floats:
+    """With s = sigmoid(c x): d/dx x s = s + c x s (1 - s)."""
+    s = expit(ops.QUICK_SCALE * x)
+    return grad * (s + ops.QUICK_SCALE * x * s * (1.0 - s))
+
+
+ACTIVATIONS_BACKWARD: dict[Activation, Callable[[Floats, Floats], Floats]] = {
+    "gelu": gelu_backward,
+    "gelu_tanh": gelu_tanh_backward,
+    "quick_gelu": quick_gelu_backward,
+}
+
+
+def mlp_backward(
+    p: Parameters, grads: Gradients, prefix: str, x: Floats, activation: Activation, grad: Floats
+) -> Floats:
+    """`y = fc2(activation(fc1(x)))`."""
     hidden = ops.linear(x, p[f"{prefix}.fc1.weight"], p[f"{prefix}.fc1.bias"])
-    grad = linear_backward(p, grads, f"{prefix}.fc2", ops.gelu(hidden), grad)
-    return linear_backward(p, grads, f"{prefix}.fc1", x, gelu_backward(hidden, grad))
+    grad = linear_backward(p, grads, f"{prefix}.fc2", ops.ACTIVATIONS[activation](hidden), grad)
+    return linear_backward(p, grads, f"{prefix}.fc1", x, ACTIVATIONS_BACKWARD[activation](hidden, grad))
 
 
 def attention_backward(p: Parameters, grads: Gradients, prefix: str, x: Floats, num_heads: int, grad: Floats) -> Floats:
@@ -84,32 +108,41 @@ def attention_backward(p: Parameters, grads: Gradients, prefix: str, x: Floats, 
 
 
 def block_backward(
-    p: Parameters, grads: Gradients, prefix: str, x: Floats, num_heads: int, scales: Floats, eps: float, grad: Floats
+    config: ModelConfig,
+    p: Parameters,
+    grads: Gradients,
+    prefix: str,
+    x: Floats,
+    num_heads: int,
+    scales: Floats,
+    grad: Floats,
 ) -> Floats:
     """`y = x + a attn(norm1(x))`, `z = y + m mlp(norm2(y))`."""
     attention_scale, mlp_scale = scales[:, :, None, None]
+    eps = config.layer_norm_eps
     normed = norm(p, f"{prefix}.norm1", x, eps)
     y = x + attention_scale * attention(p, f"{prefix}.attn", normed, num_heads)
 
-    d_normed = mlp_backward(p, grads, f"{prefix}.mlp", norm(p, f"{prefix}.norm2", y, eps), mlp_scale * grad)
+    hidden = norm(p, f"{prefix}.norm2", y, eps)
+    d_normed = mlp_backward(p, grads, f"{prefix}.mlp", hidden, config.activation, mlp_scale * grad)
     grad = grad + norm_backward(p, grads, f"{prefix}.norm2", y, eps, d_normed)
     d_normed = attention_backward(p, grads, f"{prefix}.attn", normed, num_heads, attention_scale * grad)
     return grad + norm_backward(p, grads, f"{prefix}.norm1", x, eps, d_normed)
 
 
 def blocks_backward(
+    config: ModelConfig,
     p: Parameters,
     grads: Gradients,
     name: str,
     inputs: list[Floats],
     num_heads: int,
     scales: Floats,
-    eps: float,
     grad: Floats,
 ) -> Floats:
     """All blocks, from last to first."""
     for i in reversed(range(len(inputs))):
-        grad = block_backward(p, grads, f"{name}.{i}", inputs[i], num_heads, scales[i], eps, grad)
+        grad = block_backward(config, p, grads, f"{name}.{i}", inputs[i], num_heads, scales[i], grad)
     return grad
 
 
@@ -131,8 +164,8 @@ def decoder_backward(config: ModelConfig, p: Parameters, grads: Gradients, trace
     d_normed[:, -num_targets:] = d_answers
     grad = norm_backward(p, grads, "decoder_norm", trace.decoded, config.layer_norm_eps, d_normed)
     no_drop_path = np.ones((config.decoder_depth, 2, len(grad)))
-    heads, eps = config.decoder_num_heads, config.layer_norm_eps
-    grad = blocks_backward(p, grads, "decoder_blocks", trace.decoder_inputs, heads, no_drop_path, eps, grad)
+    heads = config.decoder_num_heads
+    grad = blocks_backward(config, p, grads, "decoder_blocks", trace.decoder_inputs, heads, no_drop_path, grad)
     grads["mask_token"] += grad[:, -num_targets:].sum(axis=(0, 1))
     return linear_backward(p, grads, "decoder_embed", trace.latent, grad[:, :-num_targets])
 
@@ -172,14 +205,13 @@ def classifier_backward(
 ) -> Gradients:
     """Gradient of the cross-entropy for every parameter that fine-tuning trains."""
     grads = {name: np.zeros_like(p[name]) for name in finetuned_shapes(config)}
-    eps = config.layer_norm_eps
     grad = soft_cross_entropy_backward(classify(config, p, trace.tokens), targets)
     grad = head_backward(config, p, grads, trace.tokens, grad)
     for i in reversed(range(config.depth)):
         if i in trace.stages:
             length = trace.inputs[i].shape[1]
             grad = gather_backward(trace.stages[i].kept, length, config.num_prefix_tokens, grad)
-        grad = block_backward(p, grads, f"blocks.{i}", trace.inputs[i], config.num_heads, drop_path[i], eps, grad)
+        grad = block_backward(config, p, grads, f"blocks.{i}", trace.inputs[i], config.num_heads, drop_path[i], grad)
     patches = ops.patchify(images, config.patch_size)
     embed_backward(config, p, grads, patches, every_patch(config, len(images)), grad)
     return grads
@@ -201,8 +233,7 @@ def student_backward(
     grads = zero_gradients(p)
     grad = cosine_loss_backward(trace.prediction, target)
     grad = decoder_backward(config, p, grads, trace, grad)
-    heads, eps = config.num_heads, config.layer_norm_eps
-    grad = norm_backward(p, grads, "norm", trace.encoded, eps, grad)
-    grad = blocks_backward(p, grads, "blocks", trace.encoder_inputs, heads, drop_path, eps, grad)
+    grad = norm_backward(p, grads, "norm", trace.encoded, config.layer_norm_eps, grad)
+    grad = blocks_backward(config, p, grads, "blocks", trace.encoder_inputs, config.num_heads, drop_path, grad)
     embed_backward(config, p, grads, trace.patches, trace.visible, grad)
     return grads

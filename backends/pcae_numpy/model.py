@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pcae_core.config import ModelConfig
+from pcae_core.config import Activation, ModelConfig
 from pcae_core.contract import Array, EncoderOutput, EncoderTrace, PretrainingOutput, StageOutput
 from pcae_numpy import ops
 from pcae_numpy.ops import Floats, Ids
@@ -43,9 +43,9 @@ def attention(p: Parameters, prefix: str, x: Floats, num_heads: int) -> Floats:
     return ops.linear(mixed, p[f"{prefix}.proj.weight"], p[f"{prefix}.proj.bias"])
 
 
-def mlp(p: Parameters, prefix: str, x: Floats) -> Floats:
-    """Two linear layers with GELU between (B, T, D) -> (B, T, D)."""
-    hidden = ops.gelu(ops.linear(x, p[f"{prefix}.fc1.weight"], p[f"{prefix}.fc1.bias"]))
+def mlp(p: Parameters, prefix: str, x: Floats, activation: Activation) -> Floats:
+    """Two linear layers with the activation between (B, T, D) -> (B, T, D)."""
+    hidden = ops.ACTIVATIONS[activation](ops.linear(x, p[f"{prefix}.fc1.weight"], p[f"{prefix}.fc1.bias"]))
     return ops.linear(hidden, p[f"{prefix}.fc2.weight"], p[f"{prefix}.fc2.bias"])
 
 
@@ -54,21 +54,22 @@ def norm(p: Parameters, prefix: str, x: Floats, eps: float) -> Floats:
     return ops.layer_norm(x, p[f"{prefix}.weight"], p[f"{prefix}.bias"], eps)
 
 
-def block(p: Parameters, prefix: str, x: Floats, num_heads: int, scales: Floats, eps: float) -> Floats:
+def block(config: ModelConfig, p: Parameters, prefix: str, x: Floats, num_heads: int, scales: Floats) -> Floats:
     """Pre-norm block (B, T, D); `scales` (2, B) multiply its attention and MLP branch (drop path)."""
     attention_scale, mlp_scale = scales[:, :, None, None]
+    eps = config.layer_norm_eps
     x = x + attention_scale * attention(p, f"{prefix}.attn", norm(p, f"{prefix}.norm1", x, eps), num_heads)
-    return x + mlp_scale * mlp(p, f"{prefix}.mlp", norm(p, f"{prefix}.norm2", x, eps))
+    return x + mlp_scale * mlp(p, f"{prefix}.mlp", norm(p, f"{prefix}.norm2", x, eps), config.activation)
 
 
 def blocks(
-    p: Parameters, name: str, x: Floats, num_heads: int, scales: Floats, eps: float
+    config: ModelConfig, p: Parameters, name: str, x: Floats, num_heads: int, scales: Floats
 ) -> tuple[Floats, list[Floats]]:
     """`len(scales)` blocks in a row. Returns the output, and the input of each block."""
     inputs = []
     for i, block_scales in enumerate(scales):
         inputs.append(x)
-        x = block(p, f"{name}.{i}", x, num_heads, block_scales, eps)
+        x = block(config, p, f"{name}.{i}", x, num_heads, block_scales)
     return x, inputs
 
 
@@ -127,7 +128,7 @@ def reduced_blocks(
     inputs, stages = [], {}
     for i in range(config.depth):
         inputs.append(tokens)
-        tokens = block(p, f"blocks.{i}", tokens, config.num_heads, scales[i], config.layer_norm_eps)
+        tokens = block(config, p, f"blocks.{i}", tokens, config.num_heads, scales[i])
         if i in kept_after_block:
             scores = ops.similarity_scores(tokens[:, num_prefix_tokens:], config.reduction.center)
             tokens, kept = ops.reduce_tokens(tokens, kept_after_block[i], num_prefix_tokens, config.reduction.center)
@@ -171,7 +172,7 @@ def student_forward(
 ) -> StudentTrace:
     """Encode the prefix tokens and the visible patches, then decode at the target positions only."""
     tokens = prepend_prefix(config, p, embed_patches(config, p, patches, visible))
-    encoded, encoder_inputs = blocks(p, "blocks", tokens, config.num_heads, drop_path, config.layer_norm_eps)
+    encoded, encoder_inputs = blocks(config, p, "blocks", tokens, config.num_heads, drop_path)
     latent = norm(p, "norm", encoded, config.layer_norm_eps)
 
     context = ops.linear(latent, p["decoder_embed.weight"], p["decoder_embed.bias"])
@@ -181,12 +182,7 @@ def student_forward(
     queries = p["mask_token"] + positions[num_prefix + target_ids]
     no_drop_path = np.ones((config.decoder_depth, 2, len(visible)))
     decoded, decoder_inputs = blocks(
-        p,
-        "decoder_blocks",
-        np.concatenate([context, queries], axis=1),
-        config.decoder_num_heads,
-        no_drop_path,
-        config.layer_norm_eps,
+        config, p, "decoder_blocks", np.concatenate([context, queries], axis=1), config.decoder_num_heads, no_drop_path
     )
     answers = norm(p, "decoder_norm", decoded, config.layer_norm_eps)[:, -target_ids.shape[1] :]
     prediction = ops.linear(answers, p["decoder_pred.weight"], p["decoder_pred.bias"])

@@ -7,12 +7,13 @@ D width, T tokens of a sequence with its prefix, h heads.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erf
+from scipy.special import erf, expit
 
+from pcae_core.config import Activation
 from pcae_core.contract import NORM_EPS, STANDARDIZE_EPS, Center
 
 Floats = NDArray[np.float64]
@@ -134,6 +135,27 @@ def linear(x: Floats, weight: Floats, bias: Floats) -> Floats:
 def gelu(x: Floats) -> Floats:
     """`x * Phi(x)` with the exact normal distribution function."""
     return 0.5 * x * (1.0 + erf(x / np.sqrt(2.0)))
+
+
+TANH_SCALE, TANH_CUBE, QUICK_SCALE = math.sqrt(2.0 / math.pi), 0.044715, 1.702
+"""Of the two approximations of GELU (Hendrycks & Gimpel, 2016)."""
+
+
+def gelu_tanh(x: Floats) -> Floats:
+    """`x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`, near to GELU."""
+    return 0.5 * x * (1.0 + np.tanh(TANH_SCALE * (x + TANH_CUBE * x**3)))
+
+
+def quick_gelu(x: Floats) -> Floats:
+    """`x sigmoid(1.702 x)`, near to GELU."""
+    return x * expit(QUICK_SCALE * x)
+
+
+ACTIVATIONS: dict[Activation, Callable[[Floats], Floats]] = {
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "quick_gelu": quick_gelu,
+}
 
 
 def soft_cross_entropy(logits: Floats, targets: Floats) -> Floats:

@@ -14,8 +14,8 @@ from pcae_onnx.info import ModelInfo
 OPERATORS = frozenset({
     "Abs", "Add", "Attention", "Cast", "Ceil", "Concat", "Conv", "Div", "Equal", "Expand", "GatherND", "Gelu",
     "GlobalAveragePool", "Greater", "Identity", "LayerNormalization", "Less", "MatMul", "Max", "Mul", "ReduceMax",
-    "ReduceMean", "ReduceSum", "Reshape", "Shape", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "TopK",
-    "Transpose", "Unsqueeze", "Where",
+    "ReduceMean", "ReduceSum", "Reshape", "Shape", "Sigmoid", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub",
+    "TopK", "Transpose", "Unsqueeze", "Where",
     "IsNaN",  # in models that former versions exported
     "DynamicQuantizeLinear", "MatMulInteger",  # in int8 models
 })  # fmt: skip

@@ -73,10 +73,17 @@ class Layers:
         mixed = g.add("MatMul", weights, g.add("Transpose", value, perm=[0, 2, 1, 3]))
         return g.add("Reshape", g.add("Transpose", mixed, perm=[0, 2, 1, 3]), g.ints(0, 0, dim))
 
+    def activation(self, x: str) -> str:
+        """The activation of an MLP."""
+        g, kind = self.g, self.config.activation
+        if kind == "quick_gelu":
+            return g.add("Mul", x, g.add("Sigmoid", g.add("Mul", x, g.constant(1.702, g.dtype))))
+        return g.add("Gelu", x, approximate="tanh") if kind == "gelu_tanh" else g.add("Gelu", x)
+
     def block(self, x: str, name: str, num_heads: int) -> str:
         """Pre-norm block (B, T, D)."""
         x = self.g.add("Add", x, self.attention(self.norm(x, f"{name}.norm1"), f"{name}.attn", num_heads))
-        hidden = self.g.add("Gelu", self.linear(self.norm(x, f"{name}.norm2"), f"{name}.mlp.fc1"))
+        hidden = self.activation(self.linear(self.norm(x, f"{name}.norm2"), f"{name}.mlp.fc1"))
         return self.g.add("Add", x, self.linear(hidden, f"{name}.mlp.fc2"))
 
     def patches(self, images: str) -> str:

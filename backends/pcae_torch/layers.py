@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from torch import Tensor, nn
 
-from pcae_core.config import ModelConfig
+from pcae_core.config import Activation, ModelConfig
+from pcae_torch import ops
 
 
 class Attention(nn.Module):
@@ -37,27 +38,28 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with exact GELU between."""
+    """Two linear layers with the activation between."""
 
-    def __init__(self, dim: int, hidden_dim: int) -> None:
+    def __init__(self, dim: int, hidden_dim: int, activation: Activation) -> None:
         super().__init__()
+        self.act = ops.ACTIVATIONS[activation]
         self.fc1 = nn.Linear(dim, hidden_dim)
         self.fc2 = nn.Linear(hidden_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(self.act(self.fc1(x)))
 
 
 class Block(nn.Module):
     """Pre-norm transformer block."""
 
-    def __init__(self, dim: int, num_heads: int, hidden_dim: int, eps: float) -> None:
+    def __init__(self, dim: int, num_heads: int, hidden_dim: int, eps: float, activation: Activation = "gelu") -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = Attention(dim, num_heads)
         self.norm2 = nn.LayerNorm(dim, eps=eps)
-        self.mlp = Mlp(dim, hidden_dim)
+        self.mlp = Mlp(dim, hidden_dim, activation)
 
     def forward(self, x: Tensor, scales: Tensor | None = None, num_outputs: int | None = None) -> Tensor:
         """(B, T, D) -> (B, T, D), or only its last `num_outputs` tokens. The others serve as keys and values only.

@@ -33,7 +33,9 @@ class Encoder(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, num_tokens, dim), requires_grad=False)
         self.patch_embed = PatchEmbed(config)
         eps = config.layer_norm_eps
-        self.blocks = nn.ModuleList(Block(dim, config.num_heads, hidden, eps) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(
+            Block(dim, config.num_heads, hidden, eps, config.activation) for _ in range(config.depth)
+        )
         self.norm = nn.LayerNorm(dim, eps=eps)
         pools = config.num_classes and config.pooling == "mean"
         self.fc_norm = nn.LayerNorm(dim, eps=eps) if pools else None
@@ -136,7 +138,8 @@ class Decoder(nn.Module):
         self.decoder_pos_embed = nn.Parameter(torch.zeros(1, num_tokens, dim), requires_grad=False)
         self.decoder_embed = nn.Linear(config.embed_dim, dim)
         self.decoder_blocks = nn.ModuleList(
-            Block(dim, config.decoder_num_heads, hidden, config.layer_norm_eps) for _ in range(config.decoder_depth)
+            Block(dim, config.decoder_num_heads, hidden, config.layer_norm_eps, config.activation)
+            for _ in range(config.decoder_depth)
         )
         self.decoder_norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
         self.decoder_pred = nn.Linear(dim, config.embed_dim)

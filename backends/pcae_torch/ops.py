@@ -6,12 +6,15 @@ D width. Scores, standardisation and loss are computed in float32 or better.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from torch import Tensor, nn
 
+from pcae_core.config import Activation
 from pcae_core.contract import NORM_EPS, STANDARDIZE_EPS, Center
 from pcae_core.shapes import check_restore_grid
 
@@ -94,6 +97,21 @@ def restore_grid(tokens: Tensor, kept_ids: Tensor, num_patches: int, features: T
     own = survivors[:, None, :] == place[:, None]
     nearest = similarity.masked_fill(own, torch.inf).argmax(dim=2)  # (B, N), the first of equals
     return gather_tokens(tokens, order.gather(1, nearest))
+
+
+QUICK_SCALE = 1.702
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """`x sigmoid(1.702 x)`, as SiLU: faster, and the backward pass needs one tensor instead of two."""
+    return F.silu(QUICK_SCALE * x) * (1.0 / QUICK_SCALE)
+
+
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": functools.partial(F.gelu, approximate="tanh"),
+    "quick_gelu": quick_gelu,
+}
 
 
 def standardize(latents: Tensor, eps: float = STANDARDIZE_EPS) -> Tensor:

@@ -28,6 +28,7 @@ MODULES = (
     "ema",
     "masks",
     "model",
+    "layers",
     "stages",
     "gradients",
     "training",

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcae_conformance.dtypes import Floats
+from pcae_core.config import Activation
 from pcae_core.contract import Center
 
 Vector = Sequence[float]
@@ -72,6 +73,35 @@ def standardized(token: Vector, eps: float) -> list[float]:
     mean = math.fsum(token) / len(token)
     variance = math.fsum((x - mean) ** 2 for x in token) / (len(token) - 1)
     return [(x - mean) / math.sqrt(variance + eps) for x in token]
+
+
+def activation(x: float, kind: Activation) -> float:
+    """GELU, exact or by tanh, or `x sigmoid(1.702 x)`."""
+    if kind == "gelu":
+        return 0.5 * x * math.erfc(-x / math.sqrt(2.0))
+    if kind == "gelu_tanh":
+        return 0.5 * x * (1.0 + math.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
+    return x / (1.0 + math.exp(-1.702 * x))
+
+
+def linear(row: Vector, weight: Floats, bias: Floats) -> list[float]:
+    """(D_in,), (D_out, D_in), (D_out,) -> (D_out,)."""
+    products = ([w * x for w, x in zip(weights, row, strict=True)] for weights in weight.tolist())
+    return [math.fsum([*terms, b]) for terms, b in zip(products, bias.tolist(), strict=True)]
+
+
+def layer_norm(token: Vector, weight: Floats, bias: Floats, eps: float) -> list[float]:
+    """Biased variance."""
+    mean = math.fsum(token) / len(token)
+    deviation = math.sqrt(math.fsum((x - mean) ** 2 for x in token) / len(token) + eps)
+    scales = zip(token, weight.tolist(), bias.tolist(), strict=True)
+    return [(x - mean) / deviation * w + b for x, w, b in scales]
+
+
+def patch(image: Floats, size: int, row: int, column: int) -> list[float]:
+    """Of an image (C, H, W), flat: channel by channel, row by row."""
+    part = image[:, row * size : (row + 1) * size, column * size : (column + 1) * size]
+    return [x for channel in part.tolist() for line in channel for x in line]
 
 
 def patch_counts(depth: int, stages: int, keep: float, tokens: int) -> list[int]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pcae_conformance.cases import Case
 from pcae_conformance.dtypes import Floats, cast, parameter_dtype, rounded
-from pcae_core.config import DataConfig, ModelConfig, Pooling, PretrainConfig, ReductionConfig
+from pcae_core.config import Activation, DataConfig, ModelConfig, Pooling, PretrainConfig, ReductionConfig
 from pcae_core.contract import LAYER_NORM_EPS, Center, TrainState
 from pcae_core.parameters import encoder_shapes, is_trainable, student_shapes
 from pcae_core.randomness import drop_path_scales
@@ -73,6 +73,7 @@ class ModelCase(Case):
     center: Center = "unit"
     blank: bool = False
     norm_eps: float = LAYER_NORM_EPS
+    activation: Activation = "gelu"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -91,6 +92,7 @@ class ModelCase(Case):
             mlp_ratio=2.0,
             num_classes=self.classes,
             layer_norm_eps=self.norm_eps,
+            activation=self.activation,
             pooling=self.pooling,
             decoder_embed_dim=self.decoder_width,
             decoder_depth=self.decoder_depth,

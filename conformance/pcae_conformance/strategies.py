@@ -16,6 +16,7 @@ from pcae_conformance.finetune_cases import FinetuneCase
 from pcae_conformance.image_cases import GridCase, GridKind, ImagesCase
 from pcae_conformance.model_cases import ModelCase, TrainCase
 from pcae_conformance.token_cases import PairCase, PairKind, ScoreKind, ScoresCase, TokenKind, TokensCase
+from pcae_core.config import Activation
 from pcae_core.contract import Center
 
 SEEDS = st.integers(0, 9999)
@@ -24,6 +25,7 @@ LENGTHS = st.sampled_from([1, 2, 3, 5, 8, 13])
 WIDTHS = st.sampled_from([2, 4, 7, 16])
 EXPONENTS = st.sampled_from([0, 0, 0, -15, 15, -3, 2])
 CENTERS: st.SearchStrategy[Center] = st.sampled_from(get_args(Center))
+ACTIVATIONS: st.SearchStrategy[Activation] = st.sampled_from(get_args(Activation))
 MOMENTA = st.sampled_from([0.0, 1.0, 0.5, 0.9, 0.996, 0.9999])
 KEEPS = st.sampled_from([0.5, 1.0, 0.3, 0.7, 0.9, 0.05])
 
@@ -172,6 +174,7 @@ def _model_values(draw: st.DrawFn, max_depth: int) -> dict[str, Any]:
         "mask_ratio": draw(st.sampled_from([0.5, 0.75, 0.25])),
         "center": draw(CENTERS),
         "norm_eps": draw(st.sampled_from([1e-6, 1e-2, 1e-12])),
+        "activation": draw(ACTIVATIONS),
         "seed": draw(SEEDS),
     }
 

@@ -4,7 +4,7 @@
 pre-training run, and `FinetuneConfig` all settings of a fine-tuning run.
 """
 
-from pcae_core.config.base import Config, EncoderName, Pooling, is_utf8, read_yaml
+from pcae_core.config.base import Activation, Config, EncoderName, Pooling, is_utf8, read_yaml
 from pcae_core.config.data import DataConfig, Reading
 from pcae_core.config.finetune import AnyRunConfig, FinetuneConfig
 from pcae_core.config.model import PRESETS, ModelConfig, ReductionConfig
@@ -12,6 +12,7 @@ from pcae_core.config.run import PretrainConfig, RunConfig
 
 __all__ = [
     "PRESETS",
+    "Activation",
     "AnyRunConfig",
     "Config",
     "DataConfig",

@@ -24,6 +24,7 @@ BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 AnyPath = Annotated[Path, Field(strict=False)]
 """A path, or a string that names one."""
 Pooling = Literal["cls", "mean"]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 EncoderName = Literal["student", "teacher"]
 """One of a run's two encoders. The teacher of a fine-tuned run is the moving average of its weights."""
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from pcae_core import schedule
-from pcae_core.config.base import Blocks, Config, Fraction, Pooling, Positive, Size
+from pcae_core.config.base import Activation, Blocks, Config, Fraction, Pooling, Positive, Size
 from pcae_core.contract import LAYER_NORM_EPS, Center
 from pcae_core.errors import ConfigError
 
@@ -38,6 +38,8 @@ class ModelConfig(Config):
         depth: number of encoder blocks.
         num_heads: number of attention heads of the encoder; divides `embed_dim`.
         mlp_ratio: ratio of an MLP's hidden width to the width of its block.
+        activation: of every MLP: exact GELU `x Phi(x)` ("gelu"), its approximation by tanh ("gelu_tanh"), or
+            `x sigmoid(1.702 x)` ("quick_gelu", as in OpenAI's CLIP).
         num_classes: number of outputs of a linear head; 0 for no head.
         layer_norm_eps: epsilon of every LayerNorm. timm and MAE use 1e-6, many models of Hugging Face 1e-12.
         pooling: input of the head: the CLS token after the final norm ("cls"), or the mean of the surviving patch
@@ -57,6 +59,7 @@ class ModelConfig(Config):
     depth: Blocks = 12
     num_heads: Size = 12
     mlp_ratio: Annotated[float, Field(gt=0.0, le=1000.0)] = 4.0
+    activation: Activation = "gelu"
     num_classes: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     layer_norm_eps: Annotated[float, Field(gt=0.0)] = LAYER_NORM_EPS
     pooling: Pooling = "cls"

@@ -221,3 +221,11 @@ def test_keep_one_drops_nothing():
     config = ModelConfig(reduction=ReductionConfig(keep=1.0))
     assert config.tokens_per_block(10) == [10] * 12
     assert cost.encoder_macs(VIT_B, 1.0) == cost.encoder_macs(config)
+
+
+def test_settings_of_former_versions_are_read():
+    newer = {"activation"}
+    former = {name: value for name, value in VIT_B.to_dict().items() if name not in newer}
+    assert ModelConfig.from_dict(former) == VIT_B
+    with pytest.raises(ConfigError, match="activation"):
+        ModelConfig.from_dict(former | {"activation": "relu"})

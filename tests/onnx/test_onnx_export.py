@@ -56,6 +56,16 @@ def test_dynamic_model_equals_reference(tmp_path, config, opset):
     assert_equals_reference(session.run(pixels(2, config)), config, 2, 1.0)
 
 
+@pytest.mark.parametrize("opset", [20, 23])
+@pytest.mark.parametrize("activation", ["gelu_tanh", "quick_gelu"])
+def test_activations_equal_reference(tmp_path, activation, opset):
+    config = CONFIG.model_copy(update={"activation": activation})
+    exported(tmp_path, config, keep=None, opset=opset)
+    assert_equals_reference(InferenceSession(tmp_path).run(pixels(2), 0.6), config, 2, 0.6)
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        assert_equals_reference(InferenceSession(tmp_path).run(pixels(2), 0.6), CONFIG, 2, 0.6)
+
+
 @pytest.mark.parametrize("keep", KEEPS)
 def test_static_model_equals_reference(tmp_path, keep):
     config = CONFIG if keep > 0.7 else HEADLESS

@@ -46,7 +46,17 @@ SHARP = [
         beta1=0.8,
         beta2=0.99,
     ),
-    FinetuneCase(batch=1, grid=3, depth=2, keep=1.0, pooling="mean", ema=False, weight_decay=0.5, start_step=0),
+    FinetuneCase(
+        batch=1,
+        grid=3,
+        depth=2,
+        keep=1.0,
+        pooling="mean",
+        activation="quick_gelu",
+        ema=False,
+        weight_decay=0.5,
+        start_step=0,
+    ),
 ]
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from pcae_core import ModelConfig
+from pcae_core.config import Activation
 from pcae_jax import ops
 
 Parameters = Mapping[str, Array]
@@ -43,10 +44,18 @@ def attention(p: Parameters, name: str, x: Array, num_heads: int) -> Array:
     return linear(p, f"{name}.proj", jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(batch, length, dim))
 
 
-def block(p: Parameters, name: str, x: Array, num_heads: int, eps: float) -> Array:
+def activation(x: Array, kind: Activation) -> Array:
+    """Of an MLP."""
+    if kind == "quick_gelu":
+        return x * jax.nn.sigmoid(1.702 * x)
+    return jax.nn.gelu(x, approximate=kind == "gelu_tanh")
+
+
+def block(config: ModelConfig, p: Parameters, name: str, x: Array) -> Array:
     """Pre-norm block (B, T, D) -> (B, T, D)."""
-    x = x + attention(p, f"{name}.attn", norm(p, f"{name}.norm1", x, eps), num_heads)
-    hidden = jax.nn.gelu(linear(p, f"{name}.mlp.fc1", norm(p, f"{name}.norm2", x, eps)), approximate=False)
+    eps = config.layer_norm_eps
+    x = x + attention(p, f"{name}.attn", norm(p, f"{name}.norm1", x, eps), config.num_heads)
+    hidden = activation(linear(p, f"{name}.mlp.fc1", norm(p, f"{name}.norm2", x, eps)), config.activation)
     return x + linear(p, f"{name}.mlp.fc2", hidden)
 
 
@@ -71,7 +80,7 @@ def reduced_blocks(config: ModelConfig, p: Parameters, tokens: Array, keep: floa
     stages: Stages = []
     num_prefix = config.num_prefix_tokens
     for i in range(config.depth):
-        tokens = block(p, f"blocks.{i}", tokens, config.num_heads, config.layer_norm_eps)
+        tokens = block(config, p, f"blocks.{i}", tokens)
         if i in kept_after_block:
             prefix, patches = tokens[:, :num_prefix], tokens[:, num_prefix:]
             scores = ops.similarity_scores(patches, config.reduction.center)

@@ -60,7 +60,7 @@ FAULTS = (
     numpy_edit(
         "drop path left out of the backward pass",
         "gradients-reference",
-        ("backward", "heads, drop_path, eps, grad)", "heads, np.ones_like(drop_path), eps, grad)"),
+        ("backward", "heads, drop_path, grad)", "heads, np.ones_like(drop_path), grad)"),
     ),
     numpy_override("drop path ignored", "gradients-drop-path", pretraining_loss_and_gradients=no_drop_path),
     numpy_override(
