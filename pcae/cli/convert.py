@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from pcae.cli.parsing import parse
-from pcae_core.config import EncoderName
+from pcae_core.config import Activation, EncoderName
 
 if TYPE_CHECKING:
     from pcae_core.convert.sources import Request
@@ -56,9 +56,10 @@ class Arguments:
         waive: names of tensors that may be missing (they are initialised at random) or unexpected (they are left out).
             * matches anything. Other errors name what to put here, such as class_names.
         image_size: interpolate the position embeddings (bicubic) to square images of this size.
-        num_heads: number of attention heads. Give this and the next four to add or override what SOURCE says.
+        num_heads: number of attention heads. Give this and the next five to add or override what SOURCE says.
         decoder_num_heads: number of attention heads of the decoder.
         layer_norm_eps: epsilon of every LayerNorm. Assumed: 1e-6.
+        activation: of every MLP. Assumed: gelu.
         mean: mean of the pixels, one number per channel or one for all. Assumed: ImageNet's.
         std: standard deviation of the pixels, one number per channel or one for all. Assumed: ImageNet's.
         prefix: prefix, or a part of it, of the parameter names to read, where a file holds several models.
@@ -73,6 +74,7 @@ class Arguments:
     num_heads: int | None = None
     decoder_num_heads: int | None = None
     layer_norm_eps: float | None = None
+    activation: Activation | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     prefix: str | None = None
@@ -104,6 +106,7 @@ def _request(chosen: Arguments) -> Request:
         num_heads=chosen.num_heads,
         decoder_num_heads=chosen.decoder_num_heads,
         layer_norm_eps=chosen.layer_norm_eps,
+        activation=chosen.activation,
         mean=chosen.mean or None,
         std=chosen.std or None,
     )

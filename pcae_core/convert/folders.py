@@ -15,7 +15,7 @@ from pydantic import model_validator
 
 from pcae_core.convert.containers import INDEX
 from pcae_core.convert.metadata import ModelMetadata
-from pcae_core.convert.names import HF_MODEL_TYPES, Layout
+from pcae_core.convert.names import HF_ACTIVATIONS, HF_MODEL_TYPES, Layout
 from pcae_core.convert.published import TIMM_ARGUMENTS, TIMM_EPS, TIMM_PLAIN, TIMM_POOLS, TIMM_REFUSED
 from pcae_core.errors import CheckpointError
 from pcae_core.storage.manifest import read_json
@@ -147,8 +147,10 @@ def _hf(folder: Path) -> Settings:
     if config.model_type not in ("vit", "vit_mae"):
         reason = HF_MODEL_TYPES.get(config.model_type, "known are vit and vit_mae")
         raise CheckpointError(f"{folder} holds a model of type {config.model_type!r}, which is refused: {reason}")
-    if config.hidden_act != "gelu":
-        raise CheckpointError(f"{folder}: its activation is {config.hidden_act!r}, ours exact gelu; features differ")
+    activation = HF_ACTIVATIONS.get(config.hidden_act)
+    if activation is None:
+        known = ", ".join(HF_ACTIVATIONS)
+        raise CheckpointError(f"{folder}: its activation is {config.hidden_act!r}, and ours is one of {known}")
     mean, std = _hf_pixels(folder)
     metadata = ModelMetadata(
         num_heads=config.num_attention_heads,
@@ -156,7 +158,7 @@ def _hf(folder: Path) -> Settings:
         layer_norm_eps=config.layer_norm_eps,
         mean=mean,
         std=std,
-        activation="gelu",
+        activation=activation,
         pooling="cls",
     )
     return Settings("hf", metadata, f"the {config.model_type} model", _names(config.id2label))

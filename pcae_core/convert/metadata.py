@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from pcae_core.config import DataConfig, ModelConfig
+from pcae_core.config import Activation, DataConfig, ModelConfig
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class ModelMetadata:
 
     Attributes:
         mean, std: mean and standard deviation of the pixels, one number per channel or one for all.
-        activation, pooling: "gelu", and "cls" or "mean"; the source's own word if PCAE has no such setting.
+        pooling: "cls" or "mean"; the source's own word if PCAE has no such setting.
         timm: whether this is one of timm's plain architectures, whose number of heads follows from width and depth.
     """
 
@@ -24,7 +24,7 @@ class ModelMetadata:
     layer_norm_eps: float | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    activation: str | None = None
+    activation: Activation | None = None
     pooling: str | None = None
     timm: bool = False
 
@@ -52,7 +52,7 @@ def origins(model: ModelConfig, decoder: bool, source: ModelMetadata, user: Mode
         "num_heads": ("heads", model.num_heads, str),
         "decoder_num_heads": ("decoder heads", model.decoder_num_heads, str),
         "layer_norm_eps": ("eps", model.layer_norm_eps, "{:g}".format),
-        "activation": ("activation", "gelu", str),
+        "activation": ("activation", model.activation, str),
         "pooling": ("pooling", model.pooling, str),
     }
     groups: dict[str, list[str]] = {"the source says": [], "flags say": [], "assumed": []}

@@ -44,8 +44,8 @@ def infer(path: Path, tensors: Arrays, metadata: ModelMetadata) -> ModelConfig:
         "pooling": "mean" if "fc_norm.weight" in tensors else "cls",
         "reduction": ReductionConfig(num_stages=min(3, depth)).to_dict(),
     }
-    if metadata.layer_norm_eps is not None:
-        values["layer_norm_eps"] = metadata.layer_norm_eps
+    said = {"layer_norm_eps": metadata.layer_norm_eps, "activation": metadata.activation}
+    values |= {name: value for name, value in said.items() if value is not None}
     if has_decoder(tensors):
         width, blocks = _size(path, tensors, "decoder_embed.weight", 0), count_blocks(tensors, "decoder_blocks")
         heads = _heads(path, metadata.decoder_num_heads, DECODER_HEADS, (width, blocks), "--decoder-num-heads")

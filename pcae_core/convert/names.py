@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+from pcae_core.config import Activation
+
 HF_NAMES: dict[str, tuple[str, ...]] = {
     "cls_token": ("embeddings.cls_token",),
     "pos_embed": ("embeddings.position_embeddings",),
@@ -46,6 +48,9 @@ HF_RENAMED = (
     (r"\.mlp\.fc2\.", ".output.dense."),
 )
 """Pattern -> replacement, from names in files to the names above."""
+
+HF_ACTIVATIONS: dict[str, Activation] = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}
+"""Hugging Face's `hidden_act` -> ours."""
 
 Layout = Literal["timm", "hf"]
 """Naming scheme of tensors."""

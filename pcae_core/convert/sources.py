@@ -64,8 +64,8 @@ def read(path: Path, request: Request) -> tuple[Pretrained, Coverage]:
         found = _foreign(path, files.read_folder(path, request.prefix), request, coverage)
     else:
         if request.metadata != NO_METADATA or request.prefix is not None:
-            flags = "leave out --num-heads, --decoder-num-heads, --layer-norm-eps, --mean, --std and --prefix"
-            raise ConfigError(f"{path} is an encoder or a run of PCAE, which holds these settings; {flags}")
+            flags = "--num-heads, --decoder-num-heads, --layer-norm-eps, --activation, --mean, --std and --prefix"
+            raise ConfigError(f"{path} is an encoder or a run of PCAE, which holds these settings; leave out {flags}")
         pretrained.refuse_choice(path, request.encoder)
         found = pretrained.load(path, request.encoder)
         coverage.loaded = len(found.encoder) + len(found.decoder)

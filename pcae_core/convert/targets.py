@@ -72,7 +72,7 @@ def _write_foreign(found: Pretrained, out: Path, form: Form | str, coverage: Cov
         with atomic.whole_folder(out) as folder:
             _write_hf(folder, found.config, tensors)
         return len(tensors)
-    _check_eps(found.config.model, out, coverage)
+    _check_settings(found.config.model, out, coverage)
     if form == "timm":
         tensors = _timm_tensors(found)
         with atomic.whole_file(out) as file:
@@ -85,9 +85,15 @@ def _write_foreign(found: Pretrained, out: Path, form: Form | str, coverage: Cov
     return len(tensors)
 
 
-def _check_eps(model: ModelConfig, out: Path, coverage: Coverage) -> None:
-    """Raise CheckpointError for an unusual eps, unless waived: a file of tensors does not hold it."""
+def _check_settings(model: ModelConfig, out: Path, coverage: Coverage) -> None:
+    """Raise CheckpointError for an unusual eps or activation, unless waived: a file of tensors holds neither."""
     eps = model.layer_norm_eps
+    if model.activation != "gelu" and not coverage.waived("activation"):
+        raise CheckpointError(
+            f"this model has the activation {model.activation}, which a file of tensors does not hold; models that "
+            "load it have gelu unless told otherwise, so features would differ: build them with that one and say "
+            f"--waive activation to write {out}"
+        )
     if eps != LAYER_NORM_EPS and not coverage.waived("layer_norm_eps"):
         raise CheckpointError(
             f"this model has LayerNorm eps {eps:g}, which a file of tensors does not hold; models that load it have "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pcae_core.config import ModelConfig
+from pcae_core.convert.names import HF_ACTIVATIONS
 
 
 def why_no_vit(model: ModelConfig) -> str | None:
@@ -32,7 +33,7 @@ def vit_config(model: ModelConfig, class_names: Sequence[str] | None) -> dict[st
         "num_hidden_layers": model.depth,
         "num_attention_heads": model.num_heads,
         "intermediate_size": model.hidden_dim(model.embed_dim),
-        "hidden_act": "gelu",
+        "hidden_act": next(theirs for theirs, ours in HF_ACTIVATIONS.items() if ours == model.activation),
         "layer_norm_eps": model.layer_norm_eps,
         "qkv_bias": True,
         "hidden_dropout_prob": 0.0,

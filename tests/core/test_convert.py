@@ -65,6 +65,28 @@ def test_hf_vit_to_ours(tmp_path, capsys, qkv_bias):
         equal(encode(tmp_path / "ours", backend=backend)[0], expected)
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("gelu", "gelu"), ("gelu_pytorch_tanh", "gelu_tanh"), ("quick_gelu", "quick_gelu")]
+)
+def test_the_activation_is_kept_both_ways(tmp_path, capsys, theirs, ours):
+    model = shaken(ViTModel(ViTConfig(**SHAPE, hidden_act=theirs), add_pooling_layer=False))
+    with torch.no_grad():  # so large that the activations differ
+        for layer in (module for name, module in model.named_modules() if name.endswith("mlp.fc1")):
+            layer.weight *= 10
+    model.save_pretrained(tmp_path / "hf")
+    convert(tmp_path / "hf", tmp_path / "ours")
+    assert f"activation {ours}, pooling cls" in capsys.readouterr().out
+    found, expected = pretrained.load(tmp_path / "ours"), model(torch.from_numpy(IMAGES)).last_hidden_state
+    assert found.config.model.activation == ours
+    equal(encode(tmp_path / "ours")[0], expected)
+    other = found.config.model.model_copy(update={"activation": "gelu_tanh" if ours == "gelu" else "gelu"})
+    with_other = registry.create("torch").encode(other, found.encoder, IMAGES).last_hidden_state
+    assert (with_other - expected).abs().max() > 1e-4
+    convert(tmp_path / "ours", tmp_path / "again", "--to", "hf")
+    again = ViTModel.from_pretrained(tmp_path / "again", add_pooling_layer=False).eval()
+    equal(encode(tmp_path / "ours")[0], again(torch.from_numpy(IMAGES)).last_hidden_state)
+
+
 def test_the_eps_matters_and_is_kept(tmp_path):
     theirs = ViTModel(ViTConfig(**SHAPE), add_pooling_layer=False).eval()  # fresh: the class token is short
     theirs.save_pretrained(tmp_path / "hf")

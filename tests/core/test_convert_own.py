@@ -115,3 +115,23 @@ def test_a_head_is_kept(tmp_path):
     pretrained.save(tmp_path / "ours", EncoderInfo(model=model), encoder, {}, "a test")
     convert(tmp_path / "ours", tmp_path / "model.npz")
     assert np.load(tmp_path / "model.npz")["head.weight"].shape == (3, 16)
+
+
+def test_a_file_of_tensors_does_not_hold_the_activation(tmp_path, capsys):
+    model = ModelConfig(
+        image_size=8, patch_size=4, embed_dim=16, depth=3, num_heads=2, activation="quick_gelu", layer_norm_eps=1e-6
+    )
+    encoder = {n: np.ones(s, np.float32) for n, s in parameters.encoder_shapes(model).items()}
+    pretrained.save(tmp_path / "ours", EncoderInfo(model=model), encoder, {}, "a test")
+    for name in ("model.npz", "model.safetensors"):
+        line = refused(capsys, tmp_path / "ours", tmp_path / name)
+        assert "this model has the activation quick_gelu" in line
+        assert "--waive activation" in line
+        convert(tmp_path / "ours", tmp_path / name, "--waive", "activation")
+    file = tmp_path / "model.safetensors"
+    convert(file, tmp_path / "assumed", "--num-heads", "2")
+    assert pretrained.load(tmp_path / "assumed").config.model.activation == "gelu"
+    convert(file, tmp_path / "said", "--num-heads", "2", "--activation", "quick_gelu")
+    assert pretrained.load(tmp_path / "said").config.model == model
+    assert "flags say: heads 2, activation quick_gelu; assumed: " in capsys.readouterr().out
+    assert "itself" in refused(capsys, tmp_path / "ours", tmp_path / "x", "--activation", "gelu")
