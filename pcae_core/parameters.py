@@ -47,8 +47,11 @@ def encoder_shapes(config: ModelConfig) -> Shapes:
         "cls_token": (1, 1, dim),
         "pos_embed": (1, config.num_prefix_tokens + config.num_patches, dim),
         "patch_embed.proj.weight": (dim, config.in_chans, patch, patch),
-        "patch_embed.proj.bias": (dim,),
     }
+    if config.patch_bias:
+        shapes["patch_embed.proj.bias"] = (dim,)
+    if config.pre_norm:
+        shapes |= {"norm_pre.weight": (dim,), "norm_pre.bias": (dim,)}
     for i in range(config.depth):
         shapes |= _block_shapes(f"blocks.{i}", dim, config.hidden_dim(dim))
     shapes |= {"norm.weight": (dim,), "norm.bias": (dim,)}
@@ -105,12 +108,12 @@ def classifier_shapes(config: ModelConfig) -> Shapes:
 def layer_scale(name: str, depth: int, decay: float) -> float:
     """Factor on the learning rate of a parameter: `decay` to the power of the number of layers above it.
 
-    Layers are numbered as in BEiT and MAE. CLS token and patch projection are layer 0, and block i is layer i + 1.
-    Norms and head after the last block are layer depth + 1, whose factor is 1.
+    Layers are numbered as in BEiT and MAE. CLS token, patch projection and the norm before the blocks are layer 0, and
+    block i is layer i + 1. Norms and head after the last block are layer depth + 1, whose factor is 1.
     """
     first, _, rest = name.partition(".")
     layer = int(rest.partition(".")[0]) + 1 if first == "blocks" else depth + 1
-    if first in ("cls_token", "pos_embed", "patch_embed"):
+    if first in ("cls_token", "pos_embed", "patch_embed", "norm_pre"):
         layer = 0
     return float(decay ** (depth + 1 - layer))
 

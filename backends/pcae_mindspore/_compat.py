@@ -187,18 +187,20 @@ def _ranks(x: Tensor) -> Tensor:
     return before.astype(ms.int32).sum(-1)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor, dtype: ms.Type) -> Tensor:
-    """(..., D_in), (D_out, D_in), (D_out,) -> (..., D_out). `dtype` is that of the computation and the result.
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: ms.Type) -> Tensor:
+    """(..., D_in), (D_out, D_in), (D_out,) or None -> (..., D_out). Computed in `dtype`.
 
     The CPU kernels that add a row to a matrix, and sum the rows of its gradient, take as long as the matrix product.
     Multiplied by a column of ones, the bias becomes a matrix, and its gradient a fast product.
     """
-    x, weight, bias = x.astype(dtype), weight.astype(dtype), bias.astype(dtype)
+    x, weight, bias = x.astype(dtype), weight.astype(dtype), None if bias is None else bias.astype(dtype)
     if _on_ascend():
         return ops.dense(x, weight, bias)
     rows = x.reshape(-1, x.shape[-1])
-    ones = ops.ones((rows.shape[0], 1), dtype)
-    product = _TIMES_TRANSPOSED(rows, weight) + _TIMES(ones, bias.reshape(1, -1))
+    product = _TIMES_TRANSPOSED(rows, weight)
+    if bias is not None:
+        ones = ops.ones((rows.shape[0], 1), dtype)
+        product = product + _TIMES(ones, bias.reshape(1, -1))
     return product.reshape(*x.shape[:-1], weight.shape[0])
 
 

@@ -128,7 +128,7 @@ class PatchProjection(nn.Cell):
         self.compute = compute
         size = config.patch_size
         self.weight = zeros("weight", config.embed_dim, config.in_chans, size, size, dtype=dtype)
-        self.bias = zeros("bias", config.embed_dim, dtype=dtype)
+        self.bias = zeros("bias", config.embed_dim, dtype=dtype) if config.patch_bias else None
 
     def construct(self, patches: Tensor) -> Tensor:
         """(B, k, C*p*p) -> (B, k, D)."""

@@ -43,6 +43,7 @@ class Encoder(nn.Cell):
         self.pos_embed = zeros("pos_embed", 1, num_tokens, dim, dtype=dtype, trainable=False)
         self.patch_embed = PatchEmbed(config, dtype, compute)
         eps = config.layer_norm_eps
+        self.norm_pre = LayerNorm(dim, dtype, eps) if config.pre_norm else None
         self.blocks = nn.CellList(
             [Block(dim, config.num_heads, hidden, dtype, compute, eps, config.activation) for _ in range(config.depth)]
         )
@@ -63,13 +64,17 @@ class Encoder(nn.Cell):
         shape = (tokens.shape[0], self.num_prefix_tokens, tokens.shape[2])
         return mint.cat([ops.broadcast_to(prefix, shape), tokens], 1)
 
+    def pre_normed(self, tokens: Tensor) -> Tensor:
+        """Embedded tokens (B, T, D) as the first block gets them."""
+        return tokens if self.norm_pre is None else self.norm_pre(tokens)
+
     def encode_visible(self, patches: Tensor, visible: Tensor, drop_path: Tensor | None) -> Tensor:
         """The student's pass: prefix tokens and the patches at `visible` (B, V) through all blocks: (B, P + V, D).
 
         Args:
             drop_path: (L, 2, B, 1, 1), or None.
         """
-        tokens = self.prepend_prefix(self.embed(patches, visible))
+        tokens = self.pre_normed(self.prepend_prefix(self.embed(patches, visible)))
         for i, block in enumerate(self.blocks):
             tokens = block(tokens, None if drop_path is None else drop_path[i])
         return self.norm(tokens)
@@ -93,6 +98,7 @@ class Encoder(nn.Cell):
         Returns:
             What is left (B, P + k, D), before the final norm, and its positions (B, k).
         """
+        tokens = self.pre_normed(tokens)
         for i, block in enumerate(self.blocks):
             tokens = block(tokens, None if drop_path is None else drop_path[i])
             entered, scored, k = ids, tokens, kept_after_block[i]

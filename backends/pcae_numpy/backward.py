@@ -21,9 +21,11 @@ from pcae_numpy.model import (
     StudentTrace,
     attention,
     classify,
+    embed_patches,
     every_patch,
     norm,
     pooled,
+    prepend_prefix,
 )
 from pcae_numpy.ops import Floats, Ids
 
@@ -40,7 +42,8 @@ def linear_backward(p: Parameters, grads: Gradients, prefix: str, x: Floats, gra
     rows, grad_rows = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
     weight = p[f"{prefix}.weight"]
     grads[f"{prefix}.weight"] += (grad_rows.T @ rows).reshape(weight.shape)
-    grads[f"{prefix}.bias"] += grad_rows.sum(axis=0)
+    if f"{prefix}.bias" in grads:
+        grads[f"{prefix}.bias"] += grad_rows.sum(axis=0)
     return grad @ weight.reshape(len(weight), -1)
 
 
@@ -220,7 +223,10 @@ def classifier_backward(
 def embed_backward(
     config: ModelConfig, p: Parameters, grads: Gradients, patches: Floats, visible: Ids, grad: Floats
 ) -> None:
-    """Prefix tokens and patch projection; the position embeddings are fixed."""
+    """Norm before the blocks, prefix tokens and patch projection; the position embeddings are fixed."""
+    if config.pre_norm:
+        tokens = prepend_prefix(config, p, embed_patches(config, p, patches, visible))
+        grad = norm_backward(p, grads, "norm_pre", tokens, config.layer_norm_eps, grad)
     d_prefix, d_patches = grad[:, : config.num_prefix_tokens], grad[:, config.num_prefix_tokens :]
     grads["cls_token"] += d_prefix.sum(axis=(0, 1))
     linear_backward(p, grads, "patch_embed.proj", ops.gather_tokens(patches, visible), d_patches)

@@ -76,7 +76,8 @@ def blocks(
 def embed_patches(config: ModelConfig, p: Parameters, patches: Floats, ids: Ids) -> Floats:
     """Patches (B, N, C*p*p) at ids (B, k), projected, with their position embeddings: (B, k, D)."""
     weight = p["patch_embed.proj.weight"]
-    embedded = ops.linear(ops.gather_tokens(patches, ids), weight.reshape(len(weight), -1), p["patch_embed.proj.bias"])
+    bias = p["patch_embed.proj.bias"] if config.patch_bias else np.zeros(len(weight))
+    embedded = ops.linear(ops.gather_tokens(patches, ids), weight.reshape(len(weight), -1), bias)
     return embedded + p["pos_embed"][0, config.num_prefix_tokens + ids]
 
 
@@ -84,6 +85,11 @@ def prepend_prefix(config: ModelConfig, p: Parameters, tokens: Floats) -> Floats
     """(B, k, D) -> (B, P + k, D), the class token first."""
     prefix = p["cls_token"] + p["pos_embed"][:, : config.num_prefix_tokens]
     return np.concatenate([np.broadcast_to(prefix, (len(tokens), *prefix.shape[1:])), tokens], axis=1)
+
+
+def pre_normed(config: ModelConfig, p: Parameters, tokens: Floats) -> Floats:
+    """Embedded tokens (B, T, D) as the first block gets them."""
+    return norm(p, "norm_pre", tokens, config.layer_norm_eps) if config.pre_norm else tokens
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,7 @@ def reduced_blocks(
     """
     kept_after_block = config.kept_after_block(ids.shape[1], keep)
     inputs, stages = [], {}
+    tokens = pre_normed(config, p, tokens)
     for i in range(config.depth):
         inputs.append(tokens)
         tokens = block(config, p, f"blocks.{i}", tokens, config.num_heads, scales[i])
@@ -172,7 +179,7 @@ def student_forward(
 ) -> StudentTrace:
     """Encode the prefix tokens and the visible patches, then decode at the target positions only."""
     tokens = prepend_prefix(config, p, embed_patches(config, p, patches, visible))
-    encoded, encoder_inputs = blocks(config, p, "blocks", tokens, config.num_heads, drop_path)
+    encoded, encoder_inputs = blocks(config, p, "blocks", pre_normed(config, p, tokens), config.num_heads, drop_path)
     latent = norm(p, "norm", encoded, config.layer_norm_eps)
 
     context = ops.linear(latent, p["decoder_embed.weight"], p["decoder_embed.bias"])

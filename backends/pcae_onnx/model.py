@@ -89,8 +89,9 @@ class Layers:
     def patches(self, images: str) -> str:
         """Images (B, C, H, W) in the graph's dtype to embedded patches (B, N, D) with position embeddings."""
         g, size = self.g, self.config.patch_size
-        weight, bias = self.weight("patch_embed.proj.weight"), self.weight("patch_embed.proj.bias")
-        grid = g.add("Conv", images, weight, bias, kernel_shape=[size, size], strides=[size, size])
+        kinds = ("weight", "bias") if self.config.patch_bias else ("weight",)
+        projection = [self.weight(f"patch_embed.proj.{kind}") for kind in kinds]
+        grid = g.add("Conv", images, *projection, kernel_shape=[size, size], strides=[size, size])
         flat = g.add("Reshape", grid, g.ints(0, self.dim, self.config.num_patches))
         positions = self.weight_part("pos_embed", "pos_embed.patches", self.config.num_prefix_tokens, None)
         return g.add("Add", g.add("Transpose", flat, perm=[0, 2, 1]), positions)
@@ -178,6 +179,8 @@ def encoder(
     default = np.array(1.0, np.float32) if keep_default else None
     ratio = g.input("keep", "float32", [], default) if keep is None else keep
     tokens = layers.prepend_prefix(layers.patches(g.cast(images, g.dtype) if g.dtype != "float32" else images))
+    if config.pre_norm:
+        tokens = layers.norm(tokens, "norm_pre")
     tokens, ids = reduced_blocks(layers, tokens, ratio, every_score)
     hidden = layers.norm(tokens, "norm")
     if ids is None:

@@ -81,7 +81,9 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(config.in_chans, config.embed_dim, config.patch_size, config.patch_size)
+        self.proj = nn.Conv2d(
+            config.in_chans, config.embed_dim, config.patch_size, config.patch_size, bias=config.patch_bias
+        )
 
     def forward(self, patches: Tensor) -> Tensor:
         """(B, k, C*p*p) -> (B, k, D)."""

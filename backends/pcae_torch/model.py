@@ -33,6 +33,7 @@ class Encoder(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, num_tokens, dim), requires_grad=False)
         self.patch_embed = PatchEmbed(config)
         eps = config.layer_norm_eps
+        self.norm_pre = nn.LayerNorm(dim, eps=eps) if config.pre_norm else None
         self.blocks = nn.ModuleList(
             Block(dim, config.num_heads, hidden, eps, config.activation) for _ in range(config.depth)
         )
@@ -50,9 +51,13 @@ class Encoder(nn.Module):
         prefix = self.cls_token + self.pos_embed[:, : self.num_prefix_tokens]
         return torch.cat([prefix.expand(len(tokens), -1, -1), tokens], dim=1)
 
+    def pre_normed(self, tokens: Tensor) -> Tensor:
+        """Embedded tokens (B, T, D) as the first block gets them."""
+        return tokens if self.norm_pre is None else self.norm_pre(tokens)
+
     def encode_visible(self, patches: Tensor, visible: Tensor, drop_path: Tensor | None) -> Tensor:
         """The student's pass: prefix tokens and the patches at `visible` (B, V) through all blocks: (B, P + V, D)."""
-        tokens = self.prepend_prefix(self.embed(patches, visible))
+        tokens = self.pre_normed(self.prepend_prefix(self.embed(patches, visible)))
         for i, block in enumerate(self.blocks):
             tokens = block(tokens, None if drop_path is None else drop_path[i])
         return self.norm(tokens)
@@ -78,6 +83,7 @@ class Encoder(nn.Module):
         """
         score = score or functools.partial(ops.similarity_scores, center=self.config.reduction.center)
         kept_after_block = self.config.kept_after_block(ids.shape[1], keep)
+        tokens = self.pre_normed(tokens)
         for i, block in enumerate(self.blocks):
             tokens = block(tokens, None if drop_path is None else drop_path[i])
             entered, scored, k = ids, tokens, kept_after_block.get(i, ids.shape[1])

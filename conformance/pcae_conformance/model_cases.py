@@ -74,6 +74,8 @@ class ModelCase(Case):
     blank: bool = False
     norm_eps: float = LAYER_NORM_EPS
     activation: Activation = "gelu"
+    pre_norm: bool = False
+    patch_bias: bool = True
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -93,6 +95,8 @@ class ModelCase(Case):
             num_classes=self.classes,
             layer_norm_eps=self.norm_eps,
             activation=self.activation,
+            pre_norm=self.pre_norm,
+            patch_bias=self.patch_bias,
             pooling=self.pooling,
             decoder_embed_dim=self.decoder_width,
             decoder_depth=self.decoder_depth,

@@ -21,7 +21,7 @@ SHARP = [
     TrainCase(
         batch=2, grid=4, chans=3, patch=2, depth=3, stages=2, heads=2, decoder_depth=2, drop_path=0.5, pixels=True
     ),
-    TrainCase(batch=2, grid=3, depth=2, accumulation=2, clip=0.05, weight_decay=0.5, start_step=0),
+    TrainCase(batch=2, grid=3, depth=2, accumulation=2, clip=0.05, weight_decay=0.5, start_step=0, pre_norm=True),
     TrainCase(
         grid=3,
         chans=2,

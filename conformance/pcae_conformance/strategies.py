@@ -175,6 +175,8 @@ def _model_values(draw: st.DrawFn, max_depth: int) -> dict[str, Any]:
         "center": draw(CENTERS),
         "norm_eps": draw(st.sampled_from([1e-6, 1e-2, 1e-12])),
         "activation": draw(ACTIVATIONS),
+        "pre_norm": draw(st.booleans()),
+        "patch_bias": draw(st.booleans()),
         "seed": draw(SEEDS),
     }
 

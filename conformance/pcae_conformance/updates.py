@@ -74,4 +74,4 @@ def _layer(name: str, depth: int) -> int:
     """Number of a parameter's layer: 0 below the blocks, i + 1 for block i, L + 1 above the blocks."""
     if name.startswith("blocks."):
         return int(name.split(".")[1]) + 1
-    return 0 if name.startswith(("cls_token", "patch_embed.")) else depth + 1
+    return 0 if name.startswith(("cls_token", "patch_embed.", "norm_pre.")) else depth + 1

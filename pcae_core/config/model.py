@@ -40,6 +40,8 @@ class ModelConfig(Config):
         mlp_ratio: ratio of an MLP's hidden width to the width of its block.
         activation: of every MLP: exact GELU `x Phi(x)` ("gelu"), its approximation by tanh ("gelu_tanh"), or
             `x sigmoid(1.702 x)` ("quick_gelu", as in OpenAI's CLIP).
+        pre_norm: whether a LayerNorm of all tokens (`norm_pre`) comes before the first block, as in CLIP.
+        patch_bias: whether the patch projection has a bias; CLIP's has none.
         num_classes: number of outputs of a linear head; 0 for no head.
         layer_norm_eps: epsilon of every LayerNorm. timm and MAE use 1e-6, many models of Hugging Face 1e-12.
         pooling: input of the head: the CLS token after the final norm ("cls"), or the mean of the surviving patch
@@ -60,6 +62,8 @@ class ModelConfig(Config):
     num_heads: Size = 12
     mlp_ratio: Annotated[float, Field(gt=0.0, le=1000.0)] = 4.0
     activation: Activation = "gelu"
+    pre_norm: bool = False
+    patch_bias: bool = True
     num_classes: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     layer_norm_eps: Annotated[float, Field(gt=0.0)] = LAYER_NORM_EPS
     pooling: Pooling = "cls"

@@ -224,7 +224,7 @@ def test_keep_one_drops_nothing():
 
 
 def test_settings_of_former_versions_are_read():
-    newer = {"activation"}
+    newer = {"activation", "pre_norm", "patch_bias"}
     former = {name: value for name, value in VIT_B.to_dict().items() if name not in newer}
     assert ModelConfig.from_dict(former) == VIT_B
     with pytest.raises(ConfigError, match="activation"):

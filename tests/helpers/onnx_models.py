@@ -16,6 +16,8 @@ CONFIG = ModelConfig(
     decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2,
 )  # fmt: skip
 HEADLESS = CONFIG.model_copy(update={"num_classes": 0})
+OTHERS = ({"activation": "gelu_tanh"}, {"activation": "quick_gelu", "pre_norm": True, "patch_bias": False})
+"""Settings of other encoders."""
 CLASSES = ("ant", "bee", "cat", "dog", "eel")
 KEEPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from onnx_models import CONFIG, exported, pixels
+from onnx_models import CONFIG, OTHERS, exported, pixels
 
 from pcae_core.errors import ModelFileError
 from pcae_onnx import quantize
@@ -32,9 +32,9 @@ def test_narrow_models_are_measured(tmp_path, dtype, keep):
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "int8"])
-@pytest.mark.parametrize("activation", ["gelu_tanh", "quick_gelu"])
-def test_narrow_models_of_other_activations(tmp_path, dtype, activation):
-    config = CONFIG.model_copy(update={"activation": activation})
+@pytest.mark.parametrize("settings", OTHERS)
+def test_narrow_models_of_other_encoders(tmp_path, dtype, settings):
+    config = CONFIG.model_copy(update=settings)
     done = exported(tmp_path, config, keep=0.7, dtype=dtype)
     assert done.agreement.kept_ids > 0.8
     assert done.agreement.cosine > 0.9

@@ -22,7 +22,9 @@ SHARP = [
     TrainCase(batch=2, grid=4, chans=3, patch=2, depth=3, stages=2, heads=2, decoder_depth=2, drop_path=0.5),
     TrainCase(batch=1, grid=2, depth=2, stages=1, mask_ratio=0.75, keep=0.7, activation="quick_gelu"),
     TrainCase(batch=2, grid=4, depth=1, width=16, decoder_heads=2, keep=0.3, classes=3),
-    TrainCase(batch=1, grid=3, depth=2, keep=0.7, norm_eps=1e-2, activation="gelu_tanh"),
+    TrainCase(
+        batch=1, grid=3, depth=2, keep=0.7, norm_eps=1e-2, activation="gelu_tanh", pre_norm=True, patch_bias=False
+    ),
 ]
 
 

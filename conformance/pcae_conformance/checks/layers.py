@@ -17,35 +17,42 @@ from pcae_conformance.tolerances import MODEL
 SHARP = [
     ModelCase(batch=2, grid=3, chans=3, patch=2, depth=2, norm_eps=1e-2),
     ModelCase(grid=2, activation="gelu_tanh"),
-    ModelCase(grid=2, activation="quick_gelu"),
+    ModelCase(grid=2, activation="quick_gelu", pre_norm=True, norm_eps=1e-2),
+    ModelCase(grid=2, patch_bias=False),
 ]
+
+
+def _normed(case: ModelCase, p: Parameters, name: str, token: list[float]) -> list[float]:
+    return definitions.layer_norm(token, p[f"{name}.weight"], p[f"{name}.bias"], case.norm_eps)
 
 
 def _mlp_block(case: ModelCase, p: Parameters, name: str, token: list[float]) -> list[float]:
     """A block whose attention gives its bias alone."""
     token = [x + b for x, b in zip(token, p[f"{name}.attn.proj.bias"], strict=True)]
-    normed = definitions.layer_norm(token, p[f"{name}.norm2.weight"], p[f"{name}.norm2.bias"], case.norm_eps)
-    hidden = definitions.linear(normed, p[f"{name}.mlp.fc1.weight"], p[f"{name}.mlp.fc1.bias"])
+    hidden = definitions.linear(
+        _normed(case, p, f"{name}.norm2", token), p[f"{name}.mlp.fc1.weight"], p[f"{name}.mlp.fc1.bias"]
+    )
     active = [definitions.activation(x, case.activation) for x in hidden]
     answer = definitions.linear(active, p[f"{name}.mlp.fc2.weight"], p[f"{name}.mlp.fc2.bias"])
     return [x + y for x, y in zip(token, answer, strict=True)]
 
 
 def _embedded(case: ModelCase, p: Parameters, image: Floats) -> list[list[float]]:
-    """The prefix tokens and the patches of an image (C, H, W), with their positions."""
+    """The prefix tokens and the patches of an image (C, H, W), with their positions, as the first block gets them."""
     weight = p["patch_embed.proj.weight"].reshape(case.width, -1)
-    bias = p["patch_embed.proj.bias"]
+    bias = p["patch_embed.proj.bias"] if case.patch_bias else np.zeros(case.width)
     places = itertools.product(range(case.grid), repeat=2)
     patches = [definitions.linear(definitions.patch(image, case.patch, *place), weight, bias) for place in places]
     tokens = [*p["cls_token"][0].tolist(), *patches]
-    return [[x + y for x, y in zip(*pair, strict=True)] for pair in zip(tokens, p["pos_embed"][0], strict=True)]
+    placed = [[x + y for x, y in zip(*pair, strict=True)] for pair in zip(tokens, p["pos_embed"][0], strict=True)]
+    return [_normed(case, p, "norm_pre", token) for token in placed] if case.pre_norm else placed
 
 
 def _features(case: ModelCase, p: Parameters, image: Floats) -> list[list[float]]:
     tokens = _embedded(case, p, image)
     for i in range(case.depth):
         tokens = [_mlp_block(case, p, f"blocks.{i}", token) for token in tokens]
-    return [definitions.layer_norm(token, p["norm.weight"], p["norm.bias"], case.norm_eps) for token in tokens]
+    return [_normed(case, p, "norm", token) for token in tokens]
 
 
 @check(

@@ -27,7 +27,7 @@ SHARP = [
     ModelCase(batch=1, grid=2, depth=4, stages=2, keep=0.3, blank=True),
     ModelCase(batch=2, grid=4, width=16, heads=4, decoder_width=12, depth=2, stages=1, mask_ratio=0.25, keep=1.0),
     ModelCase(grid=3, depth=2, norm_eps=1e-2, activation="gelu_tanh"),
-    ModelCase(batch=2, grid=3, depth=2, width=16, heads=2, activation="quick_gelu"),
+    ModelCase(batch=2, grid=3, depth=2, width=16, heads=2, activation="quick_gelu", pre_norm=True, patch_bias=False),
 ]
 BATCHES = [dataclasses.replace(SHARP[1], batch=3, keep=0.9), SHARP[3]]
 

@@ -20,9 +20,9 @@ Parameters = Mapping[str, Array]
 
 
 def linear(p: Parameters, name: str, x: Array) -> Array:
-    """(..., D_in) -> (..., D_out); the weight may have the shape of a convolution."""
+    """(..., D_in) -> (..., D_out); the weight may have the shape of a convolution, and the bias be absent."""
     weight = p[f"{name}.weight"]
-    return x @ weight.reshape(len(weight), -1).T + p[f"{name}.bias"]
+    return x @ weight.reshape(len(weight), -1).T + p.get(f"{name}.bias", 0.0)
 
 
 def norm(p: Parameters, name: str, x: Array, eps: float) -> Array:
@@ -60,10 +60,11 @@ def block(config: ModelConfig, p: Parameters, name: str, x: Array) -> Array:
 
 
 def embed(config: ModelConfig, p: Parameters, images: Array) -> Array:
-    """Prefix tokens and all patches of images (B, C, H, W), projected, with their positions: (B, P + N, D)."""
+    """Prefix tokens and all patches of images (B, C, H, W), as the first block gets them: (B, P + N, D)."""
     patches = linear(p, "patch_embed.proj", ops.patchify(images, config.patch_size))
     prefix = jnp.broadcast_to(p["cls_token"], (len(images), config.num_prefix_tokens, config.embed_dim))
-    return jnp.concatenate([prefix, patches], axis=1) + p["pos_embed"]
+    tokens = jnp.concatenate([prefix, patches], axis=1) + p["pos_embed"]
+    return norm(p, "norm_pre", tokens, config.layer_norm_eps) if config.pre_norm else tokens
 
 
 Stages = list[tuple[Array, Array, Array]]

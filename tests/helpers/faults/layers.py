@@ -9,6 +9,12 @@ BY_NAME = "ops.ACTIVATIONS[activation](ops"
 DECODED = 'config, p, "decoder_blocks", np.concatenate([context, queries], axis=1)'
 EXACT = 'config.model_copy(update={"activation": "gelu"})'
 
+NORM_PRE = 'norm(p, "norm_pre", tokens, config.layer_norm_eps) if config.pre_norm else tokens'
+PLACED = 'embedded + p["pos_embed"][0, config.num_prefix_tokens + ids]'
+NORM_EMBEDDED = f"({NORM_PRE.replace('tokens', 'embedded')})"
+ENTRY = "tokens = pre_normed(config, p, tokens)"
+D_NORM_PRE = 'grad = norm_backward(p, grads, "norm_pre", tokens, config.layer_norm_eps, grad)'
+
 FAULTS = (
     numpy_edit("always exact GELU", "layers-definition", ("model", BY_NAME, "ops.gelu(ops")),
     numpy_edit(
@@ -42,6 +48,81 @@ FAULTS = (
         "quick GELU's gradient without its scale",
         "finetune-differences",
         ("backward", "s + ops.QUICK_SCALE * x", "s + x"),
+    ),
+    numpy_edit(
+        "patch projection with a bias that is not there",
+        "layers-definition",
+        (
+            "model",
+            "if config.patch_bias else np.zeros(len(weight))",
+            "if config.patch_bias else np.arange(len(weight))",
+        ),
+    ),
+    numpy_edit(
+        "patch projection without its bias",
+        "layers-definition",
+        (
+            "model",
+            'p["patch_embed.proj.bias"] if config.patch_bias else',
+            "0 * weight[:, 0, 0, 0] if config.patch_bias else",
+        ),
+    ),
+    numpy_edit("no norm before the blocks", "layers-definition", ("model", NORM_PRE, "tokens")),
+    numpy_edit(
+        "norm before the blocks with an eps of its own",
+        "layers-definition",
+        ("model", NORM_PRE, NORM_PRE.replace("config.layer_norm_eps", "1e-6")),
+    ),
+    numpy_edit(
+        "norm before the positions",
+        "layers-definition",
+        ("model", PLACED, PLACED.replace("embedded", NORM_EMBEDDED)),
+        ("model", NORM_PRE, "tokens"),
+    ),
+    numpy_edit(
+        "norm before the blocks not on the prefix",
+        "layers-definition",
+        ("model", NORM_PRE, f"np.concatenate([tokens[:, :1], {NORM_PRE.replace('tokens', 'tokens[:, 1:]')}], axis=1)"),
+    ),
+    numpy_edit(
+        "teacher without the norm before the blocks",
+        "model-pretraining",
+        ("model", ENTRY, "tokens = pre_normed(config, p, tokens) if num_prefix_tokens else tokens"),
+    ),
+    numpy_edit(
+        "student without the norm before the blocks",
+        "model-pretraining",
+        ("model", '"blocks", pre_normed(config, p, tokens)', '"blocks", tokens'),
+    ),
+    numpy_edit(
+        "norm before the blocks without a gradient of its own",
+        "gradients-differences",
+        ("backward", D_NORM_PRE, D_NORM_PRE.replace("grads,", "zero_gradients(p),")),
+    ),
+    numpy_edit(
+        "norm before the blocks left out of the backward pass",
+        "gradients-differences",
+        ("backward", D_NORM_PRE, D_NORM_PRE.replace("grad = ", "")),
+    ),
+    numpy_edit(
+        "norm before the blocks left out of the backward pass of fine-tuning",
+        "finetune-differences",
+        ("backward", D_NORM_PRE, D_NORM_PRE.replace("grad = ", "")),
+    ),
+    numpy_edit(
+        "norm before the blocks at the head's rate",
+        "finetune-step",
+        ("finetuning", "layer_scale(name, depth", 'layer_scale(name.replace("norm_pre", "norm"), depth'),
+    ),
+    torch_edit(
+        "student without the norm before the blocks in PyTorch",
+        "gradients-reference",
+        "float64",
+        (
+            "model",
+            "self.pre_normed(self.prepend_prefix(self.embed(patches, visible)))",
+            "self.prepend_prefix(self.embed(patches, visible))",
+        ),
     ),
     torch_edit(
         "quick GELU not scaled back",
