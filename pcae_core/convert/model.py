@@ -42,6 +42,8 @@ def infer(path: Path, tensors: Arrays, metadata: ModelMetadata) -> ModelConfig:
         "mlp_ratio": _ratio(hidden, dim),
         "num_classes": _size(path, tensors, "head.weight", 0) if "head.weight" in tensors else 0,
         "pooling": "mean" if "fc_norm.weight" in tensors else "cls",
+        "pre_norm": "norm_pre.weight" in tensors,
+        "patch_bias": "patch_embed.proj.bias" in tensors,
         "reduction": ReductionConfig(num_stages=min(3, depth)).to_dict(),
     }
     said = {"layer_norm_eps": metadata.layer_norm_eps, "activation": metadata.activation}

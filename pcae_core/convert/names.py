@@ -84,7 +84,6 @@ OUTPUTS: tuple[tuple[str, str], ...] = (
 
 DIFFERENCES: tuple[tuple[str, str], ...] = (
     ("dist_token", "a distilled DeiT, whose distillation token takes part in attention: its features would differ"),
-    ("norm_pre.*", "this model normalises the embedded tokens: features would differ"),
     ("reg_token", "register tokens take part in attention: features would differ"),
     ("register_tokens", "register tokens take part in attention: features would differ"),
     ("attn_pool.*", "this model pools by attention; ours reads the class token"),

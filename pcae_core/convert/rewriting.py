@@ -19,7 +19,7 @@ from pcae_core.parameters import Arrays
 
 _OURS = re.compile(
     r"(cls_token|pos_embed|mask_token|decoder_pos_embed"
-    r"|(patch_embed\.proj|norm|fc_norm|head|decoder_embed|decoder_norm"
+    r"|(patch_embed\.proj|norm_pre|norm|fc_norm|head|decoder_embed|decoder_norm"
     r"|(decoder_)?blocks\.\d+\.(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2))\.(weight|bias))"
 )
 _SCALES = {"attn.proj": ("ls1.gamma", "gamma_1"), "mlp.fc2": ("ls2.gamma", "gamma_2")}

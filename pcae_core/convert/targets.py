@@ -22,6 +22,7 @@ from pcae_core.storage import atomic, pretrained
 from pcae_core.storage.pretrained import EncoderInfo, Pretrained
 from pcae_core.storage.tensors import save_safetensors
 
+PATCH_BIAS = "patch_embed.proj.bias"
 Form = Literal["pcae", "timm", "hf"]
 
 
@@ -115,10 +116,12 @@ def _hf_tensors(found: Pretrained) -> Arrays:
     """
     reason = why_no_vit(found.config.model)
     if reason is not None:
-        raise CheckpointError(f"{reason}; fine-tune with --pooling cls to write it there")
+        advice = "" if found.config.model.pre_norm else "; fine-tune with --pooling cls to write it there"
+        raise CheckpointError(f"{reason}{advice}")
     prefix = "vit." if found.config.model.num_classes else ""
     tensors: Arrays = {}
-    for name, value in found.encoder.items():
+    no_bias = {} if found.config.model.patch_bias else {PATCH_BIAS: np.zeros(found.config.model.embed_dim, np.float32)}
+    for name, value in (found.encoder | no_bias).items():
         theirs = to_hf(name)
         for their_name, part in zip(theirs, np.split(value, len(theirs)), strict=True):
             inner = "" if name.startswith("head.") else prefix

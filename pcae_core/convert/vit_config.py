@@ -12,6 +12,8 @@ def why_no_vit(model: ModelConfig) -> str | None:
     """The reason why Hugging Face's ViT cannot hold a model that keeps all tokens; None if it can."""
     if model.num_classes and model.pooling == "mean":
         return "this model's head reads the mean of its tokens, and Hugging Face's classifier reads the class token"
+    if model.pre_norm:
+        return "this model has a norm before its blocks, and Hugging Face's ViT has none"
     return None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conversions import convert, refused
+from conversions import SMALL, convert, refused, same, weights
 from safetensors.torch import load_file, save_file
 
 from pcae_core import ModelConfig, pretrained, registry
@@ -283,3 +283,29 @@ def test_half_precision_is_widened(tmp_path):
 def test_an_ending_and_a_form_that_disagree(tmp_path, capsys, arguments, message):
     out, *rest = arguments
     assert message in refused(capsys, tmp_path, tmp_path / out, *rest)
+
+
+def test_a_norm_before_the_blocks_and_no_bias_of_patches(tmp_path, capsys):
+    model = SMALL.model_copy(update={"pre_norm": True, "patch_bias": False})
+    theirs = weights(model=model)
+    save_file(theirs, tmp_path / "timm.safetensors")
+    convert(tmp_path / "timm.safetensors", tmp_path / "ours", "--num-heads", "2")
+    same(tmp_path / "ours", theirs)
+    found = pretrained.load(tmp_path / "ours").config.model
+    assert (found.pre_norm, found.patch_bias) == (True, False)
+    convert(tmp_path / "ours", tmp_path / "again.safetensors")
+    assert load_file(tmp_path / "again.safetensors").keys() == theirs.keys()
+    assert "a norm before its blocks" in refused(capsys, tmp_path / "ours", tmp_path / "hf", "--to", "hf")
+
+
+def test_no_bias_of_patches_is_zeros_for_hugging_face(tmp_path):
+    from transformers import ViTForImageClassification
+
+    model = SMALL.model_copy(update={"patch_bias": False})
+    save_file(weights(model=model), tmp_path / "timm.safetensors")
+    convert(tmp_path / "timm.safetensors", tmp_path / "ours", "--num-heads", "2")
+    convert(tmp_path / "ours", tmp_path / "hf", "--to", "hf")
+    theirs = ViTForImageClassification.from_pretrained(tmp_path / "hf").eval()
+    expected = theirs(torch.from_numpy(IMAGES), output_hidden_states=True).hidden_states[-1]
+    got = theirs.vit.layernorm(expected)
+    torch.testing.assert_close(features(tmp_path / "ours"), got, rtol=0, atol=1e-5)
