@@ -19,8 +19,9 @@ DESCRIPTION = """Convert weights of other projects to PCAE's form, or PCAE's wei
 
 SOURCE is one of:
   a run, a checkpoint of a run, or an encoder folder that this command wrote
-  a file with timm's parameter names (timm, MAE, DeiT, DINO): .safetensors, .pth, .pt, .bin, .pth.tar, Lightning's .ckpt
-  a folder with a config.json: a ViT or ViTMAE of Hugging Face, or a timm model as on the Hugging Face Hub
+  a file with timm's parameter names (timm, MAE, DeiT, DINO) or OpenCLIP's: .safetensors, .pth, .pt, .bin, .pth.tar,
+    Lightning's .ckpt
+  a folder with a config.json: a ViT, ViTMAE or CLIP of Hugging Face, or a timm model as on the Hugging Face Hub
 
 The suffix of OUT chooses the format:
   none          an encoder folder, for pcae evaluate, pcae export and Encoder.from_pretrained

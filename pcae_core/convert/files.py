@@ -38,7 +38,7 @@ class Foreign:
 
 
 def read_file(path: Path, prefix: str | None) -> Foreign:
-    """Read a file whose tensors have timm's names, as timm, MAE, DeiT and DINO write them.
+    """Read a file whose tensors have timm's names, as timm, MAE, DeiT and DINO write them, or OpenCLIP's.
 
     Args:
         prefix: prefix of the parameter names to read, if the file holds several models.
@@ -47,23 +47,27 @@ def read_file(path: Path, prefix: str | None) -> Foreign:
         CheckpointError: the file cannot be read, or its tensors have other names.
         ConfigError: the file has no model behind `prefix`.
     """
-    return _read(path, folders.Settings("timm", NO_METADATA, "the model"), prefix)
+    stored = containers.read_tensors(path)
+    if prefixes.layout_of(stored) == "open_clip":
+        return _chosen(path, stored, folders.open_clip(path.parent), prefix)
+    return _chosen(path, stored, folders.Settings("timm", NO_METADATA, "the model"), prefix)
 
 
 def read_folder(folder: Path, prefix: str | None) -> Foreign:
-    """Read a ViT or ViTMAE folder of Hugging Face's `save_pretrained`, or a timm folder of the Hugging Face Hub.
+    """Read a ViT, ViTMAE or CLIP folder of Hugging Face's `save_pretrained`, or a timm folder of the Hugging Face Hub.
 
     Raises:
         CheckpointError: it is no such folder, or its model cannot become a PCAE model.
         ConfigError: the folder has no model behind `prefix`.
     """
     settings = folders.read(folder)
-    return _read(folders.weights(folder), settings, prefix)
+    file = folders.weights(folder)
+    return _chosen(file, containers.read_tensors(file), settings, prefix)
 
 
-def _read(file: Path, settings: folders.Settings, prefix: str | None) -> Foreign:
+def _chosen(file: Path, stored: Arrays, settings: folders.Settings, prefix: str | None) -> Foreign:
     layout = settings.layout
-    chosen = prefixes.choose(file, containers.read_tensors(file), layout, prefix)
+    chosen = prefixes.choose(file, stored, layout, prefix)
     tensors = chosen.tensors
     if layout == "hf":
         tensors = {from_hf_file(name): value for name, value in tensors.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,23 @@ from typing import Any
 import pydantic
 from pydantic import model_validator
 
+from pcae_core.config import Activation
 from pcae_core.convert.containers import INDEX
 from pcae_core.convert.metadata import ModelMetadata
 from pcae_core.convert.names import HF_ACTIVATIONS, HF_MODEL_TYPES, Layout
-from pcae_core.convert.published import TIMM_ARGUMENTS, TIMM_EPS, TIMM_PLAIN, TIMM_POOLS, TIMM_REFUSED
-from pcae_core.errors import CheckpointError
+from pcae_core.convert.published import (
+    CLIP_EPS,
+    TIMM_ARGUMENTS,
+    TIMM_CLIP,
+    TIMM_EPS,
+    TIMM_PLAIN,
+    TIMM_POOLS,
+    TIMM_REFUSED,
+)
+from pcae_core.errors import CheckpointError, describe_validation_error
 from pcae_core.storage.manifest import read_json
 
-CONFIG, HF_PIXELS = "config.json", "preprocessor_config.json"
+CONFIG, HF_PIXELS, OPEN_CLIP = "config.json", "preprocessor_config.json", "open_clip_config.json"
 WEIGHTS = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
 """Names of the files of tensors in a folder; the first that exists is read."""
 
@@ -45,6 +54,41 @@ class HfConfig(_Parts):
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-12
     id2label: dict[int, str] = {}
+
+
+class ClipVision(_Parts):
+    """The same of CLIP's vision tower."""
+
+    num_attention_heads: int = 12
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = CLIP_EPS
+
+
+class ClipConfig(_Parts):
+    """The part of a `CLIPModel`'s `config.json` that is of its vision tower; old files have both, the second whole."""
+
+    vision_config: dict[str, Any] | None = None
+    vision_config_dict: dict[str, Any] | None = None
+
+
+class OpenClipModel(_Parts):
+    """What OpenCLIP says of a model beside its shape."""
+
+    quick_gelu: bool = False
+
+
+class OpenClipPixels(_Parts):
+    """How it prepares pixels."""
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+class OpenClipConfig(_Parts):
+    """The parts of an `open_clip_config.json` that features depend on."""
+
+    model_cfg: OpenClipModel
+    preprocess_cfg: OpenClipPixels = OpenClipPixels()
 
 
 class HfPixels(_Parts):
@@ -144,13 +188,11 @@ def weights(folder: Path) -> Path:
 
 def _hf(folder: Path) -> Settings:
     config = read_json(folder / CONFIG, HfConfig)
+    if config.model_type in ("clip", "clip_vision_model"):
+        return _clip(folder, config.model_type)
     if config.model_type not in ("vit", "vit_mae"):
-        reason = HF_MODEL_TYPES.get(config.model_type, "known are vit and vit_mae")
+        reason = HF_MODEL_TYPES.get(config.model_type, "known are vit, vit_mae, clip and clip_vision_model")
         raise CheckpointError(f"{folder} holds a model of type {config.model_type!r}, which is refused: {reason}")
-    activation = HF_ACTIVATIONS.get(config.hidden_act)
-    if activation is None:
-        known = ", ".join(HF_ACTIVATIONS)
-        raise CheckpointError(f"{folder}: its activation is {config.hidden_act!r}, and ours is one of {known}")
     mean, std = _hf_pixels(folder)
     metadata = ModelMetadata(
         num_heads=config.num_attention_heads,
@@ -158,10 +200,56 @@ def _hf(folder: Path) -> Settings:
         layer_norm_eps=config.layer_norm_eps,
         mean=mean,
         std=std,
-        activation=activation,
+        activation=_activation(folder, config.hidden_act),
         pooling="cls",
     )
     return Settings("hf", metadata, f"the {config.model_type} model", _names(config.id2label))
+
+
+def _clip(folder: Path, model_type: str) -> Settings:
+    """Of a CLIPVisionModel, or of the vision half of a CLIPModel."""
+    if model_type == "clip":
+        nested = read_json(folder / CONFIG, ClipConfig)
+        said = (nested.vision_config or {}) | (nested.vision_config_dict or {})
+        config = _validated(folder, said)
+    else:
+        config = read_json(folder / CONFIG, ClipVision)
+    mean, std = _hf_pixels(folder)
+    metadata = ModelMetadata(
+        num_heads=config.num_attention_heads,
+        layer_norm_eps=config.layer_norm_eps,
+        mean=mean,
+        std=std,
+        activation=_activation(folder, config.hidden_act),
+        pooling="cls",
+    )
+    return Settings("clip", metadata, f"the {model_type} model")
+
+
+def _validated(folder: Path, said: dict[str, Any]) -> ClipVision:
+    try:
+        return ClipVision.model_validate(said)
+    except pydantic.ValidationError as error:
+        raise CheckpointError(f"{folder / CONFIG}: vision_config: {describe_validation_error(error)}") from None
+
+
+def open_clip(folder: Path) -> Settings:
+    """Of a file of OpenCLIP, from the `open_clip_config.json` beside it where there is one."""
+    metadata = ModelMetadata(layer_norm_eps=CLIP_EPS, pooling="cls", timm=True)
+    if (folder / OPEN_CLIP).is_file():
+        config = read_json(folder / OPEN_CLIP, OpenClipConfig)
+        activation: Activation = "quick_gelu" if config.model_cfg.quick_gelu else "gelu"
+        pixels = config.preprocess_cfg
+        metadata = replace(metadata, activation=activation, mean=pixels.mean, std=pixels.std)
+    return Settings("open_clip", metadata, "OpenCLIP's vision tower")
+
+
+def _activation(folder: Path, hidden_act: str) -> Activation:
+    """Ours by Hugging Face's name. Raises CheckpointError for one that ours has not."""
+    if hidden_act not in HF_ACTIVATIONS:
+        known = ", ".join(HF_ACTIVATIONS)
+        raise CheckpointError(f"{folder}: its activation is {hidden_act!r}, and ours is one of {known}")
+    return HF_ACTIVATIONS[hidden_act]
 
 
 def _hf_pixels(folder: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
@@ -179,14 +267,16 @@ def _timm(folder: Path) -> Settings:
     odd = [key for key, value in arguments.items() if key not in TIMM_ARGUMENTS and value not in (None, False, "")]
     if odd:
         raise CheckpointError(f"{folder} holds timm's {name} with its own {odd[0]}, which may change its features")
-    plain = re.fullmatch(TIMM_PLAIN, name) is not None
+    clip = re.fullmatch(TIMM_CLIP, name)
+    plain = clip is not None or re.fullmatch(TIMM_PLAIN, name) is not None
+    activation: Activation = "quick_gelu" if clip is not None and clip["quick"] else "gelu"
     heads, pool = arguments.get("num_heads"), arguments.get("global_pool") or config.global_pool
     metadata = ModelMetadata(
         num_heads=heads if isinstance(heads, int) else None,
-        layer_norm_eps=TIMM_EPS if plain else None,
+        layer_norm_eps=None if not plain else TIMM_EPS if clip is None else CLIP_EPS,
         mean=config.pretrained_cfg.mean,
         std=config.pretrained_cfg.std,
-        activation="gelu" if plain else None,
+        activation=activation if plain else None,
         pooling=TIMM_POOLS.get(str(pool), str(pool)) if pool else None,
         timm=plain,
     )

@@ -22,7 +22,7 @@ from pcae_core.parameters import Arrays
 
 
 def infer(path: Path, tensors: Arrays, metadata: ModelMetadata) -> ModelConfig:
-    """Infer the model of tensors with our names, at least a patch projection, a class token and positions.
+    """Infer the model of tensors with our names, at least a class token and positions.
 
     Raises:
         CheckpointError: the tensors are not those of such a Vision Transformer, or `metadata` lacks a setting.
@@ -77,6 +77,8 @@ def grid_size(path: Path, pos_embed: NDArray[np.floating[Any]]) -> int:
 
 def _patches(path: Path, tensors: Arrays) -> tuple[int, int, int]:
     """D, C and p, from the patch projection."""
+    if "patch_embed.proj.weight" not in tensors:
+        raise CheckpointError(f"{path} has no patch projection, which tells how large the model is")
     shape = tensors["patch_embed.proj.weight"].shape
     if len(shape) != 4 or shape[2] != shape[3]:
         raise CheckpointError(f"{path}: a patch projection of shape {shape} is not (D, C, p, p)")

@@ -49,13 +49,61 @@ HF_RENAMED = (
 )
 """Pattern -> replacement, from names in files to the names above."""
 
+CLIP_NAMES: dict[str, tuple[str, ...]] = {
+    "cls_token": ("embeddings.class_embedding",),
+    "pos_embed": ("embeddings.position_embedding.weight",),
+    "patch_embed.proj": ("embeddings.patch_embedding",),
+    "norm_pre": ("pre_layrnorm",),
+    "norm": ("post_layernorm",),
+}
+"""Those of Hugging Face's CLIPVisionModel, with its spelling."""
+CLIP_BLOCKS = {"blocks": "encoder.layers"}
+CLIP_IN_BLOCK: dict[str, tuple[str, ...]] = {
+    "norm1": ("layer_norm1",),
+    "attn.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "attn.proj": ("self_attn.out_proj",),
+    "norm2": ("layer_norm2",),
+    "mlp.fc1": ("mlp.fc1",),
+    "mlp.fc2": ("mlp.fc2",),
+}
+
+OPEN_CLIP_NAMES: dict[str, tuple[str, ...]] = {
+    "cls_token": ("class_embedding",),
+    "pos_embed": ("positional_embedding",),
+    "patch_embed.proj": ("conv1",),
+    "norm_pre": ("ln_pre",),
+    "norm": ("ln_post",),
+}
+"""Those of the vision tower of OpenCLIP and of OpenAI's CLIP."""
+OPEN_CLIP_BLOCKS = {"blocks": "transformer.resblocks"}
+OPEN_CLIP_IN_BLOCK: dict[str, tuple[str, ...]] = {
+    "norm1": ("ln_1",),
+    "attn.qkv": ("attn.in_proj_",),
+    "attn.proj": ("attn.out_proj",),
+    "norm2": ("ln_2",),
+    "mlp.fc1": ("mlp.c_fc",),
+    "mlp.fc2": ("mlp.c_proj",),
+}
+"""No dot comes after a name that ends in a line: `attn.in_proj_weight`."""
+
 HF_ACTIVATIONS: dict[str, Activation] = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}
 """Hugging Face's `hidden_act` -> ours."""
 
-Layout = Literal["timm", "hf"]
+Layout = Literal["timm", "hf", "clip", "open_clip"]
 """Naming scheme of tensors."""
-STEMS: dict[Layout, str] = {"timm": "patch_embed.proj.weight", "hf": "embeddings.patch_embeddings.projection.weight"}
+STEMS: dict[Layout, str] = {
+    "timm": "patch_embed.proj.weight",
+    "hf": "embeddings.patch_embeddings.projection.weight",
+    "clip": "embeddings.class_embedding",
+    "open_clip": "class_embedding",
+}
 """Name of a tensor that every model has exactly once. The words before it are the prefix of the model."""
+TABLES: dict[Layout, tuple[dict[str, tuple[str, ...]], dict[str, str], dict[str, tuple[str, ...]]]] = {
+    "hf": (HF_NAMES, HF_BLOCKS, HF_IN_BLOCK),
+    "clip": (CLIP_NAMES, CLIP_BLOCKS, CLIP_IN_BLOCK),
+    "open_clip": (OPEN_CLIP_NAMES, OPEN_CLIP_BLOCKS, OPEN_CLIP_IN_BLOCK),
+}
+"""Names outside blocks, where blocks are, names inside them. timm's are ours."""
 HF_INNER = "vit."
 """Prefix of the encoder in Hugging Face's models with a head or a decoder; the head does not have it."""
 AVERAGES = frozenset({"model_ema", "state_dict_ema", "ema", "ema_model", "ema_state_dict"})
@@ -66,6 +114,8 @@ INNER_WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wr
 HARMLESS: tuple[tuple[str, str], ...] = (
     ("mask_token", "used only in masked image modelling; features do not depend on it"),
     ("embeddings.mask_token", "used only in masked image modelling; features do not depend on it"),
+    ("embeddings.position_ids", "the numbers of the places, in their order"),
+    ("proj", "the projection to the space of texts reads the features and does not change them"),
     ("pooler.*", "the pooler reads the last hidden state and does not change it"),
     ("decoder.0.*", "the head of masked image modelling reads the last hidden state and does not change it"),
     ("head.[0-9]*.*", "a projection head reads the features and does not change them"),
@@ -102,20 +152,21 @@ HF_MODEL_TYPES = {
 """Model type of Hugging Face that is refused -> reason."""
 
 
-def to_hf(name: str) -> tuple[str, ...]:
-    """Hugging Face's names for one of our parameters, in the order in which they are joined."""
+def theirs(name: str, layout: Layout) -> tuple[str, ...]:
+    """The layout's names of one of our parameters, in the order in which they are joined."""
+    outside, places, inside = TABLES[layout]
     stem, dot, kind = name.rpartition(".")
     if kind not in ("weight", "bias"):
         stem, dot, kind = name, "", ""
     block = re.fullmatch(r"(\w*blocks)\.(\d+)\.(.+)", stem)
     if block is None:
-        return tuple(f"{theirs}{dot}{kind}" for theirs in HF_NAMES[stem])
-    place = f"{HF_BLOCKS[block[1]]}.{block[2]}"
-    return tuple(f"{place}.{theirs}.{kind}" for theirs in HF_IN_BLOCK[block[3]])
+        return tuple(f"{found}{dot}{kind}" for found in outside[stem])
+    place = f"{places[block[1]]}.{block[2]}"
+    return tuple(f"{place}.{found}{'' if found.endswith('_') else '.'}{kind}" for found in inside[block[3]])
 
 
 def from_hf_file(name: str) -> str:
-    """Translate a name in a Hugging Face file to the form of `to_hf`."""
+    """Translate a name in a file of a Hugging Face ViT to the form of `theirs`."""
     for pattern, replacement in HF_RENAMED:
         name = re.sub(pattern, replacement, name)
     return name

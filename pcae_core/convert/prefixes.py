@@ -65,7 +65,15 @@ def _prefixes(stored: Iterable[str], layout: Layout) -> list[str]:
     """The words before the stem, for each model in the file."""
     stem, inner = STEMS[layout], HF_INNER if layout == "hf" else ""
     found = [name.removesuffix(stem) for name in stored if f".{name}".endswith(f".{stem}")]
+    if layout == "open_clip":  # whose stem is the end of Hugging Face's
+        found = [prefix for prefix in found if not f".{prefix}".endswith(".embeddings.")]
     return [prefix.removesuffix(inner) if f".{prefix}".endswith(f".{inner}") else prefix for prefix in found]
+
+
+def layout_of(stored: Iterable[str]) -> Layout:
+    """Whose names a file's tensors have: OpenCLIP's where there are no timm's."""
+    names = list(stored)
+    return "open_clip" if _prefixes(names, "open_clip") and not _prefixes(names, "timm") else "timm"
 
 
 def _only(path: Path, found: list[str], shown: list[str]) -> str:
@@ -107,7 +115,7 @@ def _beginning(name: str, prefix: str) -> str:
 
 
 def _nothing(path: Path, stored: Arrays, layout: Layout) -> str:
-    if layout == "timm" and _prefixes(stored, "hf"):
+    if layout == "timm" and (_prefixes(stored, "hf") or _prefixes(stored, "clip")):
         return f"{path} has Hugging Face's names, which do not tell the heads; give its folder with its config.json"
     names = ", ".join(list(stored)[:3]) or "nothing"
     whose = "timm's" if layout == "timm" else "Hugging Face's"

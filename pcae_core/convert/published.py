@@ -19,7 +19,8 @@ DECODER_HEADS: dict[Size, int] = {(512, 8): 16}
 """Size of MAE's decoder -> number of attention heads."""
 
 TIMM_HEADS: dict[Size, int] = HEADS | {
-    (64, 6): 2, (192, 12): 3, (384, 12): 6, (384, 36): 6, (512, 12): 8, (896, 12): 14, (1408, 40): 16, (1664, 48): 16,
+    (64, 6): 2, (192, 12): 3, (256, 10): 4, (384, 12): 6, (384, 36): 6, (512, 12): 8, (640, 12): 10, (896, 12): 14,
+    (1408, 40): 16, (1664, 48): 16,
 }  # fmt: skip
 """Size of timm's plain architectures -> number of attention heads."""
 TIMM_PLAIN = (
@@ -28,6 +29,12 @@ TIMM_PLAIN = (
 )
 """Names of timm's plain architectures: exact GELU, LayerNorm with eps 1e-6, heads as above."""
 TIMM_EPS = 1e-6
+TIMM_CLIP = (
+    r"vit_(xsmall|medium|betwixt|base|large|huge|giant|gigantic)_patch\d+(_plus)?_clip(?P<quick>_quickgelu)?_\d+"
+)
+"""Those with a norm before the blocks; some have another activation."""
+CLIP_EPS = 1e-5
+"""Of CLIP's models, everywhere."""
 
 _ROTARY = "it turns queries and keys by their place (RoPE), which leaves no tensor: features would differ"
 TIMM_REFUSED: tuple[tuple[str, str], ...] = (
@@ -37,7 +44,6 @@ TIMM_REFUSED: tuple[tuple[str, str], ...] = (
     ("vit_pe_*", _ROTARY),
     ("*_lingbot", _ROTARY),
     ("*_sapiens2", _ROTARY),
-    ("*quickgelu*", "its activation is x * sigmoid(1.702 x), ours exact GELU: features would differ"),
     ("*siglip*", "it has no class token, and often another GELU: features would differ"),
     ("aimv2_*", "it has RMSNorm and gated MLPs: features would differ"),
 )

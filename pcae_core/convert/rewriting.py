@@ -31,6 +31,13 @@ def is_ours(name: str) -> bool:
     return _OURS.fullmatch(name) is not None
 
 
+def with_batch(name: str, value: NDArray[Any]) -> NDArray[Any]:
+    """CLIP's class token (D,) and positions (1 + N, D) as ours: (1, 1, D) and (1, 1 + N, D)."""
+    if name == "cls_token" and value.ndim == 1:
+        return value[None, None]
+    return value[None] if name == "pos_embed" and value.ndim == 2 else value
+
+
 def rewrite(path: Path, ours: Arrays, rest: dict[str, None], source: Arrays) -> dict[str, str]:
     """Rewrite the tensors in `ours`, so that our model has the features of the source.
 

@@ -1,7 +1,7 @@
 """Read a source: its tensors under our names, its model, and the coverage.
 
-A source is a run or an encoder of PCAE, a file with timm's names (timm, MAE, DeiT, DINO), or a folder of Hugging Face
-or timm.
+A source is a run or an encoder of PCAE, a file with timm's names (timm, MAE, DeiT, DINO) or OpenCLIP's, or a folder
+of Hugging Face or timm.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pcae_core.config import EncoderName, ModelConfig
 from pcae_core.convert import files, model, positions, rewriting
 from pcae_core.convert.coverage import Coverage
 from pcae_core.convert.metadata import NO_METADATA, ModelMetadata, loader_of, merged, origins
-from pcae_core.convert.names import HF_BLOCKS, HF_IN_BLOCK, HF_NAMES, to_hf
+from pcae_core.convert.names import TABLES, theirs
 from pcae_core.errors import CheckpointError, ConfigError
 from pcae_core.parameters import Arrays, decoder_shapes, encoder_shapes, initial_parameters
 from pcae_core.storage import pretrained
@@ -89,6 +89,7 @@ def _foreign(path: Path, source: files.Foreign, request: Request, coverage: Cove
         coverage.refuse_differences()  # a known difference may be the cause
         raise
     _check_pooling(path, config, metadata)
+    _check_activation(path, source, metadata)
     shapes = encoder_shapes(config) | (decoder_shapes(config) if model.has_decoder(ours) else {})
     coverage.names = {*source.tensors, *shapes}
     filled = _fill(ours, shapes, config, notes, coverage)
@@ -105,7 +106,7 @@ def _foreign(path: Path, source: files.Foreign, request: Request, coverage: Cove
 
 def _leave_out(source: files.Foreign, coverage: Coverage) -> set[str]:
     """The source's names of tensors that the user waives by either name. Counts them as surplus."""
-    ours = {part: name for name, theirs in _candidates(source).items() for part in theirs}
+    ours = {part: name for name, parts in _candidates(source).items() for part in parts}
     left_out = {name for name in source.tensors if coverage.waived(name) or coverage.waived(ours.get(name, name))}
     for name in sorted(left_out):
         coverage.add_surplus(name, "left out" if name in ours else "", waived=True)
@@ -118,6 +119,15 @@ def _check_pooling(path: Path, config: ModelConfig, metadata: ModelMetadata) -> 
         raise CheckpointError(
             f"{path}: its head pools by {metadata.pooling!r}, and with these tensors ours would by {config.pooling!r}, "
             "so logits would differ; --waive 'head.*' converts it without the head"
+        )
+
+
+def _check_activation(path: Path, source: files.Foreign, metadata: ModelMetadata) -> None:
+    """Raises CheckpointError where published models with the same names have different ones, and nobody said which."""
+    if source.layout == "open_clip" and metadata.activation is None:
+        raise CheckpointError(
+            f"{path} does not tell the activation, of which CLIP models have two; say --activation quick_gelu for "
+            "OpenAI's and those called quickgelu, --activation gelu for others"
         )
 
 
@@ -139,11 +149,11 @@ def _named(source: files.Foreign, left_out: set[str]) -> tuple[Arrays, dict[str,
     """The source's tensors under our names, with Hugging Face's parts joined, and the names that are not used."""
     rest = dict.fromkeys(name for name in source.tensors if name not in left_out)
     ours: Arrays = {}
-    for name, theirs in _candidates(source).items():
-        parts = [source.tensors[part] for part in theirs if part in rest]
-        if len(parts) == len(theirs) and _joinable(parts):
-            ours[name] = np.concatenate(parts) if len(parts) > 1 else parts[0]
-            for part in theirs:
+    for name, wanted in _candidates(source).items():
+        parts = [source.tensors[part] for part in wanted if part in rest]
+        if len(parts) == len(wanted) and _joinable(parts):
+            ours[name] = rewriting.with_batch(name, np.concatenate(parts) if len(parts) > 1 else parts[0])
+            for part in wanted:
                 del rest[part]
     return ours, rest
 
@@ -157,17 +167,15 @@ def _candidates(source: files.Foreign) -> Mapping[str, tuple[str, ...]]:
     if source.layout == "timm":
         known: Mapping[str, tuple[str, ...]] = {name: (name,) for name in source.tensors if rewriting.is_ours(name)}
     else:
-        names = [f"{stem}{kind}" for stem in HF_NAMES for kind in ("", ".weight", ".bias")]
-        for prefix, place in HF_BLOCKS.items():
+        outside, places, inside = TABLES[source.layout]
+        names = [f"{stem}{kind}" for stem in outside for kind in ("", ".weight", ".bias")]
+        for prefix, place in places.items():
             count = model.count_blocks(source.tensors, place.replace(".", r"\."))
             names += [
-                f"{prefix}.{i}.{stem}.{kind}"
-                for i in range(count)
-                for stem in HF_IN_BLOCK
-                for kind in ("weight", "bias")
+                f"{prefix}.{i}.{stem}.{kind}" for i in range(count) for stem in inside for kind in ("weight", "bias")
             ]
-        known = {name: to_hf(name) for name in names}
-    return {name: theirs for name, theirs in known.items() if not name.startswith("decoder_pred")}
+        known = {name: theirs(name, source.layout) for name in names}
+    return {name: parts for name, parts in known.items() if not name.startswith("decoder_pred")}
 
 
 def _fill(

@@ -13,9 +13,9 @@ from pcae_core.config import ModelConfig
 from pcae_core.contract import LAYER_NORM_EPS
 from pcae_core.convert.coverage import Coverage
 from pcae_core.convert.files import HF_CONFIG, HF_PIXELS, HF_WEIGHTS, SAFETENSORS
-from pcae_core.convert.names import to_hf
+from pcae_core.convert.names import theirs
 from pcae_core.convert.preprocessing import image_processor
-from pcae_core.convert.vit_config import vit_config, why_no_vit
+from pcae_core.convert.vit_config import clip_config, vit_config, why_no_clip, why_no_vit
 from pcae_core.errors import CheckpointError, ConfigError
 from pcae_core.parameters import Arrays, classifier_shapes
 from pcae_core.storage import atomic, pretrained
@@ -112,26 +112,41 @@ def _hf_tensors(found: Pretrained) -> Arrays:
     """The encoder's tensors by Hugging Face's names, with the prefix of its classifier if there is a head.
 
     Raises:
-        CheckpointError: a ViT of Hugging Face cannot hold this model.
+        CheckpointError: no model of Hugging Face can hold this one.
     """
+    if found.config.model.pre_norm:
+        return _clip_tensors(found)
     reason = why_no_vit(found.config.model)
     if reason is not None:
-        advice = "" if found.config.model.pre_norm else "; fine-tune with --pooling cls to write it there"
-        raise CheckpointError(f"{reason}{advice}")
+        raise CheckpointError(f"{reason}; fine-tune with --pooling cls to write it there")
     prefix = "vit." if found.config.model.num_classes else ""
     tensors: Arrays = {}
     no_bias = {} if found.config.model.patch_bias else {PATCH_BIAS: np.zeros(found.config.model.embed_dim, np.float32)}
     for name, value in (found.encoder | no_bias).items():
-        theirs = to_hf(name)
-        for their_name, part in zip(theirs, np.split(value, len(theirs)), strict=True):
+        names = theirs(name, "hf")
+        for their_name, part in zip(names, np.split(value, len(names)), strict=True):
             inner = "" if name.startswith("head.") else prefix
             tensors[f"{inner}{their_name}"] = part
     return tensors
 
 
+def _clip_tensors(found: Pretrained) -> Arrays:
+    """The encoder by the names of CLIP's vision tower. Raises CheckpointError."""
+    reason = why_no_clip(found.config.model)
+    if reason is not None:
+        raise CheckpointError(reason)
+    tensors: Arrays = {}
+    for name, value in found.encoder.items():
+        names = theirs(name, "clip")
+        value = value.reshape(value.shape[-1]) if name == "cls_token" else value[0] if name == "pos_embed" else value
+        for their_name, part in zip(names, np.split(value, len(names)), strict=True):
+            tensors[f"vision_model.{their_name}"] = part
+    return tensors
+
+
 def _write_hf(folder: Path, config: EncoderInfo, tensors: Arrays) -> None:
     model = config.model
-    settings = vit_config(model, config.class_names)
+    settings = clip_config(model) if model.pre_norm else vit_config(model, config.class_names)
     mean, std = config.loader.normalization(model.in_chans)
     pixels = image_processor(model.image_size, model.in_chans, mean, std)
     for name, values in ((HF_CONFIG, settings), (HF_PIXELS, pixels)):

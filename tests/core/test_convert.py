@@ -180,7 +180,7 @@ def test_ours_to_hf_and_back(tmp_path, classes):
     ("change", "message"),
     [
         ({"model_type": "deit"}, "always has a distillation token"),
-        ({"model_type": "dinov2"}, "known are vit and vit_mae"),
+        ({"model_type": "dinov2"}, "known are vit, vit_mae, clip and clip_vision_model"),
         ({"hidden_act": "gelu_new"}, "its activation is 'gelu_new'"),
         ({"num_attention_heads": "many"}, "num_attention_heads"),
     ],

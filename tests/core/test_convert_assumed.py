@@ -247,7 +247,6 @@ def test_rotary_models_by_their_only_trace(tmp_path, capsys):
     [
         ({"architecture": "vit_small_patch16_rope_ape_224"}, "(RoPE), which leaves no tensor: features would differ"),
         ({"architecture": "vit_small_patch16_dinov3"}, "(RoPE), which leaves no tensor"),
-        ({"architecture": "vit_base_patch32_clip_quickgelu_224"}, "its activation is x * sigmoid(1.702 x)"),
         ({"architecture": "vit_base_patch32_siglip_256"}, "another GELU"),
         ({"model_args": {"act_layer": "gelu_tanh"}}, "with its own act_layer, which may change its features"),
         ({"model_args": {"pool_include_prefix": True}}, "with its own pool_include_prefix"),
@@ -258,6 +257,22 @@ def test_rotary_models_by_their_only_trace(tmp_path, capsys):
 )
 def test_what_timm_s_settings_say_and_tensors_do_not(tmp_path, capsys, config, message):
     assert message in refused(capsys, hub(tmp_path, weights(), **config), tmp_path / "ours", *HEADS)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "activation"),
+    [
+        ("vit_base_patch32_clip_224", "gelu"),
+        ("vit_large_patch14_clip_quickgelu_336", "quick_gelu"),
+        ("vit_base_patch16_plus_clip_240", "gelu"),
+    ],
+)
+def test_timm_s_clip(tmp_path, capsys, architecture, activation):
+    model = SMALL.model_copy(update={"pre_norm": True, "patch_bias": False})
+    convert(hub(tmp_path, weights(model=model), architecture=architecture), tmp_path / "ours", *HEADS)
+    found = pretrained.load(tmp_path / "ours").config.model
+    assert (found.activation, found.layer_norm_eps, found.pre_norm) == (activation, 1e-5, True)
+    assert f"eps 1e-05, activation {activation}, pooling cls" in capsys.readouterr().out
 
 
 def test_a_head_that_pools_otherwise_is_left_out(tmp_path):
