@@ -39,14 +39,14 @@ def test_a_model_that_says_vit_answers_as_their_vit(tmp_path):
     import torch
     from transformers import ViTForImageClassification
 
-    from pcae_core.convert.names import to_hf
+    from pcae_core.convert.names import theirs
 
     exported(tmp_path, keep=1.0)
     tensors = {}
     for name, value in weights().items():
-        names, prefix = to_hf(name), "" if name.startswith("head.") else "vit."
-        for theirs, part in zip(names, np.split(value, len(names)), strict=True):
-            tensors[f"{prefix}{theirs}"] = part
+        names, prefix = theirs(name, "hf"), "" if name.startswith("head.") else "vit."
+        for hf_name, part in zip(names, np.split(value, len(names)), strict=True):
+            tensors[f"{prefix}{hf_name}"] = part
     patches = "vit.embeddings.patch_embeddings.projection.weight"
     tensors[patches] = tensors[patches].reshape(CONFIG.embed_dim, CONFIG.in_chans, CONFIG.patch_size, -1)
     (tmp_path / "model.safetensors").write_bytes(save(tensors))
