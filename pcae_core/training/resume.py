@@ -32,9 +32,11 @@ def find_start(config: AnyRunConfig, data: DataPosition) -> Start:
 
     Raises:
         CheckpointError: damaged, or of another architecture.
-        ConfigError: the run was started with other settings.
+        ConfigError: the run was started with other settings, or `config.out` is a checkpoint.
         DataError: the data set is not the one that the run was started with.
     """
+    if (config.out / checkpoint.MANIFEST).is_file():
+        raise ConfigError(f"{config.out} is a checkpoint, not a run's folder; choose another --out")
     run = Run(config.out)
     if not run.checkpoints:
         return Start(0, None)

@@ -201,6 +201,15 @@ def test_continuing_with_other_settings_is_refused(whole, data):
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_checkpoint_is_no_folder_for_a_run(whole, data):
+    taken = last_checkpoint(whole)
+    before = sorted(path.name for path in taken.iterdir())
+    process = runs.pcae(*arguments(data, taken))
+    assert process.returncode == 2
+    assert f"{taken} is a checkpoint, not a run's folder; choose another --out" in process.stderr
+    assert sorted(path.name for path in taken.iterdir()) == before
+
+
 def test_continuing_with_other_data_is_refused(whole, tmp_path):
     runs.write_shapes(tmp_path / "other.npz", 64, seed=9)
     done = runs.pcae(*arguments(tmp_path / "other.npz", whole))
