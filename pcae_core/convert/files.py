@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pcae_core.convert import containers, folders, prefixes
+from pcae_core.convert import containers, folders, open_clip, prefixes
 from pcae_core.convert.metadata import NO_METADATA, ModelMetadata
 from pcae_core.convert.names import Layout, from_hf_file
 from pcae_core.parameters import Arrays
@@ -49,7 +49,7 @@ def read_file(path: Path, prefix: str | None) -> Foreign:
     """
     stored = containers.read_tensors(path)
     if prefixes.layout_of(stored) == "open_clip":
-        return _chosen(path, stored, folders.open_clip(path.parent), prefix)
+        return _chosen(path, stored, open_clip.settings(path.parent), prefix)
     return _chosen(path, stored, folders.Settings("timm", NO_METADATA, "the model"), prefix)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -29,23 +29,25 @@ from pcae_core.convert.published import (
 from pcae_core.errors import CheckpointError, describe_validation_error
 from pcae_core.storage.manifest import read_json
 
-CONFIG, HF_PIXELS, OPEN_CLIP = "config.json", "preprocessor_config.json", "open_clip_config.json"
+CONFIG, HF_PIXELS = "config.json", "preprocessor_config.json"
 WEIGHTS = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
 """Names of the files of tensors in a folder; the first that exists is read."""
 
 
-class _Parts(pydantic.BaseModel):
+class Parts(pydantic.BaseModel):
+    """The parts of a settings file that PCAE reads; the others are ignored."""
+
     model_config = pydantic.ConfigDict(extra="ignore", protected_namespaces=())
 
 
-class Kind(_Parts):
+class Kind(Parts):
     """The parts of a `config.json` that show its library: timm has an architecture, Hugging Face a model type."""
 
     architecture: str | None = None
     model_type: str | None = None
 
 
-class HfConfig(_Parts):
+class HfConfig(Parts):
     """The parts of a Hugging Face `config.json` that features depend on, with the library's defaults."""
 
     model_type: str
@@ -56,7 +58,7 @@ class HfConfig(_Parts):
     id2label: dict[int, str] = {}
 
 
-class ClipVision(_Parts):
+class ClipVision(Parts):
     """The same of CLIP's vision tower."""
 
     num_attention_heads: int = 12
@@ -64,34 +66,14 @@ class ClipVision(_Parts):
     layer_norm_eps: float = CLIP_EPS
 
 
-class ClipConfig(_Parts):
+class ClipConfig(Parts):
     """The part of a `CLIPModel`'s `config.json` that is of its vision tower; old files have both, the second whole."""
 
     vision_config: dict[str, Any] | None = None
     vision_config_dict: dict[str, Any] | None = None
 
 
-class OpenClipModel(_Parts):
-    """What OpenCLIP says of a model beside its shape."""
-
-    quick_gelu: bool = False
-
-
-class OpenClipPixels(_Parts):
-    """How it prepares pixels."""
-
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-
-
-class OpenClipConfig(_Parts):
-    """The parts of an `open_clip_config.json` that features depend on."""
-
-    model_cfg: OpenClipModel
-    preprocess_cfg: OpenClipPixels = OpenClipPixels()
-
-
-class HfPixels(_Parts):
+class HfPixels(Parts):
     """The parts of a Hugging Face `preprocessor_config.json` that set the normalisation of pixels.
 
     Attributes:
@@ -119,7 +101,7 @@ class HfPixels(_Parts):
         return tuple(x / white for x in mean), tuple(x / white for x in std)
 
 
-class TimmPretrained(_Parts):
+class TimmPretrained(Parts):
     """timm's `pretrained_cfg`."""
 
     mean: tuple[float, ...] | None = None
@@ -127,7 +109,7 @@ class TimmPretrained(_Parts):
     label_names: list[str] | dict[int, str] | None = None
 
 
-class TimmConfig(_Parts):
+class TimmConfig(Parts):
     """The parts of a timm `config.json` that features depend on."""
 
     architecture: str
@@ -231,17 +213,6 @@ def _validated(folder: Path, said: dict[str, Any]) -> ClipVision:
         return ClipVision.model_validate(said)
     except pydantic.ValidationError as error:
         raise CheckpointError(f"{folder / CONFIG}: vision_config: {describe_validation_error(error)}") from None
-
-
-def open_clip(folder: Path) -> Settings:
-    """Of a file of OpenCLIP, from the `open_clip_config.json` beside it where there is one."""
-    metadata = ModelMetadata(layer_norm_eps=CLIP_EPS, pooling="cls", timm=True)
-    if (folder / OPEN_CLIP).is_file():
-        config = read_json(folder / OPEN_CLIP, OpenClipConfig)
-        activation: Activation = "quick_gelu" if config.model_cfg.quick_gelu else "gelu"
-        pixels = config.preprocess_cfg
-        metadata = replace(metadata, activation=activation, mean=pixels.mean, std=pixels.std)
-    return Settings("open_clip", metadata, "OpenCLIP's vision tower")
 
 
 def _activation(folder: Path, hidden_act: str) -> Activation:

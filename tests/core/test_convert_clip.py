@@ -262,6 +262,21 @@ def test_open_clip_with_its_settings(tmp_path, quick):
     assert (loader.mean, loader.std) == ((0.5, 0.5, 0.5), (0.4, 0.4, 0.4))
 
 
+@pytest.mark.parametrize("setting", [{"act_kwargs": {"approximate": "tanh"}}, {"pool_type": "avg"}])
+def test_settings_of_open_clip_that_are_not_read_are_refused(tmp_path, capsys, setting):
+    file, _ = open_clip(tmp_path)
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"vision_cfg": setting}}))
+    assert f"sets {next(iter(setting))}, which PCAE does not read" in refused(capsys, file, tmp_path / "ours", *HEADS)
+
+
+def test_the_number_of_heads_is_that_of_open_clips_settings(tmp_path):
+    file, tower = open_clip(tmp_path)
+    vision = {"width": 48, "head_width": 48 // int(HEADS[1])}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"vision_cfg": vision}}))
+    convert(file, tmp_path / "ours")
+    torch.testing.assert_close(features(tmp_path / "ours"), tower(IMAGES, False).detach(), rtol=0, atol=1e-5)
+
+
 def test_a_converted_clip_is_exported(tmp_path):
     """With a keep ratio as input; the export verifies it against the reference."""
     shaken(CLIPVisionModel(CLIPVisionConfig(**VISION))).save_pretrained(tmp_path / "hf")
