@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pcae_core import parameters
-from pcae_core.config import EncoderName
+from pcae_core.config import EncoderName, Pooling
 from pcae_core.config.data import USUAL, Reading
 from pcae_core.contract import Array, Backend, EncoderOutput, Floats
 from pcae_core.data import CorruptLog, Source, greys, open_scored
@@ -28,8 +27,6 @@ from pcae_core.parameters import Arrays
 from pcae_core.storage import pretrained
 from pcae_core.storage.pretrained import EncoderInfo
 from pcae_core.storage.run import Run
-
-Pooling = Literal["mean", "cls"]
 
 
 @dataclass(frozen=True)
@@ -108,10 +105,8 @@ def evaluate(
     logs = [(source, CorruptLog(source, max_corrupt)) for source in (train.source, test.source)]
     results = {}
     for name, encoder in weights.items():
-        (fit, fit_ids), (score, score_ids) = (
-            extract_features(LoadedEncoder(backend, config.model, config.loader, encoder), source, pooling, log)
-            for source, log in logs
-        )
+        loaded = LoadedEncoder(backend, config.model, config.loader, encoder)
+        (fit, fit_ids), (score, score_ids) = (extract_features(loaded, source, pooling, log) for source, log in logs)
         known = fit, labels[0][fit_ids], score, labels[1][score_ids]
         check_two_classes(known[1], data)
         results[name] = Evaluation(knn(*known), linear_probe(*known), effective_rank(score))
