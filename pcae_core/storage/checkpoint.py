@@ -29,6 +29,8 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 FILES = ("student.safetensors", "teacher.safetensors", "optimizer.safetensors")
 KEEP_LAST = 3
+CHECKPOINTS = "checkpoints"
+"""The folder of a run that its checkpoints lie in."""
 
 
 class DataPosition(Config):
@@ -126,6 +128,11 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step_*") if (path / MANIFEST).is_file())
 
 
+def checkpoints_of(path: Path) -> list[Path]:
+    """The checkpoints of a run's folder, oldest first; or `path` alone, if it is a checkpoint's folder."""
+    return [path] if (path / MANIFEST).is_file() else list_checkpoints(path / CHECKPOINTS)
+
+
 def find(path: Path) -> Path:
     """The checkpoint meant by `path`: a checkpoint's folder, or the newest of a run's.
 
@@ -134,9 +141,7 @@ def find(path: Path) -> Path:
     """
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; give a run's folder or one of its checkpoints")
-    if (path / MANIFEST).is_file():
-        return path
-    found = list_checkpoints(path / "checkpoints")
+    found = checkpoints_of(path)
     if not found:
         foreign = path.is_file() or (path / "config.json").is_file()
         advice = "; pcae convert makes an encoder of somebody else's model" if foreign else ""

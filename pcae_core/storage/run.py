@@ -19,7 +19,7 @@ from pcae_core.errors import CheckpointError, ConfigError
 from pcae_core.storage import atomic, checkpoint
 from pcae_core.storage.checkpoint import Checkpoint, DataPosition, Manifest
 
-CHECKPOINTS, CONFIG, LOCK, METRICS = "checkpoints", "config.yaml", ".lock", "metrics.jsonl"
+CONFIG, LOCK, METRICS = "config.yaml", ".lock", "metrics.jsonl"
 
 C = TypeVar("C", bound=RunConfig)
 
@@ -59,9 +59,7 @@ class Run:
     @property
     def checkpoints(self) -> list[Path]:
         """The checkpoints that exist now, oldest first."""
-        if (self.path / checkpoint.MANIFEST).is_file():
-            return [self.path]
-        return checkpoint.list_checkpoints(self.path / CHECKPOINTS)
+        return checkpoint.checkpoints_of(self.path)
 
     @property
     def newest(self) -> Path:
@@ -208,6 +206,6 @@ class Run:
         framework: dict[str, str],
     ) -> Path:
         """Write a checkpoint, as `checkpoint.save` does, and delete old ones. Raises CheckpointError."""
-        written = checkpoint.save(self.path / CHECKPOINTS, state, config, data, metrics, framework)
+        written = checkpoint.save(self.path / checkpoint.CHECKPOINTS, state, config, data, metrics, framework)
         checkpoint.prune(self._all_manifests())
         return written
