@@ -5,6 +5,8 @@ Letters: B images, n patches that enter a stage, k patches that stay.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,6 +34,20 @@ def fits(stage: StageOutput, entered: NDArray[np.int64]) -> bool:
     if not shapes or kept.ndim != 2 or kept.shape[1] > entered.shape[1]:
         return False
     return np.array_equal(stage.ids, entered) and bool((stays(stage).sum(axis=1) == kept.shape[1]).all())
+
+
+def misfit(stages: Iterable[StageOutput], batch: int, num_patches: int) -> StageOutput | None:
+    """The first of an encoder's stages that does not fit; None if all fit (`fits`).
+
+    The first stage must start from all patches of the B images, each other one from the patches that the one before
+    kept.
+    """
+    entered = np.tile(np.arange(num_patches), (batch, 1))
+    for stage in stages:
+        if not fits(stage, entered):
+            return stage
+        entered = stage.kept_ids
+    return None
 
 
 def excess(stage: StageOutput) -> Floats:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pcae_core.contract import StageOutput
 from pcae_core.errors import ModelFileError
-from pcae_core.reduction import fits
+from pcae_core.reduction import misfit
 from pcae_onnx import MEMORY_MIB, runtime, stages
 from pcae_onnx.info import ModelInfo
 from pcae_onnx.session import images_together
@@ -48,11 +48,9 @@ class StageSession:
         step = images_together(self._info, "cpu") or len(pixels)
         found = dict(zip(self._names, runtime.run_in_parts(self._session, pixels, feeds, step), strict=True))
         read = stages.read(self._info.model, found, len(pixels))
-        entered = np.tile(np.arange(self._info.model.num_patches), (len(pixels), 1))
-        for stage in read:
-            if (stage.scores.dtype.kind, stage.kept_ids.dtype) != ("f", np.int64) or not fits(stage, entered):
-                raise ModelFileError("the stages in the model's graph do not fit its images; export the model again")
-            entered = stage.kept_ids
+        odd = any((stage.scores.dtype.kind, stage.kept_ids.dtype) != ("f", np.int64) for stage in read)
+        if odd or misfit(read, len(pixels), self._info.model.num_patches) is not None:
+            raise ModelFileError("the stages in the model's graph do not fit its images; export the model again")
         return read
 
 

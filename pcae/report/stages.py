@@ -14,7 +14,7 @@ from pcae_core.config import ModelConfig
 from pcae_core.contract import Array, Backend, Floats, StageOutput
 from pcae_core.errors import BackendError
 from pcae_core.parameters import encoder_shapes
-from pcae_core.reduction import fits
+from pcae_core.reduction import misfit
 
 Ids = NDArray[np.int64]
 
@@ -37,14 +37,13 @@ def encoder_stages(
     """
     own = {name: parameters[name] for name in encoder_shapes(config)}
     found = []
-    entered: Ids = np.tile(np.arange(config.num_patches), (len(images), 1))
     for stage in backend.encode_stages(config, own, images, keep).stages:
         ids, kept = (backend.to_numpy(x).astype(np.int64) for x in (stage.ids, stage.kept_ids))
         found.append(StageOutput(stage.block, ids, backend.to_numpy(stage.scores), kept))
-        if not fits(found[-1], entered):
-            raise BackendError(
-                f"after block {stage.block + 1} the backend {backend.name!r} keeps tokens that an earlier stage had "
-                "dropped; check the backend with pcae conformance"
-            )
-        entered = kept
+    wrong = misfit(found, len(images), config.num_patches)
+    if wrong is not None:
+        raise BackendError(
+            f"after block {wrong.block + 1} the backend {backend.name!r} keeps tokens that an earlier stage had "
+            "dropped; check the backend with pcae conformance"
+        )
     return found
