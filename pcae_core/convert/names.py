@@ -84,7 +84,7 @@ OPEN_CLIP_IN_BLOCK: dict[str, tuple[str, ...]] = {
     "mlp.fc1": ("mlp.c_fc",),
     "mlp.fc2": ("mlp.c_proj",),
 }
-"""No dot comes after a name that ends in a line: `attn.in_proj_weight`."""
+"""No dot follows a name that ends in an underscore: `attn.in_proj_weight`."""
 
 HF_ACTIVATIONS: dict[str, Activation] = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}
 """Hugging Face's `hidden_act` -> ours."""

@@ -44,7 +44,7 @@ class OpenClipModel(Parts):
 
 
 class OpenClipPixels(Parts):
-    """How it prepares pixels."""
+    """The parts of OpenCLIP's `preprocess_cfg` that set the normalisation of pixels."""
 
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -58,7 +58,7 @@ class OpenClipConfig(Parts):
 
 
 def settings(folder: Path) -> Settings:
-    """Of a file of OpenCLIP, from the `open_clip_config.json` beside it where there is one."""
+    """Settings of an OpenCLIP file, from the `open_clip_config.json` beside it, if any. Raises CheckpointError."""
     metadata = ModelMetadata(layer_norm_eps=CLIP_EPS, pooling="cls", timm=True)
     if (folder / OPEN_CLIP).is_file():
         config = read_json(folder / OPEN_CLIP, OpenClipConfig)
